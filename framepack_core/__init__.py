@@ -1,0 +1,1 @@
+"""FramePack without ComfyUI: layouts, plans, packing, solver. Only `framepack_core.comfyui` imports comfy."""

@@ -1,0 +1,343 @@
+"""The order in which a timeline is filled: sections of plain integers that can be printed, drawn and tested."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from .layout import (
+    BASE_KERNEL,
+    PRESETS,
+    TAIL_POOL,
+    TRAINED,
+    Group,
+    Kernel,
+    Layout,
+    Pool,
+    Side,
+    resolve,
+    tail_kernel,
+    token_count,
+)
+
+if TYPE_CHECKING:
+    from .timeline import Timeline
+
+Order = Literal["inverted", "forward", "endpoints"]
+Paddings = Literal["released", "exact"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+PADDINGS: tuple[Paddings, ...] = get_args(Paddings)
+AUTO: dict[Order, str] = {"inverted": "framepack", "forward": "f1", "endpoints": "endpoints"}
+
+PIXEL_FRAMES = 4  # a latent frame holds four pixel frames, the first one a single frame
+
+
+@dataclass(frozen=True)
+class ContextGroup:
+    """Frames of the video that become tokens with one kernel; None is a frame that does not exist yet (zeros)."""
+
+    kernel: Kernel
+    frames: tuple[int | None, ...]
+    indices: tuple[int, ...]
+    pool: Pool = "none"
+
+    def tokens(self, height: int, width: int) -> int:
+        return token_count(len(self.frames), self.kernel, height, width, self.pool)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One call of the sampler: the frames it generates, what it sees, and the time indices of both.
+
+    `context` is in the released token order: coarsest kernel first, then by time.
+    """
+
+    number: int
+    target: tuple[int, ...]
+    indices: tuple[int, ...]
+    context: tuple[ContextGroup, ...]
+
+    def target_tokens(self, height: int, width: int) -> int:
+        return token_count(len(self.target), BASE_KERNEL, height, width)
+
+    def context_tokens(self, height: int, width: int) -> int:
+        return sum(group.tokens(height, width) for group in self.context)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`sections` windows of latent frames in an order; knows neither the size nor which frames are known.
+
+    `paddings` are the blank time indices of the inverted order: `released` as the official program spaces long videos,
+    `exact` as many as there are frames.
+    """
+
+    sections: int
+    order: Order = "inverted"
+    window: int = 9
+    layout: Layout = resolve("framepack")
+    fps: float = 30.0
+    paddings: Paddings = "released"
+    name: str = "framepack"
+
+    @classmethod
+    def of(
+        cls,
+        seconds: float,
+        order: Order = "inverted",
+        window: int = 9,
+        layout: str = "auto",
+        fps: float = 30.0,
+        paddings: Paddings = "released",
+    ) -> Plan:
+        """The plan for a video of about `seconds`; `layout` is `auto`, a preset's name or a layout string.
+
+        Raises ValueError for a value out of range, a bad layout string, or a layout that does not fit the order.
+        """
+        if order not in ORDERS:
+            raise ValueError(f"order is {order!r}; choose one of {', '.join(ORDERS)}")
+        if paddings not in PADDINGS:
+            raise ValueError(f"paddings is {paddings!r}; choose one of {', '.join(PADDINGS)}")
+        for name, value in (("seconds", seconds), ("window", window), ("fps", fps)):
+            if not value > 0:
+                raise ValueError(f"{name} is {value}; it must be above 0")
+        name = AUTO[order] if layout == "auto" else layout
+        fitted = fit(resolve(name), order, name).with_window(window)
+        name = name if name in PRESETS else "custom"
+        return cls(section_count(seconds, fps, window), order, window, fitted, fps, paddings, name)
+
+    @property
+    def generated(self) -> int:
+        """Latent frames that the sections generate together."""
+        return self.sections * self.window
+
+    @property
+    def trained(self) -> bool:
+        """Whether a released checkpoint was trained with this layout."""
+        return any(self.layout == resolve(name).with_window(self.window) for name in TRAINED)
+
+    def bind(self, timeline: Timeline) -> tuple[Section, ...]:
+        """The sections that fill this timeline.
+
+        Raises ValueError when the unknown frames are not what the plan generates, or the size cannot be patchified.
+        """
+        height, width = timeline.latents.shape[3:]
+        if height % BASE_KERNEL.h or width % BASE_KERNEL.w:
+            raise ValueError(
+                f"the latent is {width}x{height}, an odd number of latent pixels; crop the image to multiples of 16 pixels"
+            )
+        return self.fill(timeline.frames, timeline.known, end=timeline.end is not None)
+
+    def fill(self, frames: int, known: Collection[int] = (0,), end: bool = False) -> tuple[Section, ...]:
+        """`bind` on integers: a video of `frames` latent frames of which `known` exist, with or without an end frame."""
+        if frames != len(known) + self.generated:
+            raise ValueError(
+                f"the plan generates {self.sections} x {self.window} = {self.generated} latent frames, but "
+                f"{frames - len(known)} of the video's {frames} are unknown; plan for {frames - len(known)} frames"
+            )
+        if end and self.order != "inverted":
+            raise ValueError(f"an end frame beyond the video is shown in the inverted order, not in {self.order}")
+        sections: list[Section] = []
+        done = set(known)
+        gaps = list(_gaps(frames, done))
+        for start, stop in gaps if self.order == "forward" else gaps[::-1]:
+            if (stop - start) % self.window:
+                raise ValueError(
+                    f"latent frames {start} to {stop - 1} are unknown: {stop - start} frames, which is not a multiple "
+                    f"of the window {self.window}; move the known frames"
+                )
+            for target, layout, padding, shown in _steps(self, start, stop, frames if end else None):
+                sections.append(_section(len(sections), target, layout, frames, done | shown, padding))
+                done.update(target)
+        return tuple(sections)
+
+    def table(self, known: Collection[int] = (0,)) -> str:
+        """The plan as text, one line a section, for a video that knows `known` frames (default: a start image)."""
+        frames = len(known) + self.generated
+        length = pixel_frames(frames)
+        lines = [
+            f"{self.order}, {self.sections} x {self.window} latent frames, {self.name} layout {self.layout}",
+            f"{frames} latent frames = {length} frames = {length / self.fps:.2f} s at {self.fps:g} fps",
+            "",
+            f"{'section':<8}{'generates':<16}{'seconds':<16}sees (latent frames at kernel, . = nothing there yet)",
+        ]
+        for section in self.fill(frames, known):
+            seen = "  ".join(f"{spell(group.frames)}@{group.kernel}" for group in section.context)
+            lines.append(f"{section.number + 1:<8}{spell(section.target):<16}{_seconds(section, self.fps):<16}{seen}")
+        return "\n".join(lines)
+
+
+def section_count(seconds: float, fps: float, window: int) -> int:
+    """Sections of a video, rounded half to even as the official program does."""
+    return max(round(seconds * fps / (PIXEL_FRAMES * window)), 1)
+
+
+def pixel_frames(latent_frames: int) -> int:
+    return PIXEL_FRAMES * latent_frames - 3
+
+
+def fit(layout: Layout, order: Order, name: str) -> Layout:
+    """The layout as this order uses it. Raises ValueError naming both when its shape does not allow the order.
+
+    Forward needs context before the generated frames only, inverted context after them, endpoints both. A schedule with
+    one side serves the inverted order mirrored, with the video's start in front.
+    """
+    left, right = layout.left, layout.right
+    if order == "forward" and left.near and right.empty:
+        return layout
+    if order == "inverted":
+        if right.near and not left.near:
+            return layout
+        if left.near and not left.far and right.empty:
+            return Layout(Layout.parse("f1k1_x_g1").left, layout.window, left.mirrored())
+    if order == "endpoints" and left.near and right.skip and not right.near:
+        return layout
+    needs = {
+        "forward": "groups before g and none after it, like td_f16k4f2k2f1k1_g9",
+        "inverted": "groups after g, like f1k1_x_g9_f1k1f2k2f16k4_td",
+        "endpoints": "groups before g and skipped-to frames after it, like td_f16k4f2k2f1k1_g9_x_f1k1",
+    }
+    spelled = f"{name} ({layout})" if name in PRESETS else str(layout)
+    raise ValueError(f"layout {spelled} does not fit the order {order}, which needs {needs[order]}")
+
+
+def released_paddings(sections: int) -> list[int]:
+    """Blank windows before each section of the inverted order, as the official program spaces them."""
+    if sections > 4:
+        return [3] + [2] * (sections - 3) + [1, 0]
+    return list(range(sections))[::-1]
+
+
+def spell(frames: tuple[int | None, ...]) -> str:
+    """Frames as runs: `0..8`, `.` for frames that do not exist yet."""
+    runs: list[list[int]] = []
+    for frame in frames:
+        if frame is None:
+            continue
+        if runs and frame == runs[-1][-1] + 1:
+            runs[-1].append(frame)
+        else:
+            runs.append([frame])
+    return ",".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs) or "."
+
+
+def _seconds(section: Section, fps: float) -> str:
+    first, last = section.target[0], section.target[-1]
+    return f"{max(0, pixel_frames(first)) / fps:.2f}-{pixel_frames(last + 1) / fps:.2f}"
+
+
+def _gaps(frames: int, known: Collection[int]) -> Iterator[tuple[int, int]]:
+    """Runs of unknown frames as (start, stop)."""
+    start = None
+    for frame in range(frames + 1):
+        unknown = frame < frames and frame not in known
+        if unknown and start is None:
+            start = frame
+        if not unknown and start is not None:
+            yield start, frame
+            start = None
+
+
+_Step = tuple[tuple[int, ...], Layout, int | None, set[int]]
+
+
+def _steps(plan: Plan, start: int, stop: int, end: int | None) -> Iterator[_Step]:
+    """Targets that fill one gap: frames, layout, blank indices (None: as many as there are), extra frames shown."""
+    w, layout = plan.window, plan.layout
+    windows = [tuple(range(first, first + w)) for first in range(start, stop, w)]
+    if plan.order == "forward":
+        for target in windows:
+            yield target, layout, None, set()
+    elif plan.order == "inverted":
+        blanks = released_paddings(len(windows))
+        for target, blank in zip(windows[::-1], blanks, strict=True):
+            shown = {end} if target[-1] + 1 == end else set()
+            yield target, layout, None if plan.paddings == "exact" else blank * w, shown
+    else:
+        yield windows[0] + (windows[-1] if len(windows) > 1 else ()), layout, None, set()
+        inner = windows[1:-1]
+        while inner:
+            yield inner.pop(0), layout, None, set()
+            if inner:
+                yield inner.pop(), layout.mirrored(), None, set()
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A stretch of time indices: context frames, generated frames (no kernel), or blanks (no frames)."""
+
+    length: int
+    frames: tuple[int | None, ...] = ()
+    kernel: Kernel | None = None
+    pool: Pool = "none"
+
+    def reversed(self, last: int) -> _Span:
+        """The same stretch in a video of frames 0..last that runs backwards."""
+        frames = tuple(None if frame is None else last - frame for frame in self.frames[::-1])
+        return _Span(self.length, frames, self.kernel, self.pool)
+
+
+def _section(
+    number: int, target: tuple[int, ...], layout: Layout, frames: int, known: set[int], padding: int | None
+) -> Section:
+    last = frames - 1
+    mirrored = {last - frame for frame in known}
+    left = _left_spans(layout.left, target[0], known, frames, padding)
+    right = _left_spans(layout.right.mirrored(), last - target[-1], mirrored, frames, None)
+    spans = [*left, *_target_spans(target), *(span.reversed(last) for span in right[::-1])]
+    indices: list[int] = []
+    groups: list[ContextGroup] = []
+    at = 0
+    for span in spans:
+        stretch = tuple(range(at, at + span.length))
+        at += span.length
+        if span.kernel:
+            groups.append(ContextGroup(span.kernel, span.frames, stretch, span.pool))
+        elif span.frames:
+            indices += stretch
+    groups.sort(key=lambda group: group.kernel.t * group.kernel.h * group.kernel.w, reverse=True)
+    return Section(number, target, tuple(indices), tuple(groups))
+
+
+def _target_spans(target: tuple[int, ...]) -> list[_Span]:
+    """The generated frames, with blanks between two runs."""
+    breaks = [i for i in range(1, len(target)) if target[i] != target[i - 1] + 1]
+    spans, start = [], 0
+    for stop in [*breaks, len(target)]:
+        if start:
+            spans.append(_Span(target[start] - target[start - 1] - 1))
+        spans.append(_Span(stop - start, target[start:stop]))
+        start = stop
+    return spans
+
+
+def _left_spans(side: Side, start: int, known: set[int], frames: int, padding: int | None) -> list[_Span]:
+    """Everything before the generated frames, which begin at `start`, in time order.
+
+    Near groups are the frames just before. Far groups are the video's first frames beyond a tail, or, next to a skip, the
+    known frames nearest to the generated ones.
+    """
+    first_near = start - side.near_frames
+    near = _group_spans(side.near, first_near, known)
+    if side.skip and not side.near:
+        nearest = max((frame for frame in known if frame < start), default=-1)
+        blank = start - nearest - 1 if padding is None else padding
+        return [*_group_spans(side.far, nearest + 1 - side.far_frames, known), _Span(blank)]
+    far = _group_spans(side.far, 0, known)
+    between = range(side.far_frames, first_near)
+    if side.skip:
+        return [*far, _Span(len(between)), *near]
+    if between and side.tail in TAIL_POOL:
+        tail = _Span(len(between), tuple(between), tail_kernel(side), TAIL_POOL[side.tail])
+        return [*far, tail, *near]
+    return [*far, *near]
+
+
+def _group_spans(groups: tuple[Group, ...], first: int, known: set[int]) -> list[_Span]:
+    spans = []
+    for group in groups:
+        frames = tuple(frame if frame in known else None for frame in range(first, first + group.frames))
+        spans.append(_Span(group.frames, frames, group.kernel))
+        first += group.frames
+    return spans
