@@ -1,0 +1,1 @@
+"""The only folder, besides the nodes, that imports ComfyUI."""

@@ -1,0 +1,46 @@
+"""Images to latents and back, through a ComfyUI VAE."""
+
+from __future__ import annotations
+
+import comfy.utils
+from torch import Tensor
+
+from ..buckets import nearest_bucket
+
+CHANNELS = 16
+
+
+def fit_image(image_NHWC: Tensor, base_resolution: int) -> Tensor:
+    """One image resized and centre-cropped to the nearest trained size, `1 H W 3`.
+
+    Raises ValueError for more than one image.
+    """
+    if image_NHWC.shape[0] != 1:
+        raise ValueError(f"image holds {image_NHWC.shape[0]} images, expected one; pick one with ImageFromBatch")
+    height, width = nearest_bucket(*image_NHWC.shape[1:3], base_resolution)
+    image_NCHW = image_NHWC[..., :3].movedim(-1, 1)
+    return comfy.utils.common_upscale(image_NCHW, width, height, "lanczos", "center").movedim(1, -1)
+
+
+def encode_image(vae, image_NHWC: Tensor) -> Tensor:
+    """The latent `1 16 1 H W`, unscaled. Raises ValueError when the VAE is not HunyuanVideo's."""
+    latent = vae.encode(image_NHWC)
+    if latent.ndim != 5 or latent.shape[1] != CHANNELS:
+        raise ValueError(f"vae gives latents of shape {tuple(latent.shape)}, expected (1, {CHANNELS}, 1, H, W); "
+                         "load HunyuanVideo's VAE (hunyuan_video_vae_bf16.safetensors)")  # fmt: skip
+    return latent
+
+
+def decode_video(vae, latents: Tensor) -> Tensor:
+    """Images `N H W C` of latents `B 16 T H W`, N = B (4 T - 3). Raises ValueError for other latents."""
+    if latents.ndim != 5 or latents.shape[1] != CHANNELS:
+        raise ValueError(f"latent has shape {tuple(latents.shape)}, expected (B, {CHANNELS}, T, H, W) from a FramePack "
+                         "sampler")  # fmt: skip
+    images = vae.decode(latents)
+    expected = 4 * latents.shape[2] - 3
+    if images.ndim != 5 or images.shape[1] != expected:
+        raise ValueError(f"vae decodes {latents.shape[2]} latent frames to shape {tuple(images.shape)}, expected {expected} "
+                         "frames; load HunyuanVideo's VAE (hunyuan_video_vae_bf16.safetensors)")  # fmt: skip
+    return images.flatten(0, 1)
+
+

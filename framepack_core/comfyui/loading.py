@@ -1,0 +1,146 @@
+"""Checkpoint files: what there is, what they are, and how one becomes a MODEL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import comfy.model_patcher
+import comfy.sd
+import comfy.utils
+import folder_paths
+import torch
+from safetensors import SafetensorError
+
+from .. import fp8, keys
+
+FOLDERS = ("diffusion_models", "diffusers")
+SUFFIXES = (".safetensors", ".sft")
+INDEX = "*.safetensors.index.json"
+
+_FP8_OPTIONS = {
+    "default": {},
+    "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
+    "fp8_e4m3fn_fast": {"dtype": torch.float8_e4m3fn, "fp8_optimizations": True},
+    "fp8_e5m2": {"dtype": torch.float8_e5m2},
+}
+WEIGHT_DTYPES = tuple(_FP8_OPTIONS)
+
+
+def model_names() -> list[str]:
+    """Files and sharded folders under `diffusion_models` and `diffusers`, as paths relative to those; folders end in /."""
+    names = {name for category in FOLDERS for root in folder_paths.get_folder_paths(category) for name in _names(root)}
+    return sorted(names)
+
+
+def find_model(name: str) -> Path:
+    """The path of a listed model. Raises ValueError when it is gone."""
+    for category in FOLDERS:
+        for root in folder_paths.get_folder_paths(category):
+            if (Path(root) / name).exists():
+                return Path(root) / name
+    raise ValueError(f"{name} is no longer under models/{' or models/'.join(FOLDERS)}; refresh the browser and choose again")
+
+
+def load(name: str, weight_dtype: str) -> comfy.model_patcher.ModelPatcher:
+    """A FramePack checkpoint as an ordinary MODEL, in official/diffusers or ComfyUI's names.
+
+    Raises ValueError for a file that is truncated, incomplete, or something else than FramePack.
+    """
+    return load_path(str(find_model(name)), dict(_FP8_OPTIONS[weight_dtype]))
+
+
+def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """`load` for a path; ComfyUI calls it again when it needs the same model a second time."""
+    weights, metadata = read_checkpoint(Path(path))
+    weights = keys.strip_prefix(weights)
+    require_framepack(weights, Path(path).name)
+    if keys.is_diffusers(weights):
+        weights, metadata = to_comfy(weights, metadata), None
+    patcher = comfy.sd.load_diffusion_model_state_dict(
+        weights, model_options=model_options.copy(), metadata=metadata, disable_dynamic=disable_dynamic
+    )
+    if patcher is None:
+        raise ValueError(f"{Path(path).name} has FramePack's context embedders but not the rest of its transformer; "
+                         "download it again")  # fmt: skip
+    patcher.cached_patcher_init = (load_path, (path, model_options))
+    return patcher
+
+
+def to_comfy(weights: keys.Weights, metadata: dict | None) -> keys.Weights:
+    """Official/diffusers names to ComfyUI's, with the sidecars of scaled fp8 as ComfyUI reads them."""
+    if any(key.endswith(".scale_weight") for key in weights):
+        fp8.one_scale(weights)
+        weights.setdefault("scaled_fp8", torch.empty(2, dtype=torch.float8_e4m3fn))
+    weights, _ = comfy.utils.convert_old_quants(weights, "", metadata=metadata)
+    return keys.to_comfy(weights)
+
+
+def read_checkpoint(path: Path) -> tuple[keys.Weights, dict | None]:
+    """All tensors of a file or a sharded folder, and the file's metadata."""
+    if path.is_dir():
+        return _read_shards(path), None
+    return _read_file(path)
+
+
+def require_framepack(weights: keys.Weights, name: str) -> None:
+    """Raises ValueError that says what the file is instead."""
+    if "clean_x_embedder.proj.weight" in weights:
+        return
+    if "double_blocks.0.img_attn.qkv.weight" in weights or keys.is_diffusers(weights):
+        what, remedy = "a plain HunyuanVideo model without FramePack's context embedders", "load it with Load Diffusion Model"
+    elif any(key.startswith(("decoder.", "encoder.", "first_stage_model.")) for key in weights):
+        what, remedy = "a VAE", "put it into models/vae and load it with Load VAE"
+    else:
+        what, remedy = f"no FramePack transformer (it starts with {next(iter(weights), 'nothing')})", "choose another file"
+    raise ValueError(f"{name} is {what}; {remedy}")
+
+
+def _names(root: str) -> Iterator[str]:
+    base = Path(root)
+    shards: set[Path] = set()
+    for index in base.rglob(INDEX):
+        shards.update(index.parent / shard for shard in _shards(index))
+        yield f"{index.parent.relative_to(base).as_posix()}/"
+    for path in base.rglob("*"):
+        if path.suffix in SUFFIXES and path not in shards:
+            yield path.relative_to(base).as_posix()
+
+
+def _shards(index: Path) -> set[str]:
+    try:
+        return set(json.loads(index.read_text())["weight_map"].values())
+    except (ValueError, KeyError, AttributeError):
+        return set()
+
+
+def _read_shards(folder: Path) -> keys.Weights:
+    index = next(folder.glob(INDEX), None)
+    shards = _shards(index) if index else set()
+    if not shards:
+        raise ValueError(f"{folder.name} has no readable *.safetensors.index.json; download the folder again")
+    absent = sorted(shard for shard in shards if not (folder / shard).is_file())
+    if absent:
+        raise ValueError(f"{folder.name} lacks {len(absent)} of {len(shards)} shards: {', '.join(absent)}; "
+                         "download them into that folder")  # fmt: skip
+    weights: keys.Weights = {}
+    for shard in sorted(shards):
+        weights |= _read_file(folder / shard)[0]
+    _require_all(json.loads(index.read_text())["weight_map"], weights, folder.name)
+    return weights
+
+
+def _require_all(expected: Iterable[str], weights: keys.Weights, name: str) -> None:
+    missing = sorted(set(expected) - weights.keys())
+    if missing:
+        raise ValueError(f"the shards of {name} lack {len(missing)} weights of its index, first {missing[0]}; "
+                         "download the folder again")  # fmt: skip
+
+
+def _read_file(path: Path) -> tuple[keys.Weights, dict | None]:
+    try:
+        return comfy.utils.load_torch_file(str(path), return_metadata=True)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(f"{path.name} cannot be read, it is damaged or not fully downloaded ({error}); "
+                         "download it again") from error  # fmt: skip

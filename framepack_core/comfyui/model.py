@@ -1,0 +1,135 @@
+"""FramePack as one of ComfyUI's models: its config, its conditions, its memory estimate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import comfy.conds
+import comfy.model_base
+import comfy.supported_models
+import torch
+from torch import Tensor
+
+from ..layout import BASE_KERNEL, Kernel
+from ..packing import Context, rotary_phases
+from ..plan import Section
+from .transformer import FramePackTransformer
+
+GUIDANCE = 10.0  # the distilled guidance the released checkpoints were made for
+
+CONTEXT_KEY = "framepack"  # a section's PackedContext in a conditioning dict
+
+
+class PackedContext:
+    """One section's context on its way through a guider: latents, and rotary phases that are computed once."""
+
+    def __init__(self, context: Context, height: int, width: int) -> None:
+        self.section = context.section
+        self.latents = context.latents
+        self.kernels = tuple(group.kernel for group in context.section.context)
+        self.size = height, width
+        self._rotary: dict[tuple[int, torch.device], Tensor] = {}
+
+    @classmethod
+    def none(cls, frames: int, height: int, width: int) -> PackedContext:
+        """No context: what a sampler that knows nothing of sections runs on."""
+        return cls(Context(Section(0, tuple(range(frames)), tuple(range(frames)), ()), ()), height, width)
+
+    @property
+    def cells(self) -> int:
+        """Latent pixels that cost as much as the context does: a generated token stands for 2x2 of them."""
+        return self.section.context_tokens(*self.size) * BASE_KERNEL.h * BASE_KERNEL.w
+
+    def rotary(self, axes: Sequence[int], theta: float, text_tokens: int, device: torch.device) -> Tensor:
+        """Rotation matrices `1 1 L head/2 2 2`, float32, for text, context and generated tokens. Text does not turn."""
+        key = text_tokens, device
+        if key not in self._rotary:
+            cos, sin = rotary_phases(self.section, *self.size, axes, theta)
+            text = cos.new_ones(text_tokens, cos.shape[1])
+            cos, sin = torch.cat([text, cos]), torch.cat([torch.zeros_like(text), sin])
+            matrices = torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2))
+            self._rotary[key] = matrices[None, None].to(device)
+        return self._rotary[key]
+
+
+class ContextLatents(comfy.conds.CONDList):
+    """Context latents that count in the memory estimate as their tokens do, not as their latent pixels."""
+
+    def __init__(self, cond: Sequence[Tensor], cells: int = 0) -> None:
+        super().__init__(list(cond))
+        self.cells = cells
+
+    def _copy_with(self, cond):
+        return self.__class__(cond, self.cells)
+
+    def size(self) -> list[int]:
+        return [self.cond[0].shape[0], 1, self.cells]
+
+
+class FramePackModel(comfy.model_base.BaseModel):
+    """The packed transformer with HunyuanVideo's latents and flow sampling."""
+
+    def __init__(self, config, device=None) -> None:
+        super().__init__(config, comfy.model_base.ModelType.FLOW, device=device, unet_model=FramePackTransformer)
+        self.memory_usage_factor_conds = ("context_latents",)
+
+    def encode_adm(self, **kwargs) -> Tensor:
+        return kwargs["pooled_output"]
+
+    def extra_conds(self, **kwargs) -> dict:
+        out = super().extra_conds(**kwargs)
+        if kwargs.get("cross_attn") is not None:
+            out["c_crossattn"] = comfy.conds.CONDRegular(kwargs["cross_attn"])
+        out["guidance"] = comfy.conds.CONDRegular(torch.tensor([float(kwargs.get("guidance", GUIDANCE))]))
+        if kwargs.get("clip_vision_output") is not None:
+            out["clip_fea"] = comfy.conds.CONDRegular(kwargs["clip_vision_output"]["last_hidden_state"])
+        packed = kwargs.get(CONTEXT_KEY) or PackedContext.none(*kwargs["noise"].shape[2:])
+        out["packed"] = comfy.conds.CONDConstant(packed)
+        if packed.latents:
+            latents = [self.process_latent_in(latent) for latent in packed.latents]
+            out["context_latents"] = ContextLatents(latents, packed.cells)
+        return out
+
+    def extra_conds_shapes(self, **kwargs) -> dict:
+        packed = kwargs.get(CONTEXT_KEY)
+        return {"context_latents": [1, 1, packed.cells]} if packed else {}
+
+    def scale_latent_inpaint(self, latent_image: Tensor, **kwargs) -> Tensor:
+        return latent_image
+
+    def load_model_weights(self, sd, unet_prefix: str = "", assign: bool = False):
+        """As ComfyUI's, but a file that lacks weights is refused: it would run on noise."""
+        found = self.model_config.process_unet_state_dict({key.removeprefix(unet_prefix): sd[key] for key in sd})
+        missing = sorted(self.diffusion_model.state_dict().keys() - found.keys())
+        if missing:
+            raise ValueError(
+                f"the checkpoint lacks {len(missing)} of FramePack's weights, first {missing[0]}; the file is incomplete, "
+                "download it again"
+            )
+        return super().load_model_weights(sd, unet_prefix, assign=assign)
+
+
+class FramePack(comfy.supported_models.HunyuanVideo):
+    """Stands before HunyuanVideo in ComfyUI's list: a HunyuanVideo with packed context embedders is FramePack."""
+
+    required_keys = {"{}clean_x_embedder.proj.weight"}
+
+    def get_model(self, state_dict, prefix: str = "", device=None) -> FramePackModel:
+        self.unet_config["kernels"] = context_kernels(state_dict, prefix)
+        projection = state_dict.get(f"{prefix}image_projection.up.weight")
+        self.unet_config["image_dim"] = None if projection is None else projection.shape[1]
+        return FramePackModel(self, device=device)
+
+
+def register() -> None:
+    """Let ComfyUI's own loaders recognise FramePack. The one global change this pack makes; other models see none."""
+    if not any(issubclass(model, FramePack) for model in comfy.supported_models.models):
+        comfy.supported_models.models.insert(0, FramePack)
+
+
+def context_kernels(keys, prefix: str = "") -> dict[str, Kernel]:
+    """The context convolutions of a state dict: `proj`, `proj_2x`, ..., or `proj_k1h4w2` for kernels of other shapes."""
+    names = re.compile(re.escape(prefix) + r"clean_x_embedder\.(proj\w*)\.weight")
+    found = {match[1]: keys[key].shape[2:] for key in keys if (match := names.fullmatch(key))}
+    return {name: Kernel(*shape) for name, shape in sorted(found.items())}

@@ -1,0 +1,127 @@
+"""From a guider, a plan and a start image to the latents of a whole video."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import comfy.samplers
+from torch import Tensor
+
+from ..layout import BASE_KERNEL
+from ..plan import Plan, Section
+from ..sections import generate
+from ..solver import VARIANTS, flow_sigmas, sample_unipc
+from ..timeline import Timeline
+from . import checks
+from .denoise import GuiderDenoiser, Say
+
+UNIPC = tuple(f"unipc_{variant}" for variant in VARIANTS)
+
+
+def sampler_named(name: str) -> comfy.samplers.Sampler:
+    """A SAMPLER by name: `unipc_bh1`, `unipc_bh2`, or any of ComfyUI's."""
+    if name in UNIPC:
+        return unipc(name.removeprefix("unipc_"))
+    return comfy.samplers.sampler_object(name)
+
+
+def unipc(variant: str) -> comfy.samplers.Sampler:
+    return comfy.samplers.KSAMPLER(sample_unipc, {"variant": variant})
+
+
+def make_guider(model, positive, negative, cfg: float, guidance: float) -> comfy.samplers.CFGGuider:
+    """ComfyUI's guider with the distilled guidance in every condition. At cfg 1 there is no negative call."""
+    checks.require_framepack(model)
+    if negative is None and cfg != 1.0:
+        raise ValueError(f"cfg is {cfg:g} but negative is not connected; connect a negative prompt or set cfg to 1")
+    guider = comfy.samplers.CFGGuider(model)
+    conds = {"positive": positive} if negative is None else {"positive": positive, "negative": negative}
+    guider.inner_set_conds({name: [_with(entry, guidance=guidance) for entry in cond] for name, cond in conds.items()})
+    guider.set_cfg(cfg)
+    return guider
+
+
+def sample_video(
+    guider,
+    sampler,
+    sigmas: Callable[[Section, Timeline], Tensor],
+    plan: Plan,
+    start_latent: dict,
+    end_latent: dict | None,
+    clip_vision_output,
+    seed: int,
+    say: Say,
+) -> Tensor:
+    """The video's latents `B 16 T H W`, unscaled, the start latent first.
+
+    Raises ValueError for anything that does not fit together, before the model is loaded.
+    """
+    patcher = guider.model_patcher
+    checks.require_framepack(patcher)
+    timeline = start_timeline(plan, start_latent, end_latent)
+    sections = plan.bind(timeline)
+    checks.require_conditioning(guider.original_conds, patcher, {})
+    checks.require_image_embedding(clip_vision_output, patcher)
+    schedules = {len(section.target): sigmas(section, timeline) for section in sections}
+    for schedule in schedules.values():
+        checks.require_sigmas(schedule)
+    warnings = checks.warnings(plan, patcher)
+
+    denoise = GuiderDenoiser(
+        with_image(guider, clip_vision_output),
+        sampler,
+        lambda section: schedules[len(section.target)],
+        seed,
+        sections,
+        lambda line: say("\n".join([*warnings, line])),
+    )
+    for _ in generate(sections, timeline, denoise, seed):
+        pass
+    return timeline.latents
+
+
+def start_timeline(plan: Plan, start_latent: dict, end_latent: dict | None) -> Timeline:
+    """The video with its start image, and its end image where the order has a place for it.
+
+    Inverted shows the end image to the first section only, as the official program does; endpoints puts it at the end.
+    """
+    start = checks.frame_latent(start_latent, "start_latent")
+    if end_latent is None:
+        return Timeline.of(1 + plan.generated, {0: start})
+    if plan.order == "forward":
+        raise ValueError("end_latent is connected, but the forward order never looks ahead; set the plan's order to "
+                         "inverted or endpoints, or disconnect it")  # fmt: skip
+    end = checks.frame_latent(end_latent, "end_latent")
+    checks.require_same_size(start, end)
+    if plan.order == "inverted":
+        return Timeline.of(1 + plan.generated, {0: start}, end=end)
+    return Timeline.of(2 + plan.generated, {0: start, 1 + plan.generated: end})
+
+
+def schedule(steps: int, shift: float, section: Section, timeline: Timeline) -> Tensor:
+    """The sigmas that belong to a section's number of generated tokens."""
+    return flow_sigmas(steps, section.target_tokens(*timeline.latents.shape[3:]), shift)
+
+
+def window_sigmas(steps: int, shift: float, latent: Tensor, window: int) -> Tensor:
+    """The sigmas for `window` frames of a latent's size."""
+    height, width = latent.shape[-2:]
+    return flow_sigmas(steps, window * (height // BASE_KERNEL.h) * (width // BASE_KERNEL.w), shift)
+
+
+def with_image(guider, clip_vision_output):
+    """A shallow copy of the guider whose every condition carries the image embedding, unless none is given."""
+    copied = copy.copy(guider)
+    if clip_vision_output is not None:
+        image = {"clip_vision_output": clip_vision_output}
+        copied.original_conds = {
+            name: [{**cond, **image} for cond in conds] for name, conds in guider.original_conds.items()
+        }
+    return copied
+
+
+def _with(entry: list, **values) -> list:
+    return [entry[0], {**entry[1], **values}]
+
+

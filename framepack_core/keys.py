@@ -1,0 +1,163 @@
+"""Weight names: official/diffusers -> ComfyUI's HunyuanVideo.
+
+ComfyUI keeps q, k and v (and a single block's mlp) in one matrix, and the last modulation as (shift, scale).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .fp8 import fuse_scaled
+
+Weights = dict[str, Tensor]
+
+_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "model.")
+_DIFFUSERS_MARK = "transformer_blocks.0.norm1.linear.weight"
+
+_TRANSFORMER = {
+    "x_embedder.proj": "img_in.proj",
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+    "proj_out": "final_layer.linear",
+    "context_embedder.proj_in": "txt_in.input_embedder",
+}
+_EMBEDDERS = {
+    "time_text_embed.timestep_embedder": "time_in",
+    "time_text_embed.guidance_embedder": "guidance_in",
+    "time_text_embed.text_embedder": "vector_in",
+    "context_embedder.time_text_embed.timestep_embedder": "txt_in.t_embedder",
+    "context_embedder.time_text_embed.text_embedder": "txt_in.c_embedder",
+}
+_REFINER = {
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "attn.to_q": ("self_attn.qkv", 0),
+    "attn.to_k": ("self_attn.qkv", 1),
+    "attn.to_v": ("self_attn.qkv", 2),
+    "attn.to_out.0": "self_attn.proj",
+    "ff.net.0.proj": "mlp.0",
+    "ff.net.2": "mlp.2",
+    "norm_out.linear": "adaLN_modulation.1",
+}
+_DOUBLE = {
+    "norm1.linear": "img_mod.lin",
+    "norm1_context.linear": "txt_mod.lin",
+    "attn.to_q": ("img_attn.qkv", 0),
+    "attn.to_k": ("img_attn.qkv", 1),
+    "attn.to_v": ("img_attn.qkv", 2),
+    "attn.add_q_proj": ("txt_attn.qkv", 0),
+    "attn.add_k_proj": ("txt_attn.qkv", 1),
+    "attn.add_v_proj": ("txt_attn.qkv", 2),
+    "attn.norm_q": "img_attn.norm.query_norm",
+    "attn.norm_k": "img_attn.norm.key_norm",
+    "attn.norm_added_q": "txt_attn.norm.query_norm",
+    "attn.norm_added_k": "txt_attn.norm.key_norm",
+    "attn.to_out.0": "img_attn.proj",
+    "attn.to_add_out": "txt_attn.proj",
+    "ff.net.0.proj": "img_mlp.0",
+    "ff.net.2": "img_mlp.2",
+    "ff_context.net.0.proj": "txt_mlp.0",
+    "ff_context.net.2": "txt_mlp.2",
+}
+_SINGLE = {
+    "attn.to_q": ("linear1", 0),
+    "attn.to_k": ("linear1", 1),
+    "attn.to_v": ("linear1", 2),
+    "proj_mlp": ("linear1", 3),
+    "proj_out": "linear2",
+    "attn.norm_q": "norm.query_norm",
+    "attn.norm_k": "norm.key_norm",
+    "norm.linear": "modulation.lin",
+}
+_BLOCKS = (
+    (re.compile(r"context_embedder\.token_refiner\.refiner_blocks\.(\d+)\.(.+)"),
+     "txt_in.individual_token_refiner.blocks.{}.", _REFINER),
+    (re.compile(r"transformer_blocks\.(\d+)\.(.+)"), "double_blocks.{}.", _DOUBLE),
+    (re.compile(r"single_transformer_blocks\.(\d+)\.(.+)"), "single_blocks.{}.", _SINGLE),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Module:
+    """Where a module goes: its ComfyUI name and, when several become one matrix, which rows."""
+
+    name: str
+    part: int | None = None
+
+
+def rename_module(module: str) -> Module | None:
+    """The ComfyUI module of an official/diffusers one, or None when it is none."""
+    if module.startswith(("clean_x_embedder.", "image_projection.")):
+        return Module(module)
+    if module in _TRANSFORMER:
+        return Module(_TRANSFORMER[module])
+    owner, _, leaf = module.rpartition(".")
+    if owner in _EMBEDDERS and leaf in ("linear_1", "linear_2"):
+        return Module(f"{_EMBEDDERS[owner]}.{'in_layer' if leaf == 'linear_1' else 'out_layer'}")
+    for pattern, block, names in _BLOCKS:
+        if (match := pattern.fullmatch(module)) and match[2] in names:
+            new = names[match[2]]
+            name, part = new if isinstance(new, tuple) else (new, None)
+            return Module(block.format(match[1]) + name, part)
+    return None
+
+
+def strip_prefix(weights: Weights) -> Weights:
+    """Names without the prefix that checkpoints and trainers put in front of the whole transformer."""
+    for prefix in _PREFIXES:
+        if any(f"{prefix}{mark}" in weights for mark in (_DIFFUSERS_MARK, "clean_x_embedder.proj.weight")):
+            return {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
+    return weights
+
+
+def is_diffusers(keys: Iterable[str]) -> bool:
+    return _DIFFUSERS_MARK in keys
+
+
+def to_comfy(weights: Weights) -> Weights:
+    """Rename official/diffusers weights and their quantisation sidecars, and join what ComfyUI keeps in one matrix.
+
+    Empties the dict it is given, so that never more than one joined layer exists twice. Raises ValueError for a name that
+    belongs to neither.
+    """
+    out: Weights = {}
+    joined: dict[str, dict[int, Weights]] = defaultdict(dict)
+    for key in list(weights):
+        module, _, leaf = key.rpartition(".")
+        new = rename_module(module)
+        if new is None:
+            raise ValueError(f"{key} is not a weight of FramePack's transformer")
+        if new.part is None:
+            out[f"{new.name}.{leaf}"] = weights.pop(key)
+        else:
+            joined[new.name].setdefault(new.part, {})[leaf] = weights.pop(key)
+    for name, leaf in (("final_layer.adaLN_modulation.1", "weight"), ("final_layer.adaLN_modulation.1", "bias")):
+        if f"{name}.{leaf}" in out:
+            scale, shift = out[f"{name}.{leaf}"].chunk(2)
+            out[f"{name}.{leaf}"] = torch.cat([shift, scale])
+    for name in list(joined):
+        for leaf, tensor in _join(name, joined.pop(name)).items():
+            out[f"{name}.{leaf}"] = tensor
+    return out
+
+
+def _join(name: str, parts: Mapping[int, Weights]) -> Weights:
+    expected = 4 if name.endswith("linear1") else 3
+    if len(parts) != expected:
+        raise ValueError(f"{name} is made of {expected} weights (q, k, v{', mlp' if expected == 4 else ''}), "
+                         f"but only {len(parts)} of them are in the file")  # fmt: skip
+    ordered = [parts[i] for i in range(expected)]
+    join: Callable[[list[Weights]], Weights] = fuse_scaled if "weight_scale" in ordered[0] else _concatenate
+    return join(ordered)
+
+
+def _concatenate(parts: list[Weights]) -> Weights:
+    if "comfy_quant" in parts[0]:
+        raise ValueError("separate q, k and v weights in this quantised format cannot be joined; use a file with "
+                         "ComfyUI's names")  # fmt: skip
+    return {leaf: torch.cat([part[leaf] for part in parts]) for leaf in parts[0]}
