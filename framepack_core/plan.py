@@ -30,6 +30,8 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 PADDINGS: tuple[Paddings, ...] = get_args(Paddings)
 AUTO: dict[Order, str] = {"inverted": "framepack", "forward": "f1", "endpoints": "endpoints"}
 
+MAX_SECONDS, MAX_WINDOW, MAX_FPS = 3600.0, 64, 240.0
+
 PIXEL_FRAMES = 4  # a latent frame holds four pixel frames, the first one a single frame
 
 
@@ -99,9 +101,9 @@ class Plan:
             raise ValueError(f"order is {order!r}; choose one of {', '.join(ORDERS)}")
         if paddings not in PADDINGS:
             raise ValueError(f"paddings is {paddings!r}; choose one of {', '.join(PADDINGS)}")
-        for name, value in (("seconds", seconds), ("window", window), ("fps", fps)):
-            if not value > 0:
-                raise ValueError(f"{name} is {value}; it must be above 0")
+        for name, value, most in (("seconds", seconds, MAX_SECONDS), ("window", window, MAX_WINDOW), ("fps", fps, MAX_FPS)):
+            if not 0 < value <= most:
+                raise ValueError(f"{name} is {value}; choose a value above 0 and up to {most:g}")
         name = AUTO[order] if layout == "auto" else layout
         fitted = fit(resolve(name), order, name).with_window(window)
         name = name if name in PRESETS else "custom"

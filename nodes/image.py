@@ -1,0 +1,72 @@
+from comfy_api.latest import io
+
+from ..framepack_core.buckets import BASE, STEP
+from ..framepack_core.comfyui.latents import decode_video, encode_image, fit_image
+from .schema import named_errors
+
+
+class EncodeImageNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FramePack_EncodeImage",
+            display_name="FramePack Encode Image",
+            category="FramePack/image",
+            description="Brings a start or end image to a size FramePack was trained on and encodes it for the sampler.",
+            search_aliases=["framepack start image", "framepack image to video", "framepack bucket", "first frame"],
+            inputs=[
+                io.Image.Input("image", tooltip="One image: the video's first frame, or its last for end_latent."),
+                io.Vae.Input("vae", tooltip="HunyuanVideo's VAE."),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="SigLIP (sigclip_vision_patch14_384). Without it the model knows the image from its latent only "
+                    "and holds on to its content less well.",
+                ),
+                io.Int.Input(
+                    "base_resolution",
+                    default=BASE,
+                    min=STEP,
+                    max=2048,
+                    step=STEP,
+                    tooltip="640 is what the checkpoints were trained on. Smaller is faster and rougher. The image is cropped "
+                    "to the nearest trained shape at this size, in multiples of 32 pixels.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="latent", tooltip="The image as start_latent or end_latent of the sampler."),
+                io.ClipVisionOutput.Output(
+                    display_name="clip_vision_output", tooltip="What the image shows; empty without clip_vision."
+                ),
+                io.Image.Output(display_name="image", tooltip="The image as the model sees it: resized and cropped."),
+            ],
+        )
+
+    @classmethod
+    @named_errors
+    def execute(cls, image, vae, clip_vision=None, base_resolution: int = BASE) -> io.NodeOutput:
+        image = fit_image(image, base_resolution)
+        vision = None if clip_vision is None else clip_vision.encode_image(image, crop=False)
+        return io.NodeOutput({"samples": encode_image(vae, image)}, vision, image)
+
+
+class DecodeNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FramePack_Decode",
+            display_name="FramePack Decode",
+            category="FramePack/image",
+            description="Decodes a sampled video to images: 4 T - 3 frames of T latent frames.",
+            search_aliases=["framepack vae decode", "framepack video frames"],
+            inputs=[
+                io.Latent.Input("latent", tooltip="The video from a FramePack sampler."),
+                io.Vae.Input("vae", tooltip="HunyuanVideo's VAE, the one that encoded the start image."),
+            ],
+            outputs=[io.Image.Output(display_name="images", tooltip="All frames in order, for Create Video or Save Image.")],
+        )
+
+    @classmethod
+    @named_errors
+    def execute(cls, latent: dict, vae) -> io.NodeOutput:
+        return io.NodeOutput(decode_video(vae, latent["samples"]))

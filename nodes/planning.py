@@ -1,0 +1,145 @@
+import numpy
+import torch
+from comfy_api.latest import io
+
+from ..framepack_core.drawing import draw_plan
+from ..framepack_core.layout import PRESETS
+from ..framepack_core.plan import MAX_FPS, MAX_SECONDS, MAX_WINDOW, ORDERS, PADDINGS, Plan
+from .schema import PlanType, named_errors
+
+
+class PlanNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FramePack_Plan",
+            display_name="FramePack Plan",
+            category="FramePack/planning",
+            description="Decides how long the video is, in which order its sections are made, and what each section sees.",
+            search_aliases=["framepack length", "framepack seconds", "framepack order", "framepack layout", "frame packing"],
+            inputs=[
+                io.Float.Input(
+                    "seconds",
+                    default=5.0,
+                    min=0.1,
+                    max=MAX_SECONDS,
+                    step=0.1,
+                    tooltip="Length of the video, rounded to whole sections (1.2 s each at 30 fps and window 9). Twice as long "
+                    "takes twice the time and no more memory.",
+                ),
+                io.Combo.Input(
+                    "order",
+                    options=list(ORDERS),
+                    default="inverted",
+                    tooltip="inverted makes the end first and works back to the start image: least drift (FramePackI2V). "
+                    "forward goes on from the start image: more motion (F1). endpoints makes both ends first, then "
+                    "fills the gap.",
+                ),
+                io.Int.Input(
+                    "window",
+                    default=9,
+                    min=1,
+                    max=MAX_WINDOW,
+                    tooltip="Latent frames made at once (4 video frames each). 9 is what the checkpoints were trained with; "
+                    "less needs less memory and joins more often.",
+                ),
+                io.Combo.Input(
+                    "layout",
+                    options=["auto", *PRESETS, "custom"],
+                    default="auto",
+                    tooltip="What a section sees of the rest of the video, and how coarsely. auto takes what belongs to the "
+                    "order. Released checkpoints know framepack and f1; the others are for trained ones and research.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=30.0,
+                    min=1.0,
+                    max=MAX_FPS,
+                    step=1.0,
+                    tooltip="Frames per second that seconds are counted in. FramePack was trained at 30.",
+                ),
+                io.String.Input(
+                    "custom_layout",
+                    default="",
+                    optional=True,
+                    tooltip="For layout custom: the paper's notation, oldest frames left, "
+                    "e.g. f1k1_x_g9_f1k1f2k2f16k4_td. g follows the window.",
+                ),
+                io.Combo.Input(
+                    "paddings",
+                    options=list(PADDINGS),
+                    default="released",
+                    optional=True,
+                    tooltip="How far the inverted order says the start image is from a section. released: as the official "
+                    "program, which caps the distance in videos of more than 4 sections; exact: the true distance.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[
+                PlanType.Output(display_name="plan", tooltip="For the FramePack samplers and Draw Plan."),
+                io.String.Output(display_name="table", tooltip="The plan as text: one line for each section."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, seconds, order, window, layout, fps, custom_layout="", paddings="released"
+    ) -> bool | str:
+        if None in (seconds, order, window, layout, fps, custom_layout, paddings):
+            return True  # a linked value is not known before the graph runs
+        try:
+            _plan(seconds, order, window, layout, fps, custom_layout, paddings)
+        except ValueError as error:
+            return f"FramePack_Plan: {error}"
+        return True
+
+    @classmethod
+    @named_errors
+    def execute(
+        cls,
+        seconds: float,
+        order: str,
+        window: int,
+        layout: str,
+        fps: float,
+        custom_layout: str = "",
+        paddings: str = "released",
+    ) -> io.NodeOutput:
+        plan = _plan(seconds, order, window, layout, fps, custom_layout, paddings)
+        return io.NodeOutput(plan, plan.table())
+
+
+class DrawPlanNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FramePack_DrawPlan",
+            display_name="FramePack Draw Plan",
+            category="FramePack/planning",
+            description="Draws a plan: for each section, which frames it makes, which it sees and how coarsely, which it skips.",
+            search_aliases=["framepack plan picture", "framepack visualise", "framepack visualize", "show sections"],
+            inputs=[
+                PlanType.Input("plan", tooltip="From FramePack Plan."),
+                io.Int.Input(
+                    "width", default=640, min=16, max=8192, step=16, tooltip="Width of the video, for the token counts."
+                ),
+                io.Int.Input(
+                    "height", default=608, min=16, max=8192, step=16, tooltip="Height of the video, for the token counts."
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The drawing, for Preview Image.")],
+        )
+
+    @classmethod
+    @named_errors
+    def execute(cls, plan: Plan, width: int, height: int) -> io.NodeOutput:
+        drawing = numpy.asarray(draw_plan(plan, width, height).convert("RGB"))
+        return io.NodeOutput(torch.from_numpy(drawing.copy())[None] / 255)
+
+
+def _plan(seconds, order, window, layout, fps, custom_layout, paddings) -> Plan:
+    if layout == "custom":
+        layout = custom_layout.strip()
+        if not layout:
+            raise ValueError("layout is custom but custom_layout is empty; write one, e.g. f1k1_x_g9_f1k1f2k2f16k4_td")
+    return Plan.of(seconds, order, window, layout, fps, paddings)

@@ -1,0 +1,27 @@
+"""What several nodes share: the plan's type, and errors that name the node."""
+
+from collections.abc import Callable
+from functools import wraps
+
+from comfy_api.latest import io
+from server import PromptServer
+
+PlanType = io.Custom("FRAMEPACK_PLAN")
+
+
+def named_errors(execute: Callable) -> Callable:
+    """Put the node's id in front of what the core says about a bad input."""
+
+    @wraps(execute)
+    def run(cls: type[io.ComfyNode], *args, **kwargs) -> io.NodeOutput:
+        try:
+            return execute(cls, *args, **kwargs)
+        except ValueError as error:
+            raise ValueError(f"{cls.GET_SCHEMA().node_id}: {error}") from error
+
+    return run
+
+
+def progress_text(node: type[io.ComfyNode]) -> Callable[[str], None]:
+    """Shows a line of text in the running node."""
+    return lambda text: PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
