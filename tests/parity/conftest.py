@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from diffusers import HunyuanVideoFramepackTransformer3DModel
 from safetensors.torch import save_file
 
-sys.path.insert(0, os.environ["FRAMEPACK_COMFYUI"])
+HERE = Path(__file__).parent
+sys.path[:0] = [os.environ["FRAMEPACK_COMFYUI"], str(HERE), str(HERE / "golden")]
 
 from comfy.cli_args import args  # noqa: E402
 
@@ -27,6 +27,7 @@ def load_pack(name: str = "framepack"):
 load_pack()
 
 from framepack.framepack_core.comfyui.model import register  # noqa: E402
+from sharp import sharp_transformer  # noqa: E402
 
 register()
 
@@ -55,21 +56,3 @@ def checkpoint(oracle, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("models") / "FramePackI2V_small.safetensors"
     save_file(oracle.state_dict(), path)
     return path
-
-
-def sharp_transformer(config: dict, seed: int = 0) -> HunyuanVideoFramepackTransformer3DModel:
-    """Random weights under which a wrong index, phase or kernel shows: attention far from uniform, gates wide open."""
-    torch.manual_seed(seed)
-    model = HunyuanVideoFramepackTransformer3DModel(**config).eval().requires_grad_(False)
-    for name, weight in model.named_parameters():
-        if "norm_q" in name or "norm_k" in name:
-            weight.copy_(1.5 + 0.5 * torch.rand_like(weight))
-        elif "clean_x_embedder" in name or "x_embedder" in name:
-            weight.normal_(std=0.3)
-        elif "norm" in name and "linear" in name:
-            weight.normal_(std=0.05)
-        elif weight.ndim > 1:
-            weight.normal_(std=weight[0].numel() ** -0.5)
-        else:
-            weight.normal_(std=0.1)
-    return model
