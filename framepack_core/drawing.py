@@ -238,9 +238,7 @@ def _ramp(position: float) -> Colour:
     """A colour of FINE_TO_COARSE at a position 0..1."""
     at = position * (len(FINE_TO_COARSE) - 1)
     i = min(int(at), len(FINE_TO_COARSE) - 2)
-    red, green, blue = (
-        round(a + (b - a) * (at - i)) for a, b in zip(FINE_TO_COARSE[i], FINE_TO_COARSE[i + 1], strict=True)
-    )
+    red, green, blue = (round(a + (b - a) * (at - i)) for a, b in zip(FINE_TO_COARSE[i], FINE_TO_COARSE[i + 1], strict=True))
     return red, green, blue
 
 
@@ -467,9 +465,7 @@ def _paint_given(draw: ImageDraw.ImageDraw, box: Box) -> None:
     draw.rectangle((left, middle - 2, right - 1, middle + 2), INK)
 
 
-def _text_within(
-    draw: ImageDraw.ImageDraw, box: Box, colour: Colour, *texts: str, backdrop: Colour | None = None
-) -> None:
+def _text_within(draw: ImageDraw.ImageDraw, box: Box, colour: Colour, *texts: str, backdrop: Colour | None = None) -> None:
     """The first text that fits into the box, in its middle; nothing when none fits."""
     left, top, right, bottom = box
     font = _font(min(SMALL, bottom - top - 2))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -136,10 +136,10 @@ def to_comfy(weights: Weights) -> Weights:
             out[f"{new.name}.{leaf}"] = weights.pop(key)
         else:
             joined[new.name].setdefault(new.part, {})[leaf] = weights.pop(key)
-    for name, leaf in (("final_layer.adaLN_modulation.1", "weight"), ("final_layer.adaLN_modulation.1", "bias")):
-        if f"{name}.{leaf}" in out:
-            scale, shift = out[f"{name}.{leaf}"].chunk(2)
-            out[f"{name}.{leaf}"] = torch.cat([shift, scale])
+    for key in (f"{_TRANSFORMER['norm_out.linear']}.{leaf}" for leaf in ("weight", "bias")):
+        if key in out:
+            scale, shift = out[key].chunk(2)
+            out[key] = torch.cat([shift, scale])
     for name in list(joined):
         for leaf, tensor in _join(name, joined.pop(name)).items():
             out[f"{name}.{leaf}"] = tensor
@@ -147,13 +147,15 @@ def to_comfy(weights: Weights) -> Weights:
 
 
 def _join(name: str, parts: Mapping[int, Weights]) -> Weights:
-    expected = 4 if name.endswith("linear1") else 3
-    if len(parts) != expected:
-        raise ValueError(f"{name} is made of {expected} weights (q, k, v{', mlp' if expected == 4 else ''}), "
-                         f"but only {len(parts)} of them are in the file")  # fmt: skip
-    ordered = [parts[i] for i in range(expected)]
-    join: Callable[[list[Weights]], Weights] = fuse_scaled if "weight_scale" in ordered[0] else _concatenate
-    return join(ordered)
+    labels = "q, k, v, mlp" if name.endswith("linear1") else "q, k, v"
+    ordered = [parts.get(i, {}) for i in range(labels.count(",") + 1)]
+    leaves = {leaf for part in ordered for leaf in part}
+    missing = sorted(f"{label}'s {leaf}" for label, part in zip(labels.split(", "), ordered, strict=True)
+                     for leaf in leaves - part.keys())  # fmt: skip
+    if missing:
+        raise ValueError(f"{name} is made of {labels}, but the checkpoint lacks {', '.join(missing)}; "
+                         "the file is incomplete, download it again")  # fmt: skip
+    return fuse_scaled(ordered) if "weight_scale" in leaves else _concatenate(ordered)
 
 
 def _concatenate(parts: list[Weights]) -> Weights:

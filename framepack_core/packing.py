@@ -73,9 +73,7 @@ def context_tokens(latents: Sequence[Tensor], kernels: Sequence[Kernel], convolu
     return torch.cat(tokens, dim=1)
 
 
-def rotary_phases(
-    section: Section, height: int, width: int, axes: Sequence[int], theta: float
-) -> tuple[Tensor, Tensor]:
+def rotary_phases(section: Section, height: int, width: int, axes: Sequence[int], theta: float) -> tuple[Tensor, Tensor]:
     """(cos, sin), each float32 `L sum(axes)/2`, for the context tokens and then the generated ones.
 
     A coarse token's phase is the average of cos and sin over the cells it covers, padding included: not the phase of the
@@ -96,8 +94,7 @@ def _group_phases(group: ContextGroup, height: int, width: int, axes: Sequence[i
     )
     steps = [_averaging(group, axis, len(position)) for axis, position in enumerate(positions)]
     t, h, w = (
-        _average(_axis_phases(position, size, theta), step)
-        for position, size, step in zip(positions, axes, steps, strict=True)
+        _average(_axis_phases(position, size, theta), step) for position, size, step in zip(positions, axes, steps, strict=True)
     )
     T, H, W = len(t), len(h), len(w)
     grid = [

@@ -14,9 +14,7 @@ from .timeline import Timeline
 Denoise = Callable[[Tensor, Context], Tensor]
 
 
-def generate(
-    sections: Iterable[Section], timeline: Timeline, denoise: Denoise, seed: int
-) -> Iterator[tuple[Section, Tensor]]:
+def generate(sections: Iterable[Section], timeline: Timeline, denoise: Denoise, seed: int) -> Iterator[tuple[Section, Tensor]]:
     """Sample the sections in order, write each into the timeline and yield it with its latents `B C T H W`.
 
     `denoise(noise, context)` turns noise `B C T H W` into latents. One CPU generator, seeded once, draws the noise of all

@@ -82,9 +82,7 @@ class PlanNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls, seconds, order, window, layout, fps, custom_layout="", paddings="released"
-    ) -> bool | str:
+    def validate_inputs(cls, seconds, order, window, layout, fps, custom_layout="", paddings="released") -> bool | str:
         if None in (seconds, order, window, layout, fps, custom_layout, paddings):
             return True  # a linked value is not known before the graph runs
         try:

@@ -248,9 +248,7 @@ class SchedulerNode(io.ComfyNode):
                     tooltip="0 takes the value that belongs to the size. Higher spends more steps on layout and motion.",
                 ),
                 io.Latent.Input("latent", tooltip="Gives the size: the start latent."),
-                io.Int.Input(
-                    "window", default=9, min=1, max=MAX_WINDOW, tooltip="Latent frames made at once, as in the plan."
-                ),
+                io.Int.Input("window", default=9, min=1, max=MAX_WINDOW, tooltip="Latent frames made at once, as in the plan."),
             ],
             outputs=[io.Sigmas.Output(tooltip="For FramePack Sampler (Custom).")],
         )

@@ -36,15 +36,19 @@ class GuiderDenoiser:
     def __call__(self, noise: Tensor, context: Context) -> Tensor:
         """Latents `B C T H W`, unscaled as ComfyUI keeps them."""
         section = context.section
-        return with_context(self.guider, PackedContext(context, *noise.shape[3:])).sample(
-            noise,
-            torch.zeros_like(noise),
-            self.sampler,
-            self.sigmas(section),
-            callback=self.progress.of(section),
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=(self.seed + section.number) % 2**64,
-        ).cpu()
+        return (
+            with_context(self.guider, PackedContext(context, *noise.shape[3:]))
+            .sample(
+                noise,
+                torch.zeros_like(noise),
+                self.sampler,
+                self.sigmas(section),
+                callback=self.progress.of(section),
+                disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+                seed=(self.seed + section.number) % 2**64,
+            )
+            .cpu()
+        )
 
 
 def with_context(guider, packed: PackedContext):

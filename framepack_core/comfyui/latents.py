@@ -42,5 +42,3 @@ def decode_video(vae, latents: Tensor) -> Tensor:
         raise ValueError(f"vae decodes {latents.shape[2]} latent frames to shape {tuple(images.shape)}, expected {expected} "
                          "frames; load HunyuanVideo's VAE (hunyuan_video_vae_bf16.safetensors)")  # fmt: skip
     return images.flatten(0, 1)
-
-

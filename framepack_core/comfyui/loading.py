@@ -19,6 +19,14 @@ FOLDERS = ("diffusion_models", "diffusers")
 SUFFIXES = (".safetensors", ".sft")
 INDEX = "*.safetensors.index.json"
 
+SHAPE_WEIGHTS = (
+    "img_in.proj.weight",
+    "final_layer.linear.weight",
+    "txt_in.input_embedder.weight",
+    "txt_in.individual_token_refiner.blocks.0.norm1.weight",
+    "vector_in.in_layer.weight",
+)
+
 _FP8_OPTIONS = {
     "default": {},
     "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
@@ -53,17 +61,19 @@ def load(name: str, weight_dtype: str) -> comfy.model_patcher.ModelPatcher:
 
 def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """`load` for a path; ComfyUI calls it again when it needs the same model a second time."""
+    name = Path(path).name
     weights, metadata = read_checkpoint(Path(path))
     weights = keys.strip_prefix(weights)
-    require_framepack(weights, Path(path).name)
-    if keys.is_diffusers(weights):
-        weights, metadata = to_comfy(weights, metadata), None
-    patcher = comfy.sd.load_diffusion_model_state_dict(
-        weights, model_options=model_options.copy(), metadata=metadata, disable_dynamic=disable_dynamic
-    )
-    if patcher is None:
-        raise ValueError(f"{Path(path).name} has FramePack's context embedders but not the rest of its transformer; "
-                         "download it again")  # fmt: skip
+    require_framepack(weights, name)
+    try:
+        if keys.is_diffusers(weights):
+            weights, metadata = to_comfy(weights, metadata), None
+        require_shape_weights(weights)
+        patcher = comfy.sd.load_diffusion_model_state_dict(
+            weights, model_options=model_options.copy(), metadata=metadata, disable_dynamic=disable_dynamic
+        )
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     patcher.cached_patcher_init = (load_path, (path, model_options))
     return patcher
 
@@ -95,6 +105,13 @@ def require_framepack(weights: keys.Weights, name: str) -> None:
     else:
         what, remedy = f"no FramePack transformer (it starts with {next(iter(weights), 'nothing')})", "choose another file"
     raise ValueError(f"{name} is {what}; {remedy}")
+
+
+def require_shape_weights(weights: keys.Weights) -> None:
+    """The weights whose shapes tell ComfyUI how to build the transformer."""
+    missing = [key for key in SHAPE_WEIGHTS if key not in weights]
+    if missing:
+        raise ValueError(f"the checkpoint lacks {', '.join(missing)}; the file is incomplete, download it again")
 
 
 def _names(root: str) -> Iterator[str]:

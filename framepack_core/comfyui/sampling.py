@@ -115,13 +115,9 @@ def with_image(guider, clip_vision_output):
     copied = copy.copy(guider)
     if clip_vision_output is not None:
         image = {"clip_vision_output": clip_vision_output}
-        copied.original_conds = {
-            name: [{**cond, **image} for cond in conds] for name, conds in guider.original_conds.items()
-        }
+        copied.original_conds = {name: [{**cond, **image} for cond in conds] for name, conds in guider.original_conds.items()}
     return copied
 
 
 def _with(entry: list, **values) -> list:
     return [entry[0], {**entry[1], **values}]
-
-

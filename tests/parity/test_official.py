@@ -1,6 +1,5 @@
 """UniPC videos equal the official program's (golden/record.py tells how they were recorded), float32 on a CPU."""
 
-from functools import partial
 from pathlib import Path
 
 import given
@@ -8,13 +7,11 @@ import pytest
 import torch
 from framepack.framepack_core import solver
 from framepack.framepack_core.comfyui import loading
-from framepack.framepack_core.comfyui.sampling import make_guider, sample_video, sampler_named, schedule
-from framepack.framepack_core.plan import Plan
+from ours import relative_error, sample
 from safetensors.torch import load_file, save_file
 from sharp import sharp_transformer
 
 GOLDEN = Path(__file__).parent / "golden"
-SCALE = 0.476986
 TOLERANCE = 1e-4
 
 
@@ -26,26 +23,11 @@ def model(tmp_path_factory):
 
 
 def run(model, case: given.Case, sampler: str = "unipc_bh1") -> torch.Tensor:
-    inputs = given.inputs()
-    positive, negative = ([[text, {"pooled_output": pooled}]] for text, pooled in (inputs.positive, inputs.negative))
-    latents = sample_video(
-        make_guider(model, positive, negative if case.cfg != 1 else None, case.cfg, given.GUIDANCE),
-        sampler_named(sampler),
-        partial(schedule, given.STEPS, 0.0),
-        Plan.of(case.sections * 1.2, case.order),
-        {"samples": inputs.start / SCALE},
-        None,
-        {"last_hidden_state": inputs.image},
-        given.SEED,
-        lambda text: None,
-    )
-    return latents * SCALE
+    return sample(model, given.inputs(), case.order, case.sections, case.cfg, sampler, given.STEPS, seed=given.SEED)
 
 
 def error(found: torch.Tensor, name: str) -> float:
-    expected = load_file(GOLDEN / f"{name}.safetensors")["latents"]
-    assert found.shape == expected.shape
-    return ((found - expected).norm() / expected.norm()).item()
+    return relative_error(found, load_file(GOLDEN / f"{name}.safetensors")["latents"])
 
 
 @pytest.mark.parametrize("name", given.CASES)

@@ -1,21 +1,19 @@
 """Whole videos equal diffusers' pipeline with Euler, in float32 on a CPU: same weights, embeddings, start latent and seed."""
 
-from dataclasses import dataclass
-from functools import partial
 from types import SimpleNamespace
 
+import given
 import pytest
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, HunyuanVideoFramepackPipeline
 from diffusers.video_processor import VideoProcessor
 from framepack.framepack_core import plan as planning
 from framepack.framepack_core.comfyui import loading
-from framepack.framepack_core.comfyui.sampling import make_guider, sample_video, sampler_named, schedule
-from framepack.framepack_core.plan import Plan
+from given import GUIDANCE, SEED, Inputs
+from ours import relative_error, sample
 
 HEIGHT, WIDTH = 10, 14  # latent pixels: neither divides into the 4x kernel
-STEPS, GUIDANCE, SEED = 4, 10.0, 7
-SCALE = 0.476986
+STEPS = 4
 TOLERANCE = 1e-4
 
 ORDERS = {"inverted": "inverted_anti_drifting", "forward": "vanilla"}
@@ -46,28 +44,9 @@ class OraclePipeline(HunyuanVideoFramepackPipeline):
         return next(self.image_latents)
 
 
-@dataclass(frozen=True)
-class Given:
-    """Embeddings and the start and end latents, in model space."""
-
-    positive: tuple[torch.Tensor, torch.Tensor]
-    negative: tuple[torch.Tensor, torch.Tensor]
-    image: torch.Tensor
-    start: torch.Tensor
-    end: torch.Tensor
-
-
 @pytest.fixture(scope="module")
-def given() -> Given:
-    generator = torch.Generator().manual_seed(3)
-    normal = partial(torch.randn, generator=generator)
-    return Given(
-        positive=(normal(1, 9, 64), normal(1, 768)),
-        negative=(normal(1, 6, 64), normal(1, 768)),
-        image=normal(1, 5, 32),
-        start=normal(1, 16, 1, HEIGHT, WIDTH),
-        end=normal(1, 16, 1, HEIGHT, WIDTH),
-    )
+def inputs() -> Inputs:
+    return given.inputs(HEIGHT, WIDTH)
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +54,10 @@ def model(checkpoint):
     return loading.load_path(str(checkpoint), {"dtype": torch.float32})
 
 
-def run_diffusers(oracle, given: Given, order: str, sections: int, cfg: float, end: bool = False) -> torch.Tensor:
-    (text, pooled), (negative_text, negative_pooled) = given.positive, given.negative
+def run_diffusers(oracle, inputs: Inputs, order: str, sections: int, cfg: float, end: bool = False) -> torch.Tensor:
+    (text, pooled), (negative_text, negative_pooled) = inputs.positive, inputs.negative
     picture = torch.zeros(1, 3, HEIGHT * 8, WIDTH * 8)
-    latents = OraclePipeline.on(oracle, given.image, [given.start, given.end])(
+    latents = OraclePipeline.on(oracle, inputs.image, [inputs.start, inputs.end])(
         image=picture,
         last_image=picture if end else None,
         height=HEIGHT * 8,
@@ -100,57 +79,37 @@ def run_diffusers(oracle, given: Given, order: str, sections: int, cfg: float, e
     return latents[-1]
 
 
-def run_ours(model, given: Given, order: str, sections: int, cfg: float, end: bool = False) -> torch.Tensor:
-    positive, negative = ([[text, {"pooled_output": pooled}]] for text, pooled in (given.positive, given.negative))
-    latents = sample_video(
-        make_guider(model, positive, negative if cfg != 1 else None, cfg, GUIDANCE),
-        sampler_named("euler"),
-        partial(schedule, STEPS, 0.0),
-        Plan.of(sections * 1.2, order),
-        {"samples": given.start / SCALE},
-        {"samples": given.end / SCALE} if end else None,
-        {"last_hidden_state": given.image},
-        SEED,
-        lambda text: None,
-    )
-    return latents * SCALE
-
-
-def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return ((found - expected).norm() / expected.norm()).item()
-
-
 CASES = [("inverted", 3, 1.0), ("inverted", 3, 3.0), ("forward", 3, 1.0), ("forward", 3, 3.0), ("inverted", 5, 1.0)]
 
 
 @pytest.mark.parametrize(("order", "sections", "cfg"), CASES)
-def test_a_whole_video_equals_diffusers(oracle, model, given, order, sections, cfg):
-    expected = run_diffusers(oracle, given, order, sections, cfg)
-    found = run_ours(model, given, order, sections, cfg)
+def test_a_whole_video_equals_diffusers(oracle, model, inputs, order, sections, cfg):
+    expected = run_diffusers(oracle, inputs, order, sections, cfg)
+    found = sample(model, inputs, order, sections, cfg)
 
     assert found.shape == expected.shape == (1, 16, 1 + 9 * sections, HEIGHT, WIDTH)
     assert relative_error(found, expected) < TOLERANCE
 
 
 def test_an_end_frame_equals_diffusers(oracle, model, given):
-    expected = run_diffusers(oracle, given, "inverted", 3, 1.0, end=True)
+    expected = run_diffusers(oracle, inputs, "inverted", 3, 1.0, end=True)
 
-    assert relative_error(run_ours(model, given, "inverted", 3, 1.0, end=True), expected) < TOLERANCE
-    assert relative_error(run_ours(model, given, "inverted", 3, 1.0), expected) > 10 * TOLERANCE
+    assert relative_error(sample(model, inputs, "inverted", 3, 1.0, end=True), expected) < TOLERANCE
+    assert relative_error(sample(model, inputs, "inverted", 3, 1.0), expected) > 10 * TOLERANCE
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_parity_notices_one_wrong_time_index(oracle, model, given, order, monkeypatch):
-    expected = run_diffusers(oracle, given, order, 3, 1.0)
+def test_parity_notices_one_wrong_time_index(oracle, model, inputs, order, monkeypatch):
+    expected = run_diffusers(oracle, inputs, order, 3, 1.0)
     target_spans = planning._target_spans
     monkeypatch.setattr(planning, "_target_spans", lambda target: [planning._Span(1), *target_spans(target)])
 
-    assert relative_error(run_ours(model, given, order, 3, 1.0), expected) > 10 * TOLERANCE
+    assert relative_error(sample(model, inputs, order, 3, 1.0), expected) > 10 * TOLERANCE
 
 
-def test_parity_notices_newest_frames_in_the_wrong_group(oracle, model, given, monkeypatch):
+def test_parity_notices_newest_frames_in_the_wrong_group(oracle, model, inputs, monkeypatch):
     """16 frames next to the target and the newest one last: same tokens, wrong frames."""
-    expected = run_diffusers(oracle, given, "inverted", 3, 1.0)
+    expected = run_diffusers(oracle, inputs, "inverted", 3, 1.0)
     monkeypatch.setitem(planning.PRESETS, "framepack", "f1k1_x_g9_f16k4f2k2f1k1_td")
 
-    assert relative_error(run_ours(model, given, "inverted", 3, 1.0), expected) > 10 * TOLERANCE
+    assert relative_error(sample(model, inputs, "inverted", 3, 1.0), expected) > 10 * TOLERANCE

@@ -10,6 +10,7 @@ from framepack.framepack_core.comfyui.model import PackedContext
 from framepack.framepack_core.packing import gather
 from framepack.framepack_core.plan import Plan
 from framepack.framepack_core.timeline import Timeline
+from ours import relative_error
 
 SIZES = {"aligned": (16, 16), "padded": (10, 14), "small": (4, 6)}
 TOLERANCE = 1e-5
@@ -19,10 +20,6 @@ TOLERANCE = 1e-5
 def ours(checkpoint):
     patcher = loading.load_path(str(checkpoint), {"dtype": torch.float32})
     return patcher.model.diffusion_model
-
-
-def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return ((found - expected).norm() / expected.norm()).item()
 
 
 def video(frames: int, height: int, width: int) -> Timeline:

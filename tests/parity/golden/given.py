@@ -39,19 +39,21 @@ CASES = {
 
 @dataclass(frozen=True)
 class Inputs:
-    """Text, pooled and image embeddings, and the start latent in model space."""
+    """Text, pooled and image embeddings, and the start and end latents in model space."""
 
     positive: tuple[torch.Tensor, torch.Tensor]
     negative: tuple[torch.Tensor, torch.Tensor]
     image: torch.Tensor
     start: torch.Tensor
+    end: torch.Tensor
 
 
-def inputs() -> Inputs:
+def inputs(height: int = HEIGHT, width: int = WIDTH) -> Inputs:
     normal = partial(torch.randn, generator=torch.Generator().manual_seed(5))
     return Inputs(
         positive=(normal(1, 9, 64), normal(1, 768)),
         negative=(normal(1, 6, 64), normal(1, 768)),
         image=normal(1, 5, 32),
-        start=normal(1, 16, 1, HEIGHT, WIDTH),
+        start=normal(1, 16, 1, height, width),
+        end=normal(1, 16, 1, height, width),
     )
