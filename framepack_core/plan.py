@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from .layout import (
@@ -78,7 +78,7 @@ class Plan:
     sections: int
     order: Order = "inverted"
     window: int = 9
-    layout: Layout = resolve("framepack")
+    layout: Layout = field(default_factory=lambda: resolve("framepack"))
     fps: float = 30.0
     paddings: Paddings = "released"
     name: str = "framepack"

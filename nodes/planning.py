@@ -114,7 +114,7 @@ class DrawPlanNode(io.ComfyNode):
             node_id="FramePack_DrawPlan",
             display_name="FramePack Draw Plan",
             category="FramePack/planning",
-            description="Draws a plan: for each section, which frames it makes, which it sees and how coarsely, which it skips.",
+            description="Draws a plan: what each section makes, which frames it sees and how coarsely, and which it skips.",
             search_aliases=["framepack plan picture", "framepack visualise", "framepack visualize", "show sections"],
             inputs=[
                 PlanType.Input("plan", tooltip="From FramePack Plan."),

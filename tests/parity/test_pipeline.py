@@ -91,7 +91,7 @@ def test_a_whole_video_equals_diffusers(oracle, model, inputs, order, sections, 
     assert relative_error(found, expected) < TOLERANCE
 
 
-def test_an_end_frame_equals_diffusers(oracle, model, given):
+def test_an_end_frame_equals_diffusers(oracle, model, inputs):
     expected = run_diffusers(oracle, inputs, "inverted", 3, 1.0, end=True)
 
     assert relative_error(sample(model, inputs, "inverted", 3, 1.0, end=True), expected) < TOLERANCE
