@@ -1,0 +1,26 @@
+"""The folder of stand-in models, written once by `write_models.py` inside the virtual environment."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import tempfile
+from pathlib import Path
+
+from scripts.environment import ROOT, Environment
+
+FOLDER = Path(__file__).parent
+
+
+def stand_in_models(environment: Environment) -> Path:
+    """A models directory for ComfyUI; a new one when the script that writes it has changed."""
+    sources = b"".join((FOLDER / name).read_bytes() for name in ("write_models.py", "prompt.py"))
+    models = environment.cache / f"models-{hashlib.sha256(sources).hexdigest()[:8]}"
+    if not models.exists():
+        print("Writing small random models ...", flush=True)
+        with tempfile.TemporaryDirectory(dir=environment.cache) as unfinished:
+            written = Path(unfinished) / "models"
+            command = [environment.python, "-m", "scripts.stand_ins.write_models", environment.comfyui, written]
+            subprocess.run([str(part) for part in command], cwd=ROOT, check=True)
+            written.rename(models)
+    return models

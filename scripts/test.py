@@ -1,0 +1,52 @@
+"""All checks: `python3 scripts/test.py [--all] [pytest arguments]`.
+
+Makes the environment if need be (see environment.py), then runs ruff and pytest in it. Tests marked slow run with
+--all only. Browser tests need a Chromium; without one they are left out, but not in CI.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from scripts.chromium import find_chromium
+from scripts.environment import ROOT, Environment, prepare_or_exit
+
+HANGING = "faulthandler_timeout=900"  # seconds in one test after which pytest prints where every thread is
+
+
+def main() -> int:
+    chosen = sys.argv[1:]
+    if chosen in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
+    everything = "--all" in chosen
+    left_out = [] if everything else ["slow"]
+    if not find_chromium():
+        print("no Chromium found: install chromium or Chrome, or set CHROME_PATH; the browser tests are left out")
+        if os.environ.get("CI") == "true":
+            return 1
+        left_out.append("browser")
+    environment = prepare_or_exit()
+    return ruff(environment) or pytest(environment, left_out, [argument for argument in chosen if argument != "--all"])
+
+
+def ruff(environment: Environment) -> int:
+    return subprocess.call([environment.python, "-m", "ruff", "check", "--quiet", "."], cwd=ROOT)
+
+
+def pytest(environment: Environment, left_out: list[str], arguments: list[str]) -> int:
+    """-P keeps the working folder off sys.path, where `nodes/` would shadow ComfyUI's nodes.py."""
+    command = [environment.python, "-P", "-m", "pytest", "--durations=10", "-o", HANGING]
+    if left_out:
+        command += ["-m", " and ".join(f"not {mark}" for mark in left_out)]
+    places = {"FRAMEPACK_COMFYUI": str(environment.comfyui), "FRAMEPACK_CACHE": str(environment.cache)}
+    return subprocess.call([*command, *arguments], cwd=ROOT, env={**os.environ, **places})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
