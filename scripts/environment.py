@@ -204,9 +204,7 @@ def run(command: Sequence[str | Path], environment: Environment, advice: str, he
     """Run a command with its output in the set-up log, printing a sign of life now and then."""
     certificates = {"UV_NATIVE_TLS": "true", "UV_SYSTEM_CERTS": "true"}  # as pip does: the system's, not uv's own
     with log_file(environment).open("a", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [str(part) for part in command], stdout=log, stderr=log, env={**os.environ, **certificates}
-        )
+        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, env={**os.environ, **certificates})
         seconds = 0.0
         try:
             while not finished(process, heartbeat):

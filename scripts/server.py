@@ -193,9 +193,7 @@ class Server:
     def _messages(self) -> Messages:
         return Messages(HOST, self.port, self._client_id)
 
-    def _follow(
-        self, messages: Messages, prompt_id: str, timeout: float, on_message: Callable[[Message], None] | None
-    ) -> Json:
+    def _follow(self, messages: Messages, prompt_id: str, timeout: float, on_message: Callable[[Message], None] | None) -> Json:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             message = self._receive(messages)
