@@ -1,6 +1,5 @@
 """diffusers as the oracle, and this pack loaded the way ComfyUI loads it: as one package with relative imports."""
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -10,26 +9,13 @@ from diffusers import HunyuanVideoFramepackTransformer3DModel
 from safetensors.torch import save_file
 
 HERE = Path(__file__).parent
-sys.path[:0] = [os.environ["FRAMEPACK_COMFYUI"], str(HERE), str(HERE / "golden")]
+sys.path[:0] = [str(HERE), str(HERE / "golden")]
+sys.path.append(str(HERE.parents[1]))
 
-from comfy.cli_args import args  # noqa: E402
-
-args.cpu = True
-
-
-def load_pack(name: str = "framepack"):
-    root = Path(__file__).parents[2]
-    spec = importlib.util.spec_from_file_location(name, root / "__init__.py", submodule_search_locations=[str(root)])
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[name])
-
-
-load_pack()
-
-from framepack.framepack_core.comfyui.model import register  # noqa: E402
+from scripts.pack import load_pack  # noqa: E402
 from sharp import sharp_transformer  # noqa: E402
 
-register()
+load_pack(Path(os.environ["FRAMEPACK_COMFYUI"]))
 
 SMALL = {
     "num_attention_heads": 2,

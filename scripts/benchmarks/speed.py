@@ -1,0 +1,325 @@
+"""Our transformer against diffusers', our sampler against its transformer calls. Run by scripts/bench.py."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import math
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from scripts.pack import load_pack
+
+
+@dataclass(frozen=True)
+class Size:
+    """A latent size and a transformer; heads are 128 wide."""
+
+    name: str
+    height: int
+    width: int
+    hidden: int
+    double: int
+    single: int
+
+
+TRANSFORMER_SIZES = (
+    Size("0.9k tokens", 16, 20, 256, 3, 6),
+    Size("1.8k tokens", 24, 26, 512, 3, 6),
+    Size("4.8k tokens", 40, 42, 768, 3, 6),
+)
+SECTION_SIZE = Size("section", 24, 24, 512, 3, 6)
+RELEASED_SIZE = Size("released, 640x608", 76, 80, 3072, 20, 40)
+TEXT_TOKENS, TEXT_WIDTH, IMAGE_TOKENS, IMAGE_WIDTH = 64, 512, 32, 128
+STEPS = 25
+GEOMETRIC_MEAN_BOUND, SINGLE_BOUND, SECTION_BOUND = 1.00, 1.05, 1.05
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("comfyui", type=Path)
+    parser.add_argument("--runs", type=int, default=9, help="interleaved runs of each pair")
+    options = parser.parse_args()
+    gpu = torch.cuda.is_available()
+    load_pack(options.comfyui, cpu=not gpu)
+    device = torch.device("cuda" if gpu else "cpu")
+    print(
+        f"{machine(device)}; torch {torch.__version__}; median of {options.runs} interleaved runs, float32, ComfyUI's default flags"
+    )
+    peak = matmul_peak(device)
+    print(f"matmul peak {peak / 1e9:.0f} GFLOP/s\n")
+    within = transformer_calls(options, device, peak)
+    within &= section_overhead(options)
+    if gpu:
+        released(options, device)
+    return 0 if within else 1
+
+
+def transformer_calls(options: argparse.Namespace, device: torch.device, peak: float) -> bool:
+    print("one transformer call, ours against diffusers': same weights, same inputs")
+    print(f"  {'size':<24}{'ours/diffusers':>16}{'ours':>10}{'diffusers':>11}{'% of peak':>16}{'peak memory MB':>20}")
+    ratios = []
+    for size in TRANSFORMER_SIZES:
+        ours, theirs, tokens = pair(size, device)
+        times = interleaved(options.runs, ours, theirs, device)
+        ratio = statistics.median(a / b for a, b in zip(*times, strict=True))
+        ratios.append(ratio)
+        seconds = [statistics.median(series) for series in times]
+        work = flops(theirs)
+        shares = "/".join(f"{100 * work / second / peak:.0f}" for second in seconds)
+        memory = "/".join(f"{peak_memory(options.comfyui, size, side, device):.0f}" for side in ("ours", "diffusers"))
+        name = f"{tokens} tokens, {size.hidden} wide"
+        print(f"  {name:<24}{ratio:>16.3f}{seconds[0]:>9.3f}s{seconds[1]:>10.3f}s{shares:>16}{memory:>20}", flush=True)
+    mean = math.exp(statistics.fmean(map(math.log, ratios)))
+    print(
+        f"  geometric mean {mean:.3f} (bound {GEOMETRIC_MEAN_BOUND:.2f}), largest {max(ratios):.3f} (bound {SINGLE_BOUND:.2f})\n"
+    )
+    return mean <= GEOMETRIC_MEAN_BOUND and max(ratios) <= SINGLE_BOUND
+
+
+def section_overhead(options: argparse.Namespace) -> bool:
+    """One section through the sampler node's path against as many bare calls of the transformer."""
+    from framepack.framepack_core.comfyui.sampling import make_guider, sample_video, sampler_named, schedule
+    from framepack.framepack_core.plan import Plan
+
+    size = SECTION_SIZE
+    patcher, inputs, packed = load_ours(size)
+    model = patcher.model.diffusion_model
+    conditioning = [[inputs["text"], {"pooled_output": inputs["pooled"]}]]
+
+    def section() -> None:
+        sample_video(
+            make_guider(patcher, conditioning, None, 1.0, 10.0),
+            sampler_named("unipc_bh1"),
+            lambda section, timeline: schedule(STEPS, 0.0, section, timeline),
+            Plan.of(1.2),
+            {"samples": torch.zeros(1, 16, 1, size.height, size.width)},
+            None,
+            {"last_hidden_state": inputs["image"]},
+            0,
+            lambda text: None,
+        )
+
+    def calls() -> None:
+        for _ in range(STEPS):
+            call_ours(model, inputs, packed)
+
+    times = interleaved(max(3, options.runs // 2), section, calls, torch.device("cpu"))
+    ratio = statistics.median(a / b for a, b in zip(*times, strict=True))
+    print("one section through the sampler against the sum of its transformer calls")
+    print(f"  {STEPS} steps, {size.hidden} wide, latent {size.height}x{size.width}: {ratio:.3f} (bound {SECTION_BOUND:.2f})\n")
+    return ratio <= SECTION_BOUND
+
+
+def pair(size: Size, device: torch.device) -> tuple[Callable[[], torch.Tensor], Callable[[], torch.Tensor], int]:
+    """(our call, diffusers' call, tokens)."""
+    oracle = build_diffusers(size).to(device)
+    patcher, inputs, packed = load_ours(size, oracle)
+    model = patcher.model.diffusion_model.to(device)
+    inputs = {name: value.to(device) for name, value in inputs.items()}
+    packed.latents = tuple(latents.to(device) for latents in packed.latents)
+    section = packed.section
+    tokens = section.target_tokens(size.height, size.width) + section.context_tokens(size.height, size.width)
+    ours = lambda: call_ours(model, inputs, packed)  # noqa: E731
+    theirs = lambda: call_diffusers(oracle, inputs, packed)  # noqa: E731
+    error = (ours() - theirs()).norm() / theirs().norm()
+    assert error < 1e-3, f"the two sides compute different things: relative error {error:.1e}"
+    return ours, theirs, tokens + TEXT_TOKENS + IMAGE_TOKENS
+
+
+def build_diffusers(size: Size):
+    from diffusers import HunyuanVideoFramepackTransformer3DModel
+
+    torch.manual_seed(0)
+    return (
+        HunyuanVideoFramepackTransformer3DModel(
+            num_attention_heads=size.hidden // 128,
+            num_layers=size.double,
+            num_single_layers=size.single,
+            text_embed_dim=TEXT_WIDTH,
+            has_image_proj=True,
+            image_proj_dim=IMAGE_WIDTH,
+            has_clean_x_embedder=True,
+        )
+        .eval()
+        .requires_grad_(False)
+    )
+
+
+def load_ours(size: Size, oracle=None):
+    """(patcher, inputs, packed context of the second section of an inverted video)."""
+    from framepack.framepack_core.comfyui.loading import load_path
+    from framepack.framepack_core.comfyui.model import PackedContext
+    from framepack.framepack_core.packing import gather
+    from framepack.framepack_core.plan import Plan
+    from framepack.framepack_core.timeline import Timeline
+    from safetensors.torch import save_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "FramePack_bench.safetensors"
+        save_file((oracle or build_diffusers(size)).state_dict(), path)
+        patcher = load_path(str(path), {"dtype": torch.float32})
+    torch.manual_seed(1)
+    plan = Plan.of(5.0)
+    timeline = Timeline(torch.randn(1, 16, 1 + plan.generated, size.height, size.width), set(range(1 + plan.generated)))
+    context = gather(plan.fill(timeline.frames)[1], timeline)
+    inputs = {
+        "x": torch.randn(1, 16, plan.window, size.height, size.width),
+        "timestep": torch.tensor([700.0]),
+        "text": torch.randn(1, TEXT_TOKENS, TEXT_WIDTH),
+        "pooled": torch.randn(1, 768),
+        "image": torch.randn(1, IMAGE_TOKENS, IMAGE_WIDTH),
+        "guidance": torch.tensor([10.0]),
+        "mask": torch.ones(1, TEXT_TOKENS),
+    }
+    return patcher, inputs, PackedContext(context, size.height, size.width)
+
+
+def call_ours(model, inputs: dict, packed) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(
+            inputs["x"],
+            inputs["timestep"],
+            inputs["text"],
+            y=inputs["pooled"],
+            clip_fea=inputs["image"],
+            guidance=inputs["guidance"],
+            packed=packed,
+            context_latents=list(packed.latents),
+        )
+
+
+def call_diffusers(model, inputs: dict, packed) -> torch.Tensor:
+    four, two, start, newest = packed.section.context
+    latents = packed.latents
+    with torch.inference_mode():
+        return model(
+            hidden_states=inputs["x"],
+            timestep=inputs["timestep"],
+            encoder_hidden_states=inputs["text"],
+            encoder_attention_mask=inputs["mask"],
+            pooled_projections=inputs["pooled"],
+            image_embeds=inputs["image"],
+            indices_latents=torch.tensor(packed.section.indices),
+            guidance=inputs["guidance"] * 1000,
+            latents_clean=torch.cat(latents[2:], dim=2),
+            indices_latents_clean=torch.tensor([*start.indices, *newest.indices]),
+            latents_history_2x=latents[1],
+            indices_latents_history_2x=torch.tensor(two.indices),
+            latents_history_4x=latents[0],
+            indices_latents_history_4x=torch.tensor(four.indices),
+            return_dict=False,
+        )[0]
+
+
+def interleaved(runs: int, a: Callable, b: Callable, device: torch.device) -> tuple[list[float], list[float]]:
+    """Times of a and b in turn, after one warm-up each; which goes first alternates."""
+    times: tuple[list[float], list[float]] = ([], [])
+    a(), b()
+    for run in range(runs):
+        for side in (0, 1) if run % 2 == 0 else (1, 0):
+            times[side].append(seconds((a, b)[side], device))
+    return times
+
+
+def seconds(call: Callable, device: torch.device) -> float:
+    synchronise(device)
+    start = time.perf_counter()
+    call()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def matmul_peak(device: torch.device, side: int = 2048) -> float:
+    """FLOP/s of the best of several square float32 products."""
+    a, b = torch.randn(side, side, device=device), torch.randn(side, side, device=device)
+    best = min(seconds(lambda: a @ b, device) for _ in range(12))
+    return 2 * side**3 / best
+
+
+def flops(call: Callable) -> int:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def peak_memory(comfyui: Path, size: Size, side: str, device: torch.device) -> float:
+    """MB that one call takes above the loaded model, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_peak_memory, (comfyui, size, side, device.type))
+
+
+def _peak_memory(comfyui: Path, size: Size, side: str, device: str) -> float:
+    load_pack(comfyui, cpu=device == "cpu")
+    ours, theirs, _ = pair(size, torch.device(device))
+    call = ours if side == "ours" else theirs
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    with ResidentPeak() as resident:
+        call()
+    return resident.rise / 1e6
+
+
+class ResidentPeak:
+    """Highest resident memory while the block runs, above that at its start, sampled every 2 ms."""
+
+    def __enter__(self) -> ResidentPeak:
+        self.process = psutil.Process()
+        self.before = self.highest = self.process.memory_info().rss
+        self.running = True
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.running = False
+        self.thread.join()
+
+    @property
+    def rise(self) -> int:
+        return self.highest - self.before
+
+    def _watch(self) -> None:
+        while self.running:
+            self.highest = max(self.highest, self.process.memory_info().rss)
+            time.sleep(0.002)
+
+
+def released(options: argparse.Namespace, device: torch.device) -> None:
+    """The released size with random bf16 weights: seconds a call, memory, and the share of the card's matmul peak."""
+    from framepack.framepack_core.comfyui.model import FramePack
+    import comfy.model_detection  # noqa: F401
+
+
+def machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
