@@ -25,6 +25,7 @@ from scripts.stand_ins.prompt import with_stand_ins
 from scripts.websocket import Message
 from scripts.workflow import to_prompt
 
+WORKFLOW = ROOT / "example_workflows" / "FramePack image to video.json"
 PICTURE = ROOT / "scripts" / "stand_ins" / "start_image.png"
 VIDEO = ROOT / "output" / "framepack_demo.mp4"
 SMALL = {"base_resolution": 128}
@@ -48,9 +49,8 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    workflows = sorted((ROOT / "example_workflows").glob("*.json"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workflow", type=Path, default=workflows[-1], help="a saved workflow (default: %(default)s)")
+    parser.add_argument("--workflow", type=Path, default=WORKFLOW, help="a saved workflow (default: %(default)s)")
     parser.add_argument("--seconds", type=float, help="length of the video (default: the workflow's)")
     parser.add_argument("--serve", action="store_true", help="keep ComfyUI running to look around in it")
     return parser.parse_args()

@@ -92,6 +92,8 @@ class Server:
         install_custom_nodes(self.base / "custom_nodes")
         for folder in (self._models, self.base / "input", self.base / "output"):
             folder.mkdir(parents=True, exist_ok=True)
+        for example in (self.environment.comfyui / "input").glob("example.*"):
+            shutil.copy2(example, self.base / "input")
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command(), cwd=self.base, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT

@@ -1,5 +1,6 @@
 """What all tests share. Run them with `python3 scripts/test.py`, which prepares a real ComfyUI for them."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -48,8 +49,22 @@ def models_directory(environment: Environment) -> Path:
 @pytest.fixture(scope="session")
 def server(environment: Environment, models_directory: Path, tmp_path_factory) -> Iterator[Server]:
     """One ComfyUI with this pack, for all server and browser tests."""
-    with Server(environment, tmp_path_factory.mktemp("comfyui"), models_directory) as server:
+    base = tmp_path_factory.mktemp("comfyui")
+    flags = ["--extra-model-paths-config", str(linked_models(base / "linked"))]
+    with Server(environment, base, models_directory, flags=flags) as server:
         yield server
+
+
+def linked_models(folder: Path) -> Path:
+    """Empty files in the places that the example workflows link to, so that the front end misses none; their config."""
+    for workflow in (ROOT / "example_workflows").glob("*.json"):
+        for node in json.loads(workflow.read_text(encoding="utf-8"))["nodes"]:
+            for model in node["properties"].get("models", []):
+                (folder / model["directory"]).mkdir(parents=True, exist_ok=True)
+                (folder / model["directory"] / model["name"]).touch()
+    config = folder / "linked.yaml"  # JSON is YAML
+    config.write_text(json.dumps({"linked": {place.name: str(place) for place in folder.iterdir()}}), encoding="utf-8")
+    return config
 
 
 @pytest.fixture(scope="session")
