@@ -18,6 +18,10 @@ from .transformer import FramePackTransformer
 
 GUIDANCE = 10.0  # the distilled guidance the released checkpoints were made for
 
+# Activations of one call, in the unit of ComfyUI's estimate, for the released width: 87 KB a token in bf16, which
+# tests/parity/test_memory.py measures, and a sixth more for buffers.
+MEMORY_FACTOR, RELEASED_HIDDEN = 1.2, 3072
+
 CONTEXT_KEY = "framepack"  # a section's PackedContext in a conditioning dict
 
 
@@ -38,8 +42,8 @@ class PackedContext:
 
     @property
     def cells(self) -> int:
-        """Latent pixels that cost as much as the context does: a generated token stands for 2x2 of them."""
-        return self.section.context_tokens(*self.size) * BASE_KERNEL.h * BASE_KERNEL.w
+        """Latent pixels that cost as much as the context does."""
+        return token_cells((1, self.section.context_tokens(*self.size)))[-1]
 
     def rotary(self, axes: Sequence[int], theta: float, text_tokens: int, device: torch.device) -> Tensor:
         """Rotation matrices `1 1 L head/2 2 2`, float32, for text, context and generated tokens. Text does not turn."""
@@ -72,7 +76,9 @@ class FramePackModel(comfy.model_base.BaseModel):
 
     def __init__(self, config, device=None) -> None:
         super().__init__(config, comfy.model_base.ModelType.FLOW, device=device, unet_model=FramePackTransformer)
-        self.memory_usage_factor_conds = ("context_latents",)
+        self.memory_usage_factor = MEMORY_FACTOR * self.diffusion_model.hidden_size / RELEASED_HIDDEN
+        self.memory_usage_factor_conds = ("context_latents", "c_crossattn", "clip_fea")
+        self.memory_usage_shape_process = {"c_crossattn": token_cells, "clip_fea": token_cells}
 
     def encode_adm(self, **kwargs) -> Tensor:
         return kwargs["pooled_output"]
@@ -92,8 +98,14 @@ class FramePackModel(comfy.model_base.BaseModel):
         return out
 
     def extra_conds_shapes(self, **kwargs) -> dict:
-        packed = kwargs.get(CONTEXT_KEY)
-        return {"context_latents": [1, 1, packed.cells]} if packed else {}
+        shapes = {}
+        if CONTEXT_KEY in kwargs:
+            shapes["context_latents"] = [1, 1, kwargs[CONTEXT_KEY].cells]
+        if kwargs.get("cross_attn") is not None:
+            shapes["c_crossattn"] = list(kwargs["cross_attn"].shape)
+        if kwargs.get("clip_vision_output") is not None:
+            shapes["clip_fea"] = list(kwargs["clip_vision_output"]["last_hidden_state"].shape)
+        return shapes
 
     def scale_latent_inpaint(self, latent_image: Tensor, **kwargs) -> Tensor:
         return latent_image
@@ -120,6 +132,11 @@ class FramePack(comfy.supported_models.HunyuanVideo):
         projection = state_dict.get(f"{prefix}image_projection.up.weight")
         self.unet_config["image_dim"] = None if projection is None else projection.shape[1]
         return FramePackModel(self, device=device)
+
+
+def token_cells(shape: Sequence[int]) -> list[int]:
+    """Tokens `B L D` as the latent pixels that cost as much: a generated token stands for 2x2 of them."""
+    return [shape[0], 1, shape[1] * BASE_KERNEL.h * BASE_KERNEL.w]
 
 
 def register() -> None:
