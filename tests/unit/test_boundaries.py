@@ -1,0 +1,116 @@
+"""Who may import whom, and what importing the pack costs."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CORE = ROOT / "framepack_core"
+ADAPTER = CORE / "comfyui"
+
+PACK = [ROOT / "__init__.py", *sorted(CORE.rglob("*.py")), *sorted((ROOT / "nodes").rglob("*.py"))]
+FREE = [path for path in PACK if ADAPTER not in path.parents and ROOT / "nodes" not in path.parents]
+
+COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "latent_preview", "node_helpers",
+           "nodes", "execution", "server"}  # fmt: skip
+
+TOP_LEVEL = """
+import importlib.util, sys, time
+start = time.perf_counter()
+spec = importlib.util.spec_from_file_location("pack", {path!r}, submodule_search_locations=[{root!r}])
+sys.modules["pack"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["pack"])
+{more}
+sys.stdout.write(f"{{time.perf_counter() - start}} {{' '.join(sys.modules)}}")
+"""
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(level, dotted name) of every import in a file, whatever function it is in."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            yield from ((node.level, f"{node.module or ''}.{alias.name}".lstrip(".")) for alias in node.names)
+
+
+def run_fresh(more: str = "") -> tuple[float, set[str]]:
+    """(seconds, loaded modules) of importing the pack's root, and `more`, in a new interpreter."""
+    script = TOP_LEVEL.format(path=str(ROOT / "__init__.py"), root=str(ROOT), more=more)
+    seconds, *modules = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT.parent, check=True, capture_output=True, text=True
+    ).stdout.split()
+    return float(seconds), set(modules)
+
+
+def test_the_files_that_are_checked_are_those_of_the_pack():
+    names = {name(path) for path in PACK}
+
+    assert {"__init__.py", "framepack_core/plan.py", "framepack_core/comfyui/model.py", "nodes/__init__.py"} <= names
+    assert "framepack_core/plan.py" in map(name, FREE)
+    assert not any("comfyui" in name(path) for path in FREE)
+
+
+@pytest.mark.parametrize("path", FREE, ids=name)
+def test_the_core_knows_neither_comfyui_nor_its_adapter(path):
+    absolute = {module.split(".")[0] for level, module in imports(path) if level == 0}
+    relative = {module.split(".")[0] for level, module in imports(path) if level > 0}
+
+    assert absolute.isdisjoint(COMFYUI)
+    if path != ROOT / "__init__.py":
+        assert relative.isdisjoint({"comfyui", "nodes"})
+
+
+@pytest.mark.parametrize("path", PACK, ids=name)
+def test_imports_within_the_pack_are_relative_and_stay_in_it(path):
+    depth = len(path.relative_to(ROOT).parts)
+
+    for level, module in imports(path):
+        if level == 0:
+            assert module.split(".")[0] not in ("framepack", "framepack_core")
+        assert level <= depth
+
+
+@pytest.mark.parametrize("path", sorted(ADAPTER.rglob("*.py")), ids=name)
+def test_the_adapter_does_not_know_the_nodes(path):
+    assert not any(module.split(".")[0] == "nodes" for _, module in imports(path))
+
+
+@pytest.mark.parametrize("path", PACK, ids=name)
+def test_nothing_is_printed(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+
+    called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+    assert not any(isinstance(function, ast.Name) and function.id in ("print", "pprint") for function in called)
+
+
+def test_importing_the_pack_is_quick_and_loads_nothing_heavy():
+    seconds, modules = zip(*(run_fresh() for _ in range(5)), strict=True)
+
+    assert min(seconds) < 0.2
+    assert not modules[0] & {"torch", "numpy", "PIL", "comfy", "pack.nodes", "pack.framepack_core"}
+
+
+@pytest.mark.parametrize("module", ["layout", "plan"])
+def test_planning_needs_no_torch(module):
+    _, modules = run_fresh(f"import pack.framepack_core.{module}")
+
+    assert f"pack.framepack_core.{module}" in modules
+    assert not modules & {"torch", "numpy"}
+
+
+def test_the_rest_of_the_core_needs_no_comfyui():
+    rest = [path.stem for path in sorted(CORE.glob("*.py")) if path.stem != "__init__"]
+    _, modules = run_fresh("\n".join(f"import pack.framepack_core.{module}" for module in rest))
+
+    assert "pack.framepack_core.packing" in modules
+    assert modules.isdisjoint(COMFYUI)

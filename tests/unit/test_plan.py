@@ -1,0 +1,566 @@
+"""In which order a video is filled, what each section sees, and the time indices it gives them."""
+
+import math
+import re
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from framepack_core.layout import PRESETS, Kernel, Layout, resolve
+from framepack_core.plan import AUTO, ORDERS, Plan, released_paddings, section_count
+from framepack_core.timeline import Timeline
+
+K1, K2, K4 = Kernel(1, 2, 2), Kernel(2, 4, 4), Kernel(4, 8, 8)
+
+LAYOUTS = {
+    "inverted": [
+        "framepack",
+        "vanilla",
+        "geometric",
+        "duplicated",
+        "temporal",
+        "g9_f2k2f1k1h4w2_td",
+        "g9_f1k1f2k2_ta",
+        "f2k1_x_g9_f1k1f4k2_tc",
+        "ta_f2k2f1k1_g9",
+        "f1k1_x_g9_f2k1_x_f1k2",
+    ],
+    "forward": [
+        "f1",
+        "vanilla",
+        "geometric",
+        "duplicated",
+        "temporal",
+        "important-start",
+        "symmetric",
+        "ta_f2k2f1k1_g9",
+        "f1k1_tc_f4k2f1k1_g9",
+        "f1k1_x_f3k1_g9",
+    ],
+    "endpoints": [
+        "endpoints",
+        "td_f2k2f1k1_g9_x_f1k1",
+        "ta_f2k2f1k1_g9_x_f1k1",
+        "f1k1_tc_f4k2f1k1_g9_x_f2k2f1k1",
+        "f1k1_x_f3k1_g9_x_f1k1",
+    ],
+}
+
+
+@st.composite
+def videos(draw, max_gaps=3):
+    """(plan, frames, known): gaps of whole windows between runs of known frames, with or without known ends."""
+    order = draw(st.sampled_from(ORDERS))
+    layout = draw(st.sampled_from(LAYOUTS[order]))
+    window = draw(st.integers(1, 11))
+    gaps = draw(st.lists(st.integers(1, 7), min_size=1, max_size=max_gaps))
+    frames, known = draw(st.integers(0, 30)), set()
+    known.update(range(frames))
+    for i, gap in enumerate(gaps):
+        frames += gap * window
+        run = draw(st.integers(min(1, len(gaps) - 1 - i), 30))
+        known.update(range(frames, frames + run))
+        frames += run
+    paddings = draw(st.sampled_from(["released", "exact"]))
+    seconds = sum(gaps) * window * 4 / 30
+    return Plan.of(seconds, order, window, layout, paddings=paddings), frames, frozenset(known)
+
+
+def groups(section):
+    return [(group.kernel, group.frames, group.indices) for group in section.context]
+
+
+def seen(section):
+    """(frame, its time index) of everything in the context that exists."""
+    pairs = [pair for group in section.context for pair in zip(group.frames, group.indices, strict=True)]
+    return [(frame, index) for frame, index in pairs if frame is not None]
+
+
+# What holds for every plan
+
+
+@given(videos())
+def test_every_unknown_frame_is_generated_exactly_once_and_a_known_one_never(video):
+    plan, frames, known = video
+
+    generated = [frame for section in plan.fill(frames, known) for frame in section.target]
+
+    assert sorted(generated) == [frame for frame in range(frames) if frame not in known]
+
+
+@pytest.mark.xfail(strict=True, reason="endpoints over several gaps pool tail frames that do not exist yet")
+@given(videos())
+def test_a_section_sees_only_frames_that_are_known_or_generated_before_it(video):
+    plan, frames, known = video
+    done = set(known)
+
+    for section in plan.fill(frames, known):
+        assert {frame for frame, _ in seen(section)} <= done
+        done.update(section.target)
+
+
+@given(videos())
+def test_sections_are_numbered_in_sampling_order(video):
+    plan, frames, known = video
+
+    numbers = [section.number for section in plan.fill(frames, known)]
+
+    assert numbers == list(range(len(numbers)))
+
+
+@given(videos())
+def test_a_section_generates_one_window_or_with_endpoints_two(video):
+    plan, frames, known = video
+
+    for section in plan.fill(frames, known):
+        both = plan.order == "endpoints" and len(section.target) == 2 * plan.window
+        ends = [section.target[: plan.window], section.target[plan.window :]] if both else [section.target]
+        assert all(end == tuple(range(end[0], end[0] + plan.window)) for end in ends)
+
+
+@given(videos())
+def test_time_indices_start_at_0_are_never_shared_and_one_goes_to_each_frame(video):
+    plan, frames, known = video
+
+    for section in plan.fill(frames, known):
+        indices = [*section.indices, *(index for group in section.context for index in group.indices)]
+        assert min(indices) == 0
+        assert len(set(indices)) == len(indices)
+        assert len(section.indices) == len(section.target)
+        assert all(len(group.indices) == len(group.frames) for group in section.context)
+
+
+@given(videos())
+def test_time_indices_rise_with_time_within_the_context_and_the_generated_frames(video):
+    plan, frames, known = video
+
+    for section in plan.fill(frames, known):
+        spans = [(group.indices, group.frames) for group in section.context] + [(section.indices, section.target)]
+        for indices, shown in spans:
+            exist = [frame for frame in shown if frame is not None]
+            assert list(indices) == sorted(set(indices))
+            assert exist == sorted(set(exist))
+
+
+@given(videos())
+def test_no_generated_frame_lies_between_the_wrong_time_indices(video):
+    """Before stays before: what a section sees of earlier frames has smaller time indices than what it generates."""
+    plan, frames, known = video
+
+    for section in plan.fill(frames, known):
+        for frame, index in zip(section.target, section.indices, strict=True):
+            assert all((other < frame) == (at < index) for other, at in seen(section))
+
+
+@given(videos())
+def test_distances_are_true_where_no_tail_lies_between(video):
+    """endpoints always; inverted with exact paddings: a time index further is a latent frame further."""
+    plan, frames, known = video
+    layout = plan.layout
+    true = plan.order == "endpoints" or (plan.order == "inverted" and plan.paddings == "exact")
+    assume(true and not any(side.near and side.far for side in (layout.left, layout.right)))
+
+    for section in plan.fill(frames, known):
+        offsets = {index - frame for frame, index in seen(section)}
+        offsets |= {index - frame for frame, index in zip(section.target, section.indices, strict=True)}
+        assert len(offsets) == 1
+
+
+@given(videos())
+def test_the_context_comes_coarsest_first_and_then_in_time_order(video):
+    plan, frames, known = video
+
+    for section in plan.fill(frames, known):
+        order = [(-math.prod(group.kernel), group.indices[0]) for group in section.context]
+        assert order == sorted(order)
+
+
+@given(videos(), st.integers(1, 40), st.integers(1, 40))
+def test_no_context_is_longer_than_the_bound_of_the_layout(video, height, width):
+    plan, frames, known = video
+    height, width = 2 * height, 2 * width
+    bound = plan.layout.context_bound(height, width)
+
+    for section in plan.fill(frames, known):
+        assert section.context_tokens(height, width) <= bound
+
+
+@given(st.sampled_from(LAYOUTS["forward"]), st.integers(1, 9), st.integers(0, 60), st.integers(1, 5))
+def test_a_context_is_as_long_as_the_layout_says_for_its_history(layout, window, prefix, count):
+    plan = Plan.of(count * window * 4 / 30, "forward", window, layout)
+
+    sections = plan.fill(prefix + plan.generated, range(prefix))
+
+    lengths = [section.context_tokens(34, 70) for section in sections]
+    assert lengths == [plan.layout.context_tokens(34, 70, section.target[0]) for section in sections]
+
+
+# The inverted order
+
+
+def official_inverted(count, window, paddings, end=None):
+    """(target, its indices, context) of each section, with the official program's own splits and history."""
+    history, sections = [], []
+    for number, padding in enumerate(paddings):
+        indices = torch.arange(1 + padding * window + window + 1 + 2 + 16)
+        start, _, target, x1, x2, x4 = (
+            tuple(split.tolist()) for split in indices.split([1, padding * window, window, 1, 2, 16])
+        )
+        shown = [*history, *[None] * 19][:19]  # newest first
+        if number == 0 and end is not None:
+            shown[0] = end
+        generated = tuple(range(1 + (count - 1 - number) * window, 1 + (count - number) * window))
+        context = [
+            (K4, tuple(shown[3:]), x4),
+            (K2, tuple(shown[1:3]), x2),
+            (K1, (0,), start),
+            (K1, tuple(shown[:1]), x1),
+        ]
+        sections.append((generated, target, context))
+        history = [*generated, *history]
+    return sections
+
+
+@given(st.integers(1, 14), st.integers(1, 12), st.booleans())
+def test_the_inverted_order_sees_and_indexes_as_the_official_program(count, window, end):
+    plan = Plan.of(count * window * 4 / 30, "inverted", window)
+
+    sections = plan.fill(1 + plan.generated, end=end)
+
+    expected = official_inverted(count, window, released_paddings(count), 1 + count * window if end else None)
+    assert [(section.target, section.indices, groups(section)) for section in sections] == expected
+
+
+@pytest.mark.parametrize(
+    ("sections", "paddings"),
+    [
+        (1, [0]),
+        (2, [1, 0]),
+        (4, [3, 2, 1, 0]),
+        (5, [3, 2, 2, 1, 0]),
+        (6, [3, 2, 2, 2, 1, 0]),
+        (9, [3, 2, 2, 2, 2, 2, 2, 1, 0]),
+    ],
+)
+def test_long_inverted_videos_repeat_a_padding_of_2(sections, paddings):
+    assert released_paddings(sections) == paddings
+
+
+@given(st.integers(1, 14), st.integers(1, 12))
+def test_exact_paddings_are_the_frames_that_are_missing_in_between(count, window):
+    plan = Plan.of(count * window * 4 / 30, "inverted", window, paddings="exact")
+
+    sections = plan.fill(1 + plan.generated)
+
+    expected = official_inverted(count, window, range(count)[::-1])
+    assert [(section.target, section.indices, groups(section)) for section in sections] == expected
+
+
+def test_exact_and_released_paddings_agree_up_to_four_sections():
+    known, plans = {0}, [Plan.of(4.8, paddings=paddings) for paddings in ("released", "exact")]
+    released, exact = (plan.fill(1 + plan.generated, known) for plan in plans)
+
+    assert released == exact
+    assert len(released) == 4
+
+
+def test_the_end_frame_is_the_next_neighbour_of_the_first_sampled_section_only():
+    plan = Plan.of(3.6, "inverted")
+
+    sections = plan.fill(28, end=True)
+
+    shown = [[frame for frame, _ in seen(section) if frame == 28] for section in sections]
+    assert shown == [[28], [], []]
+    assert groups(sections[0])[-1] == (K1, (28,), (28,))
+
+
+def test_an_extended_video_is_seen_from_its_last_frame():
+    """Inverted after a known prefix: the frame in front is the newest known one, and blanks count from there."""
+    plan = Plan.of(2.4, "inverted", paddings="exact")
+
+    first, last = plan.fill(30 + 18, range(30))
+
+    assert groups(first)[2] == (K1, (29,), (0,))
+    assert (first.target, first.indices) == (tuple(range(39, 48)), tuple(range(10, 19)))
+    assert (last.target, last.indices) == (tuple(range(30, 39)), tuple(range(1, 10)))
+
+
+def test_a_one_sided_schedule_serves_the_inverted_order_mirrored_behind_the_start():
+    assert str(Plan.of(5, "inverted", layout="temporal").layout) == "f1k1_x_g9_f1k1f2k2f4k4f8k8_td"
+
+
+# The forward order
+
+
+@given(st.integers(1, 10), st.integers(1, 12))
+def test_the_forward_order_sees_and_indexes_as_the_official_program(count, window):
+    plan = Plan.of(count * window * 4 / 30, "forward", window)
+
+    sections = plan.fill(1 + plan.generated)
+
+    start, x4, x2, x1, target = (
+        tuple(split.tolist()) for split in torch.arange(1 + 16 + 2 + 1 + window).split([1, 16, 2, 1, window])
+    )
+    history, expected = [*[None] * 19, 0], []
+    for first in range(1, 1 + count * window, window):
+        shown = history[-19:]
+        context = [
+            (K4, tuple(shown[:16]), x4),
+            (K2, tuple(shown[16:18]), x2),
+            (K1, (0,), start),
+            (K1, tuple(shown[18:]), x1),
+        ]
+        expected.append((tuple(range(first, first + window)), target, context))
+        history += range(first, first + window)
+    assert [(section.target, section.indices, groups(section)) for section in sections] == expected
+
+
+def test_text_to_video_starts_from_nothing():
+    plan = Plan.of(2.4, "forward")
+
+    first, second = plan.fill(18, ())
+
+    assert seen(first) == []
+    assert first.target == tuple(range(9))
+    assert second.context[-1].frames == (8,)
+
+
+def test_gaps_between_keyframes_are_filled_in_the_order_of_the_plan():
+    known = {0, 10, 20}
+
+    forward = [section.target[0] for section in Plan.of(2.4, "forward").fill(21, known)]
+    inverted = [section.target[0] for section in Plan.of(2.4, "inverted").fill(21, known)]
+
+    assert forward == [1, 11]
+    assert inverted == [11, 1]
+
+
+@pytest.mark.parametrize(("tail", "pool"), [("ta", "frame"), ("tc", "global")])
+def test_a_tail_holds_the_frames_beyond_the_schedule_at_the_nearest_kernel(tail, pool):
+    plan = Plan.of(2.4, "forward", layout=f"f1k1_{tail}_f4k2f1k1_g9")
+
+    pooled = [[group for group in section.context if group.pool != "none"] for section in plan.fill(19)]
+
+    assert pooled[0] == []
+    ((group,),) = pooled[1:]
+    assert (group.kernel, group.frames, group.indices, group.pool) == (K2, (1, 2, 3, 4), (1, 2, 3, 4), pool)
+
+
+def test_a_deleted_tail_takes_no_time_indices_and_a_skipped_one_does():
+    _, deleted = Plan.of(2.4, "forward", layout="f1k1_td_f2k1_g9").fill(19)
+    _, skipped = Plan.of(2.4, "forward", layout="f1k1_x_f2k1_g9").fill(19)
+
+    assert deleted.indices == tuple(range(3, 12))
+    assert skipped.indices == deleted.target == tuple(range(10, 19))
+
+
+# Endpoints
+
+
+def test_endpoints_generate_both_ends_in_one_call():
+    first = Plan.of(6, "endpoints").fill(46)[0]
+
+    assert first.target == (*range(1, 10), *range(37, 46))
+    assert first.indices == tuple(18 + frame for frame in first.target)
+
+
+@given(st.integers(3, 14), st.integers(1, 12))
+def test_endpoints_fill_inward_in_turn_from_the_left_and_the_right(count, window):
+    plan = Plan.of(count * window * 4 / 30, "endpoints", window)
+
+    order = [(section.target[0] - 1) // window for section in plan.fill(1 + plan.generated)[1:]]
+
+    inner = list(range(1, count - 1))
+    left, right = inner[: (len(inner) + 1) // 2], inner[(len(inner) + 1) // 2 :][::-1]
+    assert order[0::2] == left
+    assert order[1::2] == right
+
+
+def test_an_endpoints_section_from_the_left_sees_what_follows_and_one_from_the_right_is_its_mirror():
+    plan = Plan.of(6, "endpoints")
+
+    _, left, right, _ = plan.fill(46)
+
+    assert left.target == tuple(range(10, 19))
+    assert groups(left) == [
+        (K4, (*[None] * 9, *range(7)), tuple(range(16))),
+        (K2, (7, 8), (16, 17)),
+        (K1, (9,), (18,)),
+        (K1, (37,), (46,)),
+    ]
+    assert right.target == tuple(range(28, 37))
+    assert groups(right) == [
+        (K4, (*range(40, 46), *[None] * 10), tuple(range(22, 38))),
+        (K2, (38, 39), (20, 21)),
+        (K1, (18,), (0,)),
+        (K1, (37,), (19,)),
+    ]
+
+
+def test_endpoints_between_two_known_frames_see_both_from_the_start():
+    first = Plan.of(3.6, "endpoints").fill(29, {0, 28})[0]
+
+    assert {frame for frame, _ in seen(first)} == {0, 28}
+
+
+@pytest.mark.parametrize(("count", "targets"), [(1, [9]), (2, [18]), (3, [18, 9])])
+def test_few_endpoints_sections_need_no_second_run(count, targets):
+    plan = Plan.of(count * 1.2, "endpoints")
+
+    assert [len(section.target) for section in plan.fill(1 + plan.generated)] == targets
+
+
+# Making and binding a plan
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fps", "window", "sections"),
+    [
+        (5, 30, 9, 4),
+        (3.0, 30, 9, 2),  # 2.5 windows
+        (4.2, 30, 9, 4),  # 3.5 windows
+        (1.8, 30, 9, 2),  # 1.5 windows
+        (0.6, 30, 9, 1),  # half a window
+        (0.01, 30, 9, 1),
+        (60, 30, 9, 50),
+        (5, 24, 9, 3),
+        (5, 30, 4, 9),
+    ],
+)
+def test_sections_are_counted_half_to_even_and_there_is_at_least_one(seconds, fps, window, sections):
+    assert section_count(seconds, fps, window) == sections
+    assert Plan.of(seconds, "forward", window, fps=fps).generated == sections * window
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_auto_takes_the_layout_of_the_order_at_the_window_of_the_plan(order):
+    plan = Plan.of(5, order, window=4)
+
+    assert plan.layout == resolve(AUTO[order]).with_window(4)
+    assert plan.name == AUTO[order]
+
+
+@pytest.mark.parametrize(
+    ("order", "layout", "trained"),
+    [
+        ("inverted", "auto", True),
+        ("forward", "auto", True),
+        ("forward", "f1k1_td_f16k4f2k2f1k1_g3", True),
+        ("forward", "vanilla", False),
+        ("inverted", "vanilla", True),  # mirrored behind the start it is the released layout
+        ("inverted", "temporal", False),
+        ("endpoints", "auto", False),
+    ],
+)
+def test_only_the_released_layouts_are_trained(order, layout, trained):
+    assert Plan.of(5, order, layout=layout).trained is trained
+
+
+def test_a_layout_of_ones_own_is_named_custom():
+    assert Plan.of(5, "forward", layout="f2k1_g9").name == "custom"
+
+
+@pytest.mark.parametrize("name", ["seconds", "window", "fps"])
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, -math.inf])
+def test_a_number_out_of_range_is_refused_by_name_and_value(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} is {value}; .*above 0"):
+        Plan.of(**{"seconds": 5.0, name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("order", "backward"), ("paddings", "none")])
+def test_an_unknown_choice_is_refused_with_the_ones_there_are(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} is '{value}'; choose one of \w+, \w+"):
+        Plan.of(5, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("order", "layout"),
+    [
+        ("forward", "framepack"),
+        ("forward", "endpoints"),
+        ("forward", "g9"),
+        ("forward", "f1k1_x_g9"),
+        ("inverted", "f1"),
+        ("inverted", "endpoints"),
+        ("inverted", "important-start"),
+        ("inverted", "symmetric"),
+        ("inverted", "f1k1_g9_f1k1"),
+        ("inverted", "g9"),
+        ("endpoints", "f1"),
+        ("endpoints", "framepack"),
+        ("endpoints", "f1k1_g9_f1k1"),
+        ("endpoints", "f1k1_g9_f1k1_x_f1k1"),
+    ],
+)
+def test_a_layout_that_does_not_fit_the_order_is_refused_naming_both(order, layout):
+    spelled = f"{layout} ({PRESETS[layout]})" if layout in PRESETS else layout
+
+    with pytest.raises(ValueError, match=re.escape(f"layout {spelled} does not fit the order {order}, which needs ")):
+        Plan.of(5, order, layout=layout)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_remedy_in_that_refusal_is_a_layout_that_fits(order):
+    with pytest.raises(ValueError, match="like") as caught:
+        Plan.of(5, order, layout="g9")
+
+    example = str(caught.value).split(" like ")[1]
+    assert Plan.of(5, order, layout=example).layout == Layout.parse(example)
+
+
+def test_a_video_of_another_length_is_refused_with_both_counts():
+    with pytest.raises(ValueError, match=r"4 x 9 = 36 latent frames, but 35 of the video's 36 are unknown"):
+        Plan.of(5).fill(36)
+
+
+def test_a_gap_that_is_no_multiple_of_the_window_is_refused_with_its_place():
+    with pytest.raises(ValueError, match=r"latent frames 1 to 3 are unknown: 3 frames, .* the window 9; move"):
+        Plan.of(2.4, "forward").fill(20, {0, 4})
+
+
+@pytest.mark.parametrize("order", ["forward", "endpoints"])
+def test_an_end_frame_is_refused_outside_the_inverted_order(order):
+    with pytest.raises(ValueError, match=f"end frame .* inverted order, not in {order}"):
+        Plan.of(5, order).fill(37, end=True)
+
+
+def test_binding_reads_length_known_frames_and_end_frame_from_the_timeline():
+    plan = Plan.of(2.4)
+    frame = torch.zeros(1, 16, 1, 6, 4)
+
+    assert plan.bind(Timeline.of(19, {0: frame})) == plan.fill(19)
+    assert plan.bind(Timeline.of(19, {0: frame}, end=frame)) == plan.fill(19, end=True)
+    assert plan.bind(Timeline.of(20, {0: frame, 1: frame})) == plan.fill(20, {0, 1})
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 4), (6, 5)])
+def test_an_odd_latent_size_is_refused_when_binding(height, width):
+    with pytest.raises(ValueError, match=f"the latent is {width}x{height}, an odd number"):
+        Plan.of(1.2).bind(Timeline.of(10, {0: torch.zeros(1, 16, 1, height, width)}))
+
+
+# The table
+
+
+def test_the_table_of_a_small_plan():
+    assert Plan.of(3.6).table().splitlines() == [
+        "inverted, 3 x 9 latent frames, framepack layout f1k1_x_g9_f1k1f2k2f16k4_td",
+        "28 latent frames = 109 frames = 3.63 s at 30 fps",
+        "",
+        "section generates       seconds         sees (latent frames at kernel, . = nothing there yet)",
+        "1       19..27          2.43-3.63       .@k4  .@k2  0@k1  .@k1",
+        "2       10..18          1.23-2.43       22..27@k4  20..21@k2  0@k1  19@k1",
+        "3       1..9            0.03-1.23       13..27@k4  11..12@k2  0@k1  10@k1",
+    ]
+
+
+def test_the_table_shows_both_runs_of_endpoints_and_known_frames():
+    rows = Plan.of(3.6, "endpoints").table({0, 28}).splitlines()[4:]
+
+    assert [row.split()[1] for row in rows] == ["1..9,19..27", "10..18"]
+    assert [row.split(maxsplit=3)[3] for row in rows] == [
+        ".@k4  .@k2  0@k1  28@k1",
+        "0..6@k4  7..8@k2  9@k1  19@k1",
+    ]
