@@ -10,7 +10,7 @@ import struct
 from typing import Any
 
 TEXT, BINARY, CLOSE = 1, 2, 8
-PREVIEW_IMAGE = 1
+PREVIEW_IMAGE, PROGRESS_TEXT = 1, 3
 
 Message = dict[str, Any]
 
@@ -73,6 +73,11 @@ class Messages:
 
 
 def _binary_message(payload: bytes) -> Message:
-    """Previews are `kind, format` and the encoded image; other kinds (progress text) are given as they came."""
-    (kind,) = struct.unpack(">I", payload[:4])
-    return {"type": "preview", "data": payload[8:]} if kind == PREVIEW_IMAGE else {"type": kind, "data": payload[4:]}
+    """A preview is `kind, format` and the encoded image, progress text is `kind, length of the node's id, id, text`."""
+    kind, number = struct.unpack(">II", payload[:8])
+    content = payload[8:]
+    if kind == PREVIEW_IMAGE:
+        return {"type": "preview", "data": content}
+    if kind == PROGRESS_TEXT:
+        return {"type": "text", "data": {"node": content[:number].decode(), "text": content[number:].decode()}}
+    return {"type": f"binary {kind}", "data": payload[4:]}
