@@ -12,7 +12,7 @@ from itertools import groupby, pairwise
 from PIL import Image, ImageDraw, ImageFont
 
 from .layout import BASE_KERNEL, FRAME_POOL, Kernel, Pool, token_count
-from .plan import PIXEL_FRAMES, Plan, Section, pixel_frames
+from .plan import PIXEL_FRAMES, Plan, Section, pixel_frames, runs, spell_seconds
 
 Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]
@@ -130,7 +130,7 @@ class Grid:
     def of(cls, chart: Chart) -> Grid:
         text = _font(TEXT)
         numbers = text.getlength("section")
-        times = max(text.getlength(_times(section, chart.plan.fps)) for section in chart.sections)
+        times = max(text.getlength(spell_seconds(section, chart.plan.fps, " - ")) for section in chart.sections)
         tokens = max(text.getlength(_tokens(section, chart)) for section in chart.sections)
         chips = [max(len(_empty(section)[side]) for section in chart.sections) for side in (0, 1)]
         chip = max(min(CHIP, CHIPS_WIDTH // max(*chips, 1)), 4)
@@ -274,17 +274,6 @@ def _skips(section: Section) -> Iterator[tuple[int | None, int | None, int]]:
             yield frames[before], frames[after], after - before - 1
 
 
-def _runs(frames: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Consecutive frames as (start, stop)."""
-    runs = [list(run) for _, run in groupby(enumerate(frames), key=lambda item: item[1] - item[0])]
-    return [(run[0][1], run[-1][1] + 1) for run in runs]
-
-
-def _times(section: Section, fps: float) -> str:
-    spans = ((max(0, pixel_frames(start)) / fps, pixel_frames(stop) / fps) for start, stop in _runs(section.target))
-    return ", ".join(f"{start:.2f} - {stop:.2f}" for start, stop in spans)
-
-
 def _tokens(section: Section, chart: Chart) -> str:
     context = section.context_tokens(chart.height, chart.width)
     target = section.target_tokens(chart.height, chart.width)
@@ -348,14 +337,14 @@ def _draw_axis(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
         draw.line((x, grid.top - 32, x, grid.top - 28), OUTLINE)
     for frame in _ticks(chart.frames - 1, grid.cell):
         draw.text((grid.x(frame + 0.5), grid.top - 12), f"{frame:g}", FAINT, small, anchor="ms")
-    for start, stop in _runs(tuple(frame for frame, maker in enumerate(chart.made) if maker < 0)):
+    for start, stop in runs(tuple(frame for frame, maker in enumerate(chart.made) if maker < 0)):
         draw.rectangle((grid.x(start), grid.top - 7, max(grid.x(stop) - 1, grid.x(start) + 2), grid.top - 3), INK)
 
 
 def _draw_row(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, section: Section) -> None:
     middle = grid.middle(row)
     draw.text((MARGIN, middle), str(section.number + 1), INK, _font(TEXT), anchor="lm")
-    draw.text((grid.seconds, middle), _times(section, chart.plan.fps), INK, _font(TEXT), anchor="lm")
+    draw.text((grid.seconds, middle), spell_seconds(section, chart.plan.fps, " - "), INK, _font(TEXT), anchor="lm")
     draw.text((grid.tokens, middle), _tokens(section, chart), INK, _font(TEXT), anchor="lm")
     _draw_cells(draw, chart, grid, row, section)
     for after, empty in enumerate(_empty(section)):
@@ -386,7 +375,7 @@ def _draw_cells(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, s
         for frame in frames[1:] if grid.cell >= 6 else ():
             x, top, _, bottom = grid.box(row, frame, frame + 1)
             draw.line((x - 1, top, x - 1, bottom - 1), OUTLINE if colours == (PAPER,) else PAPER)
-    for start, stop in _runs(section.target):
+    for start, stop in runs(section.target):
         _text_within(draw, grid.box(row, start, stop), PAPER, "generated", str(section.number + 1), backdrop=GENERATED)
 
 

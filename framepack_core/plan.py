@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -142,7 +142,7 @@ class Plan:
             raise ValueError(f"an end frame beyond the video is shown in the inverted order, not in {self.order}")
         sections: list[Section] = []
         done = set(known)
-        gaps = list(_gaps(frames, done))
+        gaps = runs(frame for frame in range(frames) if frame not in done)
         for start, stop in gaps if self.order == "forward" else gaps[::-1]:
             if (stop - start) % self.window:
                 raise ValueError(
@@ -162,11 +162,13 @@ class Plan:
             f"{self.order}, {self.sections} x {self.window} latent frames, {self.name} layout {self.layout}",
             f"{frames} latent frames = {length} frames = {length / self.fps:.2f} s at {self.fps:g} fps",
             "",
-            f"{'section':<8}{'generates':<16}{'seconds':<16}sees (latent frames at kernel, . = nothing there yet)",
         ]
+        rows = [("section", "generates", "seconds", "sees (latent frames at kernel, . = nothing there yet)")]
         for section in self.fill(frames, known):
             seen = "  ".join(f"{spell(group.frames)}@{group.kernel}" for group in section.context)
-            lines.append(f"{section.number + 1:<8}{spell(section.target):<16}{_seconds(section, self.fps):<16}{seen}")
+            rows.append((f"{section.number + 1}", spell(section.target), spell_seconds(section, self.fps), seen))
+        widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
+        lines += ["".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         return "\n".join(lines)
 
 
@@ -211,34 +213,28 @@ def released_paddings(sections: int) -> list[int]:
     return list(range(sections))[::-1]
 
 
-def spell(frames: tuple[int | None, ...]) -> str:
-    """Frames as runs: `0..8`, `.` for frames that do not exist yet."""
-    runs: list[list[int]] = []
+def runs(frames: Iterable[int | None]) -> list[tuple[int, int]]:
+    """Stretches of consecutive frames as (start, stop); None is left out."""
+    found: list[tuple[int, int]] = []
     for frame in frames:
         if frame is None:
             continue
-        if runs and frame == runs[-1][-1] + 1:
-            runs[-1].append(frame)
+        if found and frame == found[-1][1]:
+            found[-1] = found[-1][0], frame + 1
         else:
-            runs.append([frame])
-    return ",".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs) or "."
+            found.append((frame, frame + 1))
+    return found
 
 
-def _seconds(section: Section, fps: float) -> str:
-    first, last = section.target[0], section.target[-1]
-    return f"{max(0, pixel_frames(first)) / fps:.2f}-{pixel_frames(last + 1) / fps:.2f}"
+def spell(frames: Iterable[int | None]) -> str:
+    """Frames as runs: `0..8`, `.` for frames that do not exist yet."""
+    return ",".join(f"{start}..{stop - 1}" if stop > start + 1 else f"{start}" for start, stop in runs(frames)) or "."
 
 
-def _gaps(frames: int, known: Collection[int]) -> Iterator[tuple[int, int]]:
-    """Runs of unknown frames as (start, stop)."""
-    start = None
-    for frame in range(frames + 1):
-        unknown = frame < frames and frame not in known
-        if unknown and start is None:
-            start = frame
-        if not unknown and start is not None:
-            yield start, frame
-            start = None
+def spell_seconds(section: Section, fps: float, separator: str = "-") -> str:
+    """When in the video the section's frames are shown."""
+    times = ((max(0, pixel_frames(start)) / fps, pixel_frames(stop) / fps) for start, stop in runs(section.target))
+    return ", ".join(f"{begin:.2f}{separator}{end:.2f}" for begin, end in times)
 
 
 _Step = tuple[tuple[int, ...], Layout, int | None, set[int]]
@@ -304,13 +300,11 @@ def _section(
 
 def _target_spans(target: tuple[int, ...]) -> list[_Span]:
     """The generated frames, with blanks between two runs."""
-    breaks = [i for i in range(1, len(target)) if target[i] != target[i - 1] + 1]
-    spans, start = [], 0
-    for stop in [*breaks, len(target)]:
-        if start:
-            spans.append(_Span(target[start] - target[start - 1] - 1))
-        spans.append(_Span(stop - start, target[start:stop]))
-        start = stop
+    spans: list[_Span] = []
+    end = target[0]
+    for start, stop in runs(target):
+        spans += [_Span(start - end), _Span(stop - start, tuple(range(start, stop)))]
+        end = stop
     return spans
 
 
@@ -327,11 +321,11 @@ def _left_spans(side: Side, start: int, known: set[int], frames: int, padding: i
         blank = start - nearest - 1 if padding is None else padding
         return [*_group_spans(side.far, nearest + 1 - side.far_frames, known), _Span(blank)]
     far = _group_spans(side.far, 0, known)
-    between = range(side.far_frames, first_near)
+    between = tuple(frame if frame in known else None for frame in range(side.far_frames, first_near))
     if side.skip:
         return [*far, _Span(len(between)), *near]
     if between and side.tail in TAIL_POOL:
-        tail = _Span(len(between), tuple(between), tail_kernel(side), TAIL_POOL[side.tail])
+        tail = _Span(len(between), between, tail_kernel(side), TAIL_POOL[side.tail])
         return [*far, tail, *near]
     return [*far, *near]
 

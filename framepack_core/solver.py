@@ -46,6 +46,9 @@ def sample_unipc(
     sigma is 0, as the official program does, else with one more prediction.
     """
     extra_args = extra_args or {}
+    sigmas = torch.unique_consecutive(sigmas)  # a step between equal sigmas goes nowhere
+    if len(sigmas) < 2:
+        return x
     s_in = x.new_ones(x.shape[0])
     order_max = max(1, min(3, len(sigmas) - 2))
     history: list[tuple[float, Tensor]] = []  # (lambda, x0), newest first

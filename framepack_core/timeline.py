@@ -33,7 +33,7 @@ class Timeline:
         B, C, _, H, W = given[0].shape
         for latent in given:
             if latent.shape != (B, C, 1, H, W):
-                raise ValueError(f"a known frame is {tuple(latent.shape)}, expected {(B, C, 1, H, W)}")
+                raise ValueError(f"frames of different shapes: {tuple(latent.shape)} beside {(B, C, 1, H, W)}")
         timeline = cls.empty(frames, B, C, H, W)
         timeline.end = None if end is None else end.to(timeline.latents)
         for index, latent in known.items():

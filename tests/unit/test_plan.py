@@ -90,7 +90,6 @@ def test_every_unknown_frame_is_generated_exactly_once_and_a_known_one_never(vid
     assert sorted(generated) == [frame for frame in range(frames) if frame not in known]
 
 
-@pytest.mark.xfail(strict=True, reason="endpoints over several gaps pool tail frames that do not exist yet")
 @given(videos())
 def test_a_section_sees_only_frames_that_are_known_or_generated_before_it(video):
     plan, frames, known = video
@@ -549,18 +548,16 @@ def test_the_table_of_a_small_plan():
         "inverted, 3 x 9 latent frames, framepack layout f1k1_x_g9_f1k1f2k2f16k4_td",
         "28 latent frames = 109 frames = 3.63 s at 30 fps",
         "",
-        "section generates       seconds         sees (latent frames at kernel, . = nothing there yet)",
-        "1       19..27          2.43-3.63       .@k4  .@k2  0@k1  .@k1",
-        "2       10..18          1.23-2.43       22..27@k4  20..21@k2  0@k1  19@k1",
-        "3       1..9            0.03-1.23       13..27@k4  11..12@k2  0@k1  10@k1",
+        "section  generates  seconds    sees (latent frames at kernel, . = nothing there yet)",
+        "1        19..27     2.43-3.63  .@k4  .@k2  0@k1  .@k1",
+        "2        10..18     1.23-2.43  22..27@k4  20..21@k2  0@k1  19@k1",
+        "3        1..9       0.03-1.23  13..27@k4  11..12@k2  0@k1  10@k1",
     ]
 
 
 def test_the_table_shows_both_runs_of_endpoints_and_known_frames():
-    rows = Plan.of(3.6, "endpoints").table({0, 28}).splitlines()[4:]
-
-    assert [row.split()[1] for row in rows] == ["1..9,19..27", "10..18"]
-    assert [row.split(maxsplit=3)[3] for row in rows] == [
-        ".@k4  .@k2  0@k1  28@k1",
-        "0..6@k4  7..8@k2  9@k1  19@k1",
+    assert Plan.of(3.6, "endpoints").table({0, 28}).splitlines()[3:] == [
+        "section  generates    seconds               sees (latent frames at kernel, . = nothing there yet)",
+        "1        1..9,19..27  0.03-1.23, 2.43-3.63  .@k4  .@k2  0@k1  28@k1",
+        "2        10..18       1.23-2.43             0..6@k4  7..8@k2  9@k1  19@k1",
     ]

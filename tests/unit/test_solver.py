@@ -280,3 +280,21 @@ def test_the_noise_it_is_given_is_left_alone():
     sample_unipc(Gaussian(), x, flow_sigmas(5, 4096))
 
     assert torch.equal(x, torch.tensor([[1.2, -0.7]]))
+
+
+def test_fewer_than_two_sigmas_leave_x_alone():
+    x = torch.ones(1, 2)
+
+    for sigmas in (torch.tensor([]), torch.tensor([0.0]), torch.tensor([0.5])):
+        assert sample_unipc(None, x, sigmas) is x
+
+
+def test_a_step_between_equal_sigmas_is_left_out():
+    x = torch.linspace(-1, 1, 6)[None]
+
+    def model(x, sigma):
+        return torch.tanh(3 * x + sigma[:, None])
+
+    twice = sample_unipc(model, x, torch.tensor([1.0, 0.7, 0.7, 0.3, 0.0]))
+
+    assert torch.equal(twice, sample_unipc(model, x, torch.tensor([1.0, 0.7, 0.3, 0.0])))
