@@ -61,7 +61,8 @@ def main() -> int:
     load_pack(options.comfyui, cpu=not gpu)
     device = torch.device("cuda" if gpu else "cpu")
     print(
-        f"{machine(device)}; torch {torch.__version__}; median of {options.runs} interleaved runs, float32, ComfyUI's default flags"
+        f"{machine(device)}, torch {torch.__version__}, float32, ComfyUI's default flags, "
+        f"median of {options.runs} interleaved runs"
     )
     peak = matmul_peak(device)
     print(f"matmul peak {peak / 1e9:.0f} GFLOP/s\n")
@@ -91,7 +92,8 @@ def transformer_calls(options: argparse.Namespace, sizes: Sequence[Size], device
         print(f"  {name:<24}{ratio:>16.3f}{seconds[0]:>9.3f}s{seconds[1]:>10.3f}s{shares:>16}{memory:>20}", flush=True)
     mean = math.exp(statistics.fmean(map(math.log, ratios)))
     print(
-        f"  geometric mean {mean:.3f} (bound {GEOMETRIC_MEAN_BOUND:.2f}), largest {max(ratios):.3f} (bound {SINGLE_BOUND:.2f})\n"
+        f"  geometric mean {mean:.3f} (bound {GEOMETRIC_MEAN_BOUND:.2f}), "
+        f"largest {max(ratios):.3f} (bound {SINGLE_BOUND:.2f})\n"
     )
     return mean <= GEOMETRIC_MEAN_BOUND and max(ratios) <= SINGLE_BOUND
 

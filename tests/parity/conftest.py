@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "golden")]
-sys.path.append(str(HERE.parents[1]))
+
+from sharp import sharp_transformer  # noqa: E402
 
 from scripts.pack import load_pack  # noqa: E402
-from sharp import sharp_transformer  # noqa: E402
 
 load_pack(Path(os.environ["FRAMEPACK_COMFYUI"]))
 

@@ -131,5 +131,3 @@ def test_the_estimate_before_sampling_equals_the_one_while_sampling():
     shapes = [{name: [shape] for name, shape in before.items()}, {name: [c.size()] for name, c in during.items()}]
     first, second = (model.memory_required([1, 16, 9, 8, 8], given) for given in shapes)
     assert first == second > model.memory_required([1, 16, 9, 8, 8], {})
-
-
