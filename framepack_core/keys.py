@@ -162,4 +162,10 @@ def _concatenate(parts: list[Weights]) -> Weights:
     if "comfy_quant" in parts[0]:
         raise ValueError("separate q, k and v weights in this quantised format cannot be joined; use a file with "
                          "ComfyUI's names")  # fmt: skip
-    return {leaf: torch.cat([part[leaf] for part in parts]) for leaf in parts[0]}
+    return {leaf: _stack([part[leaf] for part in parts]) for leaf in parts[0]}
+
+
+def _stack(tensors: list[Tensor]) -> Tensor:
+    """Rows on top of each other, in the widest of their dtypes: some files keep a part in higher precision."""
+    widest = max((tensor.dtype for tensor in tensors), key=lambda dtype: dtype.itemsize)
+    return torch.cat([tensor.to(widest) for tensor in tensors])

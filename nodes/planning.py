@@ -48,7 +48,7 @@ class PlanNode(io.ComfyNode):
                     options=["auto", *PRESETS, "custom"],
                     default="auto",
                     tooltip="What a section sees of the rest of the video, and how coarsely. auto takes what belongs to the "
-                    "order. Released checkpoints know framepack and f1; the others are for trained ones and research.",
+                    "order. Released checkpoints know framepack (inverted) and f1 (forward); the others are for research.",
                 ),
                 io.Float.Input(
                     "fps",

@@ -223,6 +223,7 @@ class UniPCNode(io.ComfyNode):
         )
 
     @classmethod
+    @named_errors
     def execute(cls, variant: str) -> io.NodeOutput:
         return io.NodeOutput(unipc(variant))
 
@@ -254,5 +255,6 @@ class SchedulerNode(io.ComfyNode):
         )
 
     @classmethod
+    @named_errors
     def execute(cls, steps: int, shift: float, latent: dict, window: int) -> io.NodeOutput:
         return io.NodeOutput(window_sigmas(steps, shift, latent["samples"], window))

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import comfy.conds
 import comfy.model_base
+import comfy.model_management
 import comfy.supported_models
 import torch
 from torch import Tensor
 
+from ..fp8 import FP8_DTYPES
 from ..layout import BASE_KERNEL, Kernel
 from ..packing import Context, rotary_phases
 from ..plan import Section
@@ -93,7 +95,7 @@ class FramePackModel(comfy.model_base.BaseModel):
         packed = kwargs.get(CONTEXT_KEY) or PackedContext.none(*kwargs["noise"].shape[2:])
         out["packed"] = comfy.conds.CONDConstant(packed)
         if packed.latents:
-            latents = [self.process_latent_in(latent) for latent in packed.latents]
+            latents = [self.process_latent_in(latent.to(kwargs["device"])) for latent in packed.latents]
             out["context_latents"] = ContextLatents(latents, packed.cells)
         return out
 
@@ -110,8 +112,11 @@ class FramePackModel(comfy.model_base.BaseModel):
     def scale_latent_inpaint(self, latent_image: Tensor, **kwargs) -> Tensor:
         return latent_image
 
-    def load_model_weights(self, sd, unet_prefix: str = "", assign: bool = False):
-        """As ComfyUI's, but a file that lacks weights is refused: it would run on noise."""
+    def load_model_weights(self, sd: dict[str, Tensor], unet_prefix: str = "", assign: bool = False) -> FramePackModel:
+        """As ComfyUI's, but a file that lacks weights is refused: it would run on noise.
+
+        In fp8 only the blocks' matrices are cast, and none in a file that has chosen its fp8 weights itself.
+        """
         found = self.model_config.process_unet_state_dict({key.removeprefix(unet_prefix): sd[key] for key in sd})
         missing = sorted(self.diffusion_model.state_dict().keys() - found.keys())
         if missing:
@@ -119,7 +124,14 @@ class FramePackModel(comfy.model_base.BaseModel):
                 f"the checkpoint lacks {len(missing)} of FramePack's weights, first {missing[0]}; the file is incomplete, "
                 "download it again"
             )
-        return super().load_model_weights(sd, unet_prefix, assign=assign)
+        if self.get_dtype() not in FP8_DTYPES:
+            return super().load_model_weights(sd, unet_prefix, assign=assign)
+        matrices = [key for key in sd if is_block_matrix(key.removeprefix(unet_prefix), sd[key])]
+        if not any(sd[key].dtype in FP8_DTYPES for key in matrices):
+            sd.update({key: sd[key].to(self.get_dtype()) for key in matrices})
+        super().load_model_weights(sd, unet_prefix, assign=True)
+        comfy.model_management.archive_model_dtypes(self.diffusion_model)
+        return self
 
 
 class FramePack(comfy.supported_models.HunyuanVideo):
@@ -132,6 +144,11 @@ class FramePack(comfy.supported_models.HunyuanVideo):
         projection = state_dict.get(f"{prefix}image_projection.up.weight")
         self.unet_config["image_dim"] = None if projection is None else projection.shape[1]
         return FramePackModel(self, device=device)
+
+
+def is_block_matrix(key: str, weight: Tensor) -> bool:
+    """The weights that fp8 is for. Norms, biases, embedders and the output head keep the file's precision."""
+    return key.startswith(("double_blocks.", "single_blocks.")) and weight.ndim == 2
 
 
 def token_cells(shape: Sequence[int]) -> list[int]:

@@ -86,14 +86,39 @@ def test_half_and_plain_fp8_files(weights, expected, tmp_path, dtype, bound):
 
 
 @pytest.mark.parametrize("dtype", ["fp8_e4m3fn", "fp8_e5m2"])
-def test_weight_dtype_stores_weights_in_fp8(checkpoint, expected, dtype):
+def test_weight_dtype_stores_the_large_matrices_in_fp8(checkpoint, expected, dtype):
     options = loading._FP8_OPTIONS[dtype]
 
     model = loading.load_path(str(checkpoint), dict(options))
 
-    assert model.model.diffusion_model.double_blocks[0].img_attn.qkv.weight.dtype == options["dtype"]
-    assert model.model_size() < 0.3 * 4 * sum(w.numel() for w in model.model.diffusion_model.parameters())
+    for name, weight in model.model.diffusion_model.named_parameters():
+        matrix = "_blocks." in name and weight.ndim == 2
+        assert weight.dtype == (options["dtype"] if matrix else torch.float32), name
     assert 0 < relative_error(video(model), expected) < 0.5
+
+
+def test_a_file_that_chose_its_fp8_weights_keeps_the_others(weights, tmp_path):
+    attention = {
+        name: weight.to(FP8) for name, weight in weights.items() if name.endswith(("to_q.weight", "to_k.weight", "to_v.weight"))
+    }
+    path = save({**weights, **attention}, tmp_path)
+
+    model = loading.load_path(path, {"dtype": FP8}).model.diffusion_model
+
+    assert model.double_blocks[0].img_attn.qkv.weight.dtype == FP8
+    assert model.double_blocks[0].img_mod.lin.weight.dtype == torch.float32
+    assert model.single_blocks[0].linear1.weight.dtype == torch.float32  # q, k and v in fp8, the mlp not
+
+
+def test_lora_patches_apply_to_fp8_weights(checkpoint):
+    model = loading.load_path(str(checkpoint), dict(loading._FP8_OPTIONS["fp8_e4m3fn"]))
+    before = video(model)
+    name = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
+    patched = model.clone()
+    patched.add_patches({name: ("diff", (0.1 * torch.randn(3 * 256, 256),))})
+
+    assert relative_error(video(patched), before) > 1e-3
+    assert torch.equal(video(model), before)
 
 
 def scaled(weights: Weights, scales: str) -> tuple[Weights, Weights]:
