@@ -97,7 +97,7 @@ def count_frames(environment: Environment, video: Path) -> int:
 
 
 def serve(server: Server) -> None:
-    print(f"ComfyUI runs at {server.url}: drop {VIDEO.name} onto the page to open its workflow. Ctrl+C ends it.")
+    print(f"ComfyUI runs at {server.url}: drop {VIDEO.name} onto the page to open its workflow. Ctrl+C ends it.", flush=True)
     try:
         while True:
             time.sleep(1)

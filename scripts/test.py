@@ -36,7 +36,7 @@ def main() -> int:
 
 
 def ruff(environment: Environment) -> int:
-    return subprocess.call([environment.python, "-m", "ruff", "check", "--quiet", "."], cwd=ROOT)
+    return subprocess.call([environment.python, "-m", "ruff", "check", "--quiet", "--output-format", "concise", "."], cwd=ROOT)
 
 
 def pytest(environment: Environment, left_out: list[str], arguments: list[str]) -> int:
