@@ -27,9 +27,10 @@ def main() -> int:
     everything = "--all" in chosen
     left_out = [] if everything else ["slow"]
     if not find_chromium():
-        print("no Chromium found: install chromium or Chrome, or set CHROME_PATH; the browser tests are left out")
+        remedy = "no Chromium found: install chromium or Chrome, or set CHROME_PATH"
         if os.environ.get("CI") == "true":
-            return 1
+            sys.exit(f"framepack: {remedy}")
+        print(f"{remedy}; the browser tests are left out")
         left_out.append("browser")
     environment = prepare_or_exit()
     return ruff(environment) or pytest(environment, left_out, [argument for argument in chosen if argument != "--all"])
