@@ -46,13 +46,12 @@ def require_same_size(start: Tensor, end: Tensor) -> None:
         raise ValueError(f"start_latent is {sizes[0]} but end_latent is {sizes[1]}; encode both images at one size")
 
 
-def require_conditioning(conds: dict[str, list[dict]], patcher, names: dict[str, str]) -> None:
+def require_conditioning(conds: dict[str, list[dict]], patcher) -> None:
     """Every condition has text of the model's width and a pooled output."""
     width = patcher.model.diffusion_model.params.context_in_dim
     remedy = "encode the prompt with CLIPTextEncode and DualCLIPLoader (type hunyuan_video)"
-    for key, entries in conds.items():
-        name = names.get(key, key)
-        if not entries and key == "positive":
+    for name, entries in conds.items():
+        if not entries and name == "positive":
             raise ValueError(f"{name} is empty; {remedy}")
         for cond in entries:
             text, pooled = cond.get("cross_attn"), cond.get("pooled_output")
@@ -75,9 +74,10 @@ def require_image_embedding(output, patcher) -> None:
                          "sigclip_vision_patch14_384.safetensors with Load CLIP Vision")  # fmt: skip
 
 
-def require_sigmas(sigmas: Tensor) -> None:
+def enough_sigmas(sigmas: Tensor) -> Tensor:
     if len(sigmas) < 2:
         raise ValueError(f"sigmas holds {len(sigmas)} values, expected at least 2; use FramePack_Scheduler with 1 step or more")
+    return sigmas
 
 
 def warnings(plan: Plan, patcher) -> list[str]:

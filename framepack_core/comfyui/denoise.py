@@ -36,27 +36,23 @@ class GuiderDenoiser:
     def __call__(self, noise: Tensor, context: Context) -> Tensor:
         """Latents `B C T H W`, unscaled as ComfyUI keeps them."""
         section = context.section
-        return (
-            with_context(self.guider, PackedContext(context, *noise.shape[3:]))
-            .sample(
-                noise,
-                torch.zeros_like(noise),
-                self.sampler,
-                self.sigmas(section),
-                callback=self.progress.of(section),
-                disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-                seed=(self.seed + section.number) % 2**64,
-            )
-            .cpu()
+        packed = PackedContext(context, *noise.shape[3:])
+        latents = with_conditions(self.guider, **{CONTEXT_KEY: packed}).sample(
+            noise,
+            torch.zeros_like(noise),
+            self.sampler,
+            self.sigmas(section),
+            callback=self.progress.of(section),
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=(self.seed + section.number) % 2**64,
         )
+        return latents.cpu()
 
 
-def with_context(guider, packed: PackedContext):
-    """A shallow copy of the guider whose every condition carries the section's context."""
+def with_conditions(guider, **values):
+    """A shallow copy of the guider that has these values in every condition."""
     copied = copy.copy(guider)
-    copied.original_conds = {
-        name: [{**cond, CONTEXT_KEY: packed} for cond in conds] for name, conds in guider.original_conds.items()
-    }
+    copied.original_conds = {name: [{**cond, **values} for cond in conds] for name, conds in guider.original_conds.items()}
     return copied
 
 

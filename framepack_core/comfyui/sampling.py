@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import comfy.samplers
@@ -14,7 +13,7 @@ from ..sections import generate
 from ..solver import VARIANTS, flow_sigmas, sample_unipc
 from ..timeline import Timeline
 from . import checks
-from .denoise import GuiderDenoiser, Say
+from .denoise import GuiderDenoiser, Say, with_conditions
 
 UNIPC = tuple(f"unipc_{variant}" for variant in VARIANTS)
 
@@ -61,15 +60,13 @@ def sample_video(
     checks.require_framepack(patcher)
     timeline = start_timeline(plan, start_latent, end_latent)
     sections = plan.bind(timeline)
-    checks.require_conditioning(guider.original_conds, patcher, {})
+    checks.require_conditioning(guider.original_conds, patcher)
     checks.require_image_embedding(clip_vision_output, patcher)
-    schedules = {len(section.target): sigmas(section, timeline) for section in sections}
-    for schedule in schedules.values():
-        checks.require_sigmas(schedule)
+    schedules = {len(section.target): checks.enough_sigmas(sigmas(section, timeline)) for section in sections}
     warnings = checks.warnings(plan, patcher)
 
     denoise = GuiderDenoiser(
-        with_image(guider, clip_vision_output),
+        guider if clip_vision_output is None else with_conditions(guider, clip_vision_output=clip_vision_output),
         sampler,
         lambda section: schedules[len(section.target)],
         seed,
@@ -108,15 +105,6 @@ def window_sigmas(steps: int, shift: float, latent: Tensor, window: int) -> Tens
     """The sigmas for `window` frames of a latent's size."""
     height, width = latent.shape[-2:]
     return flow_sigmas(steps, window * (height // BASE_KERNEL.h) * (width // BASE_KERNEL.w), shift)
-
-
-def with_image(guider, clip_vision_output):
-    """A shallow copy of the guider whose every condition carries the image embedding, unless none is given."""
-    copied = copy.copy(guider)
-    if clip_vision_output is not None:
-        image = {"clip_vision_output": clip_vision_output}
-        copied.original_conds = {name: [{**cond, **image} for cond in conds] for name, conds in guider.original_conds.items()}
-    return copied
 
 
 def _with(entry: list, **values) -> list:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import math
-import multiprocessing
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+from scripts.benchmarks.live import LiveBytes
 from scripts.pack import load_pack
 
 
@@ -77,7 +74,7 @@ def main() -> int:
 
 def transformer_calls(options: argparse.Namespace, sizes: Sequence[Size], device: torch.device, peak: float) -> bool:
     """Prints a line a size; whether the bounds hold."""
-    print(f"  {'size':<24}{'ours/diffusers':>16}{'ours':>10}{'diffusers':>11}{'% of peak':>16}{'peak memory MB':>20}")
+    print(f"  {'size':<24}{'ours/diffusers':>16}{'ours':>10}{'diffusers':>11}{'% of peak':>16}{'peak MB':>12}")
     ratios = []
     for size in sizes:
         ours, theirs, tokens = pair(size, device)
@@ -87,9 +84,9 @@ def transformer_calls(options: argparse.Namespace, sizes: Sequence[Size], device
         seconds = [statistics.median(series) for series in times]
         work = flops(theirs)
         shares = "/".join(f"{100 * work / second / peak:.0f}" for second in seconds)
-        memory = "/".join(f"{peak_memory(options.comfyui, size, side, device):.0f}" for side in ("ours", "diffusers"))
+        memory = "/".join(f"{peak_memory(call):.0f}" for call in (ours, theirs))
         name = f"{tokens} tokens, {size.hidden} wide"
-        print(f"  {name:<24}{ratio:>16.3f}{seconds[0]:>9.3f}s{seconds[1]:>10.3f}s{shares:>16}{memory:>20}", flush=True)
+        print(f"  {name:<24}{ratio:>16.3f}{seconds[0]:>9.3f}s{seconds[1]:>10.3f}s{shares:>16}{memory:>12}", flush=True)
     mean = math.exp(statistics.fmean(map(math.log, ratios)))
     print(
         f"  geometric mean {mean:.3f} (bound {GEOMETRIC_MEAN_BOUND:.2f}), "
@@ -157,20 +154,18 @@ def build_diffusers(size: Size):
     from diffusers import HunyuanVideoFramepackTransformer3DModel
 
     torch.manual_seed(0)
-    return (
-        HunyuanVideoFramepackTransformer3DModel(
-            num_attention_heads=size.hidden // 128,
-            num_layers=size.double,
-            num_single_layers=size.single,
-            text_embed_dim=TEXT_WIDTH,
-            has_image_proj=True,
-            image_proj_dim=IMAGE_WIDTH,
-            has_clean_x_embedder=True,
-        )
-        .to(size.dtype)
-        .eval()
-        .requires_grad_(False)
+    torch.set_default_dtype(size.dtype)
+    transformer = HunyuanVideoFramepackTransformer3DModel(
+        num_attention_heads=size.hidden // 128,
+        num_layers=size.double,
+        num_single_layers=size.single,
+        text_embed_dim=TEXT_WIDTH,
+        has_image_proj=True,
+        image_proj_dim=IMAGE_WIDTH,
+        has_clean_x_embedder=True,
     )
+    torch.set_default_dtype(torch.float32)
+    return transformer.eval().requires_grad_(False)
 
 
 def load_ours(oracle, size: Size):
@@ -284,51 +279,11 @@ def flops(call: Callable) -> int:
     return counter.get_total_flops()
 
 
-def peak_memory(comfyui: Path, size: Size, side: str, device: torch.device) -> float:
-    """MB that one call takes above the loaded model, in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_peak_memory, (comfyui, size, side, device.type))
-
-
-def _peak_memory(comfyui: Path, size: Size, side: str, device: str) -> float:
-    load_pack(comfyui, cpu=device == "cpu")
-    ours, theirs, _ = pair(size, torch.device(device))
-    call = ours if side == "ours" else theirs
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+def peak_memory(call: Callable[[], torch.Tensor]) -> float:
+    """MB of the tensors that a call makes and holds at once."""
+    with LiveBytes() as live:
         call()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
-    with ResidentPeak() as resident:
-        call()
-    return resident.rise / 1e6
-
-
-class ResidentPeak:
-    """Highest resident memory while the block runs, above that at its start, sampled every 2 ms."""
-
-    def __enter__(self) -> ResidentPeak:
-        self.process = psutil.Process()
-        self.before = self.highest = self.process.memory_info().rss
-        self.running = True
-        self.thread = threading.Thread(target=self._watch)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.running = False
-        self.thread.join()
-
-    @property
-    def rise(self) -> int:
-        return self.highest - self.before
-
-    def _watch(self) -> None:
-        while self.running:
-            self.highest = max(self.highest, self.process.memory_info().rss)
-            time.sleep(0.002)
+    return live.peak / 1e6
 
 
 def machine(device: torch.device) -> str:

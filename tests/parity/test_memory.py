@@ -1,7 +1,5 @@
 """ComfyUI is told what a call takes: not less, and not so much more that it offloads weights for nothing."""
 
-import weakref
-
 import comfy.model_management
 import comfy.ops
 import pytest
@@ -10,34 +8,11 @@ from framepack.framepack_core.comfyui.model import CONTEXT_KEY, FramePack, Frame
 from framepack.framepack_core.layout import Kernel
 from framepack.framepack_core.packing import Context
 from framepack.framepack_core.plan import Plan
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from scripts.benchmarks.live import LiveBytes
 
 KERNELS = {"proj": Kernel(1, 2, 2), "proj_2x": Kernel(2, 4, 4), "proj_4x": Kernel(4, 8, 8)}
 TEXT, IMAGE = 512, 729
-
-
-class LiveBytes(TorchDispatchMode):
-    """Bytes of all tensors made in the block that are alive at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive: dict[int, int] = {}
-        self.peak = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
-                self.watch(tensor.untyped_storage())
-        return out
-
-    def watch(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key not in self.alive:
-            self.alive[key] = storage.nbytes()
-            weakref.finalize(storage, self.alive.pop, key)
-            self.peak = max(self.peak, sum(self.alive.values()))
 
 
 def model_without_weights(hidden: int) -> FramePackModel:
