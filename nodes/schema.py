@@ -17,7 +17,7 @@ def named_errors(execute: Callable) -> Callable:
         try:
             return execute(cls, *args, **kwargs)
         except ValueError as error:
-            raise ValueError(f"{cls.GET_SCHEMA().node_id}: {error}") from error
+            raise ValueError(f"{cls.define_schema().node_id}: {error}") from error
 
     return run
 
