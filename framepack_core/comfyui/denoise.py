@@ -36,7 +36,9 @@ class GuiderDenoiser:
     def __call__(self, noise: Tensor, context: Context) -> Tensor:
         """Latents `B C T H W`, unscaled as ComfyUI keeps them."""
         section = context.section
-        packed = PackedContext(context, *noise.shape[3:])
+        patcher = self.guider.model_patcher
+        params = patcher.model.diffusion_model.params
+        packed = PackedContext(context, *noise.shape[3:], params.axes_dim, params.theta).to(patcher.load_device)
         latents = with_conditions(self.guider, **{CONTEXT_KEY: packed}).sample(
             noise,
             torch.zeros_like(noise),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 
@@ -28,35 +29,37 @@ CONTEXT_KEY = "framepack"  # a section's PackedContext in a conditioning dict
 
 
 class PackedContext:
-    """One section's context on its way through a guider: latents, and rotary phases that are computed once."""
+    """One section's context on its way through a guider: latents, and the rotary phases, computed once here.
 
-    def __init__(self, context: Context, height: int, width: int) -> None:
-        self.section = context.section
+    `rotary` `1 1 L head/2 2 2`, float32, turns the context tokens and then the generated ones. `axes` and `theta` are the
+    transformer's.
+    """
+
+    def __init__(self, context: Context, height: int, width: int, axes: Sequence[int], theta: float) -> None:
+        cos, sin = rotary_phases(context.section, height, width, axes, theta)
         self.latents = context.latents
         self.kernels = tuple(group.kernel for group in context.section.context)
-        self.size = height, width
-        self._rotary: dict[tuple[int, torch.device], Tensor] = {}
+        self.rotary = torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2))[None, None]
+        self.tokens = context.section.context_tokens(height, width)
 
     @classmethod
-    def none(cls, frames: int, height: int, width: int) -> PackedContext:
+    def none(cls, frames: int, height: int, width: int, axes: Sequence[int], theta: float) -> PackedContext:
         """No context: what a sampler that knows nothing of sections runs on."""
-        return cls(Context(Section(0, tuple(range(frames)), tuple(range(frames)), ()), ()), height, width)
+        return cls(Context(Section(0, tuple(range(frames)), tuple(range(frames)), ()), ()), height, width, axes, theta)
+
+    def to(self, device: torch.device) -> PackedContext:
+        """With the phases on a device; itself when they are there, since both calls of a guider with CFG share it."""
+        rotary = self.rotary.to(device)
+        if rotary is self.rotary:
+            return self
+        moved = copy.copy(self)
+        moved.rotary = rotary
+        return moved
 
     @property
     def cells(self) -> int:
         """Latent pixels that cost as much as the context does."""
-        return token_cells((1, self.section.context_tokens(*self.size)))[-1]
-
-    def rotary(self, axes: Sequence[int], theta: float, text_tokens: int, device: torch.device) -> Tensor:
-        """Rotation matrices `1 1 L head/2 2 2`, float32, for text, context and generated tokens. Text does not turn."""
-        key = text_tokens, device
-        if key not in self._rotary:
-            cos, sin = rotary_phases(self.section, *self.size, axes, theta)
-            text = cos.new_ones(text_tokens, cos.shape[1])
-            cos, sin = torch.cat([text, cos]), torch.cat([torch.zeros_like(text), sin])
-            matrices = torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2))
-            self._rotary[key] = matrices[None, None].to(device)
-        return self._rotary[key]
+        return token_cells((1, self.tokens))[-1]
 
 
 class ContextLatents(comfy.conds.CONDList):
@@ -92,8 +95,11 @@ class FramePackModel(comfy.model_base.BaseModel):
         out["guidance"] = comfy.conds.CONDRegular(torch.tensor([float(kwargs.get("guidance", GUIDANCE))]))
         if kwargs.get("clip_vision_output") is not None:
             out["clip_fea"] = comfy.conds.CONDRegular(kwargs["clip_vision_output"]["last_hidden_state"])
-        packed = kwargs.get(CONTEXT_KEY) or PackedContext.none(*kwargs["noise"].shape[2:])
-        out["packed"] = comfy.conds.CONDConstant(packed)
+        params = self.diffusion_model.params
+        packed = kwargs.get(CONTEXT_KEY)
+        if packed is None:
+            packed = PackedContext.none(*kwargs["noise"].shape[2:], params.axes_dim, params.theta)
+        out["packed"] = comfy.conds.CONDConstant(packed.to(kwargs["device"]))
         if packed.latents:
             latents = [self.process_latent_in(latent.to(kwargs["device"])) for latent in packed.latents]
             out["context_latents"] = ContextLatents(latents, packed.cells)

@@ -92,7 +92,7 @@ class FramePackTransformer(comfy.ldm.hunyuan_video.model.HunyuanVideo):
         txt = self.txt_in(context, timestep, None, transformer_options=transformer_options)
         if self.image_projection is not None and clip_fea is not None:
             txt = torch.cat([self.image_projection(clip_fea), txt], dim=1)
-        pe = packed.rotary(self.params.axes_dim, self.params.theta, txt.shape[1], x.device)
+        pe = torch.cat([unturned(txt.shape[1], packed.rotary), packed.rotary], dim=2)
 
         img = self.run_blocks(img, txt, vec, pe, transformer_options)
         velocity = self.final_layer(img[:, -generated:], vec)
@@ -134,6 +134,11 @@ class FramePackTransformer(comfy.ldm.hunyuan_video.model.HunyuanVideo):
         _, p, q = self.patch_size
         patches = tokens_BLD.unflatten(1, (T, H // p, W // q)).unflatten(-1, (self.out_channels, p, q))
         return patches.permute(0, 4, 1, 2, 5, 3, 6).reshape(B, self.out_channels, T, H, W)
+
+
+def unturned(tokens: int, rotary: Tensor) -> Tensor:
+    """Identity rotations for text, which has no place in the video."""
+    return torch.eye(2, dtype=rotary.dtype, device=rotary.device).expand(1, 1, tokens, rotary.shape[3], 2, 2)
 
 
 def with_attention(transformer_options: dict, device: torch.device) -> dict:

@@ -45,6 +45,7 @@ TRANSFORMER_SIZES = (
 SECTION_SIZE = Size("section", 24, 24, 512, 3, 6)
 RELEASED_SIZE = Size("released", 76, 80, 3072, 20, 40, torch.bfloat16)
 TEXT_TOKENS, TEXT_WIDTH, IMAGE_TOKENS, IMAGE_WIDTH = 64, 512, 32, 128
+AXES, THETA = (16, 56, 56), 256
 STEPS = 25
 GEOMETRIC_MEAN_BOUND, SINGLE_BOUND, SECTION_BOUND = 1.00, 1.05, 1.05
 
@@ -102,8 +103,8 @@ def section_overhead(options: argparse.Namespace, device: torch.device) -> bool:
 
     size = SECTION_SIZE
     patcher = load_ours(build_diffusers(size), size)
-    inputs, _ = make_inputs(size, torch.device("cpu"))
-    on_device, packed_on_device = make_inputs(size, device)
+    inputs, _, _ = make_inputs(size, torch.device("cpu"))
+    on_device, _, packed_on_device = make_inputs(size, device)
     conditioning = [[inputs["text"], {"pooled_output": inputs["pooled"]}]]
 
     def section() -> None:
@@ -135,15 +136,15 @@ def pair(size: Size, device: torch.device) -> tuple[Callable[[], torch.Tensor], 
     oracle = build_diffusers(size)
     model = load_ours(oracle, size).model.diffusion_model
     oracle.to(device)
-    inputs, packed = make_inputs(size, device)
-    section = packed.section
+    inputs, context, packed = make_inputs(size, device)
+    section = context.section
     tokens = section.target_tokens(size.height, size.width) + section.context_tokens(size.height, size.width)
 
     def ours() -> torch.Tensor:
         return call_ours(model, inputs, packed)
 
     def theirs() -> torch.Tensor:
-        return call_diffusers(oracle, inputs, packed)
+        return call_diffusers(oracle, inputs, context)
 
     error = (ours() - theirs()).float().norm() / theirs().float().norm()
     assert error < size.tolerance, f"the two sides compute different things: relative error {error:.1e}"
@@ -181,7 +182,7 @@ def load_ours(oracle, size: Size):
 
 
 def make_inputs(size: Size, device: torch.device):
-    """(tensors, packed context) of the second section of an inverted video."""
+    """(tensors, context, packed context) of the second section of an inverted video."""
     from framepack.framepack_core.comfyui.model import PackedContext
     from framepack.framepack_core.packing import Context, gather
     from framepack.framepack_core.plan import Plan
@@ -201,7 +202,8 @@ def make_inputs(size: Size, device: torch.device):
     }
     inputs = {name: tensor.to(device, size.dtype) for name, tensor in tensors.items()}
     inputs |= {"timestep": torch.tensor([700.0], device=device), "guidance": torch.tensor([10.0], device=device)}
-    return inputs, PackedContext(Context(context.section, latents), size.height, size.width)
+    context = Context(context.section, latents)
+    return inputs, context, PackedContext(context, size.height, size.width, AXES, THETA).to(device)
 
 
 def call_ours(model, inputs: dict, packed) -> torch.Tensor:
@@ -218,9 +220,9 @@ def call_ours(model, inputs: dict, packed) -> torch.Tensor:
         )
 
 
-def call_diffusers(model, inputs: dict, packed) -> torch.Tensor:
-    four, two, start, newest = packed.section.context
-    latents = packed.latents
+def call_diffusers(model, inputs: dict, context) -> torch.Tensor:
+    four, two, start, newest = context.section.context
+    latents = context.latents
     with torch.inference_mode():
         return model(
             hidden_states=inputs["x"],
@@ -229,7 +231,7 @@ def call_diffusers(model, inputs: dict, packed) -> torch.Tensor:
             encoder_attention_mask=inputs["mask"],
             pooled_projections=inputs["pooled"],
             image_embeds=inputs["image"],
-            indices_latents=torch.tensor(packed.section.indices),
+            indices_latents=torch.tensor(context.section.indices),
             guidance=inputs["guidance"] * 1000,
             latents_clean=torch.cat(latents[2:], dim=2),
             indices_latents_clean=torch.tensor([*start.indices, *newest.indices]),

@@ -13,6 +13,7 @@ from scripts.benchmarks.live import LiveBytes
 
 KERNELS = {"proj": Kernel(1, 2, 2), "proj_2x": Kernel(2, 4, 4), "proj_4x": Kernel(4, 8, 8)}
 TEXT, IMAGE = 512, 729
+AXES, THETA = [16, 56, 56], 256
 
 
 def model_without_weights(hidden: int) -> FramePackModel:
@@ -29,8 +30,8 @@ def model_without_weights(hidden: int) -> FramePackModel:
             "num_heads": hidden // 128,
             "depth": 2,
             "depth_single_blocks": 2,
-            "axes_dim": [16, 56, 56],
-            "theta": 256,
+            "axes_dim": AXES,
+            "theta": THETA,
             "patch_size": [1, 2, 2],
             "qkv_bias": True,
             "guidance_embed": True,
@@ -66,7 +67,7 @@ def test_the_estimate_covers_a_call(monkeypatch, hidden, window, size):
     plan = Plan.of(5, window=window)
     section = plan.fill(1 + plan.generated)[1]
     latents = [meta(1, 16, len(group.frames), *size) for group in section.context]
-    packed = PackedContext(Context(section, tuple(latents)), *size)
+    packed = PackedContext(Context(section, tuple(latents)), *size, AXES, THETA).to("meta")
     text, vision = meta(1, TEXT, 4096), {"last_hidden_state": meta(1, IMAGE, 1152)}
 
     shapes = model.extra_conds_shapes(**{CONTEXT_KEY: packed, "cross_attn": text, "clip_vision_output": vision})
@@ -94,7 +95,7 @@ def test_the_estimate_before_sampling_equals_the_one_while_sampling():
     section = plan.fill(1 + plan.generated)[1]
     latents = tuple(torch.zeros(1, 16, len(group.frames), 8, 8) for group in section.context)
     cond = {
-        CONTEXT_KEY: PackedContext(Context(section, latents), 8, 8),
+        CONTEXT_KEY: PackedContext(Context(section, latents), 8, 8, AXES, THETA),
         "cross_attn": torch.zeros(1, 7, 4096),
         "pooled_output": torch.zeros(1, 768),
         "clip_vision_output": {"last_hidden_state": torch.zeros(1, 5, 1152)},

@@ -68,7 +68,7 @@ def run_oracle(oracle, given: dict, context) -> torch.Tensor:
 
 
 def run_ours(model, given: dict, context) -> torch.Tensor:
-    packed = PackedContext(context, *given["noise"].shape[3:])
+    packed = PackedContext(context, *given["noise"].shape[3:], model.params.axes_dim, model.params.theta)
     return model(
         given["noise"],
         given["timestep"],
