@@ -1,0 +1,113 @@
+"""What ComfyUI knows about the pack's nodes: names are permanent, and everything is explained."""
+
+import pytest
+
+from scripts.environment import ROOT
+from scripts.server import Json, Server
+
+# id: required inputs, optional inputs (in order, with defaults), outputs
+NODES = {
+    "FramePack_LoadModel": ("model_name weight_dtype=default", "", "MODEL"),
+    "FramePack_EncodeImage": ("image vae base_resolution=640", "clip_vision", "latent clip_vision_output image"),
+    "FramePack_Plan": (
+        "seconds=5.0 order=inverted window=9 layout=auto fps=30.0",
+        "custom_layout= paddings=released",
+        "plan table",
+    ),
+    "FramePack_DrawPlan": ("plan width=640 height=608", "", "image"),
+    "FramePack_Sampler": (
+        "model positive plan start_latent seed=0 steps=25 cfg=1.0 guidance=10.0 shift=0.0 sampler=unipc_bh1",
+        "negative end_latent clip_vision_output",
+        "latent",
+    ),
+    "FramePack_SamplerCustom": (
+        "guider sampler sigmas plan seed=0 start_latent",
+        "end_latent clip_vision_output",
+        "latent",
+    ),
+    "FramePack_UniPC": ("variant=bh1", "", "SAMPLER"),
+    "FramePack_Scheduler": ("steps=25 shift=0.0 latent window=9", "", "SIGMAS"),
+    "FramePack_Decode": ("latent vae", "", "images"),
+}
+CHOICES = {
+    ("FramePack_LoadModel", "weight_dtype"): ["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"],
+    ("FramePack_Plan", "order"): ["inverted", "forward", "endpoints"],
+    ("FramePack_Plan", "layout"): [
+        *("auto", "framepack", "f1", "vanilla", "endpoints", "geometric", "duplicated", "temporal", "important-start"),
+        *("symmetric", "custom"),
+    ],
+    ("FramePack_Plan", "paddings"): ["released", "exact"],
+    ("FramePack_UniPC", "variant"): ["bh1", "bh2"],
+}
+
+
+@pytest.fixture(scope="module")
+def object_info(server: Server) -> Json:
+    return server.object_info()
+
+
+def test_the_pack_has_exactly_these_nodes(object_info):
+    ours = {name for name, node in object_info.items() if node["python_module"] == "custom_nodes.framepack"}
+
+    assert ours == set(NODES)
+    assert ours == {name for name in object_info if name.startswith("FramePack_")}
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_inputs_outputs_and_defaults(object_info, node):
+    info = object_info[node]
+
+    assert (spelled(info, "required"), spelled(info, "optional"), " ".join(info["output_name"])) == NODES[node]
+
+
+@pytest.mark.parametrize(("node", "name"), CHOICES)
+def test_choices(object_info, node, name):
+    assert choices(object_info, node, name) == CHOICES[node, name]
+
+
+def test_the_sampler_offers_unipc_and_all_of_comfyui_s_samplers(object_info):
+    stock = choices(object_info, "KSamplerSelect", "sampler_name")
+
+    assert choices(object_info, "FramePack_Sampler", "sampler") == ["unipc_bh1", "unipc_bh2", *stock]
+
+
+def test_the_loader_lists_files_and_sharded_folders_but_no_single_shards(object_info):
+    models = choices(object_info, "FramePack_LoadModel", "model_name")
+
+    assert {"FramePackI2V_stand_in.safetensors", "FramePackI2V_sharded/"} <= set(models)
+    assert not any("-of-" in model for model in models)
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_every_input_and_output_has_a_tooltip(object_info, node):
+    info = object_info[node]
+
+    silent = [name for name, (_, options) in inputs(info).items() if not options.get("tooltip")]
+    assert not silent
+    assert len(info["output_tooltips"]) == len(info["output"]) and all(info["output_tooltips"])
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_a_node_can_be_found_and_understood(object_info, node):
+    info = object_info[node]
+
+    assert info["search_aliases"]
+    assert info["description"]
+    assert info["category"].startswith("FramePack/")
+    assert "FramePack" in info["display_name"]
+    assert (ROOT / "web" / "docs" / f"{node}.md").read_text(encoding="utf-8").startswith("# ")
+
+
+def inputs(info: Json) -> dict[str, list]:
+    return {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+
+
+def spelled(info: Json, group: str) -> str:
+    """`name=default`, or `name` where there is none."""
+    named = ((name, info["input"][group][name][1]) for name in info["input_order"].get(group, []))
+    return " ".join(f"{name}={options['default']}" if "default" in options else name for name, options in named)
+
+
+def choices(object_info: Json, node: str, name: str) -> list[str]:
+    kind, *rest = inputs(object_info[node])[name]
+    return kind if isinstance(kind, list) else rest[0]["options"]
