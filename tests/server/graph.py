@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
@@ -136,6 +138,19 @@ class Seen:
         return [data["text"] for data in self.data("text") if data["node"] == node.node]
 
 
-def words(text: str) -> str:
-    """Without line breaks and runs of spaces, as a person reads it."""
-    return re.sub(r"\s+", " ", text)
+class LogLines:
+    text = ""
+
+
+@contextmanager
+def new_log_lines(server: Server) -> Iterator[LogLines]:
+    """What the server logs within the block, there after its end."""
+    lines = LogLines()
+    before = server.log.stat().st_size
+    yield lines
+    lines.text = server.log.read_bytes()[before:].decode(errors="replace")
+
+
+def own_models(server: Server) -> Path:
+    """A folder for diffusion models that belongs to this server alone."""
+    return server.base / "linked" / "diffusion_models"

@@ -1,0 +1,109 @@
+"""What ComfyUI does for any model, it does for FramePack's."""
+
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from framepack_core.keys import to_comfy
+from scripts.stand_ins.prompt import INVERTED, LORA, PLAIN, SHARDED
+from tests.server.graph import Graph, new_log_lines, own_models
+
+NATIVE = "FramePackI2V_native.safetensors"
+
+
+@pytest.fixture
+def graph(start_image) -> Graph:
+    return Graph(start_image)
+
+
+@pytest.fixture
+def plain(graph, server) -> torch.Tensor:
+    return graph.latents(server, graph.sampler())
+
+
+def test_a_stock_lora_loader_changes_the_video(graph, server, plain):
+    def change(strength: float) -> float:
+        lora = graph.add("LoraLoaderModelOnly", model=graph.model, lora_name=LORA, strength_model=strength)
+        return difference(graph.latents(server, graph.sampler(model=lora)), plain)
+
+    with new_log_lines(server) as log:
+        assert change(1.0) > change(0.2) > 1e-3
+    assert "not loaded" not in log.text
+
+
+def test_easycache_skips_steps_of_every_section_and_changes_the_video(graph, server):
+    """Sections see contexts of different lengths: what it kept of one must not reach the next."""
+    plan = graph.plan_of(4, order="endpoints")
+    cached = graph.add("EasyCache", model=graph.model, reuse_threshold=1.0, start_percent=0.1, end_percent=0.95, verbose=False)
+    everything = graph.latents(server, graph.sampler(plan=plan, steps=6))
+
+    with new_log_lines(server) as log:
+        found = graph.latents(server, graph.sampler(plan=plan, steps=6, model=cached))
+
+    skipped = [int(steps) for steps in re.findall(r"EasyCache - skipped (\d)/6 steps", log.text)]
+    assert len(skipped) == 3 and all(0 < steps < 6 for steps in skipped)
+    assert difference(found, everything) > 1e-4 and found.isfinite().all()
+
+
+def test_cfg_with_a_negative_changes_the_video(graph, server, plain):
+    with_negative = graph.sampler(negative=graph.negative)
+    guided = graph.sampler(negative=graph.negative, cfg=2.0)
+
+    assert torch.equal(graph.latents(server, with_negative), plain), "at cfg 1 the negative is not used"
+    assert difference(graph.latents(server, guided), plain) > 1e-2
+
+
+@pytest.mark.parametrize("text", ["The girl dances on the hill.", "A black cat sleeps"])
+def test_the_prompt_changes_the_video(graph, server, plain, text):
+    assert difference(graph.latents(server, graph.sampler(positive=graph.text(text))), plain) > 1e-4
+
+
+def test_combined_prompts_are_both_used(graph, server, plain):
+    """Stock conditioning nodes work: each condition gets the section's context."""
+    both = graph.add("ConditioningCombine", conditioning_1=graph.positive, conditioning_2=graph.negative)
+
+    assert difference(graph.latents(server, graph.sampler(positive=both)), plain) > 1e-4
+
+
+def test_a_plain_hunyuanvideo_checkpoint_still_loads_and_samples_as_core_s(graph, server):
+    video = graph.add("EmptyHunyuanLatentVideo", width=64, height=64, length=9, batch_size=1)
+    model = graph.add("UNETLoader", unet_name=PLAIN, weight_dtype="default")
+    sampler = graph.add(
+        "KSampler",
+        model=model,
+        positive=graph.positive,
+        negative=graph.negative,
+        latent_image=video,
+        **{"seed": 1, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0},
+    )
+
+    assert graph.latents(server, sampler).std() > 0.1
+    assert "model is HunyuanVideo, not FramePack" in graph.refusal(server, graph.sampler(model=model))
+
+
+def test_a_file_in_native_names_loads_through_core_s_own_loader(graph, server, models_directory, plain):
+    weights = to_comfy(load_file(models_directory / "diffusion_models" / INVERTED))
+    save_file(weights, own_models(server) / NATIVE)
+    model = graph.add("UNETLoader", unet_name=NATIVE, weight_dtype="default")
+
+    assert torch.equal(graph.latents(server, graph.sampler(model=model)), plain)
+
+
+def test_a_sharded_folder_gives_the_same_video_as_the_single_file(graph, server, plain):
+    model = graph.add("FramePack_LoadModel", model_name=f"{SHARDED}/", weight_dtype="default")
+
+    assert torch.equal(graph.latents(server, graph.sampler(model=model)), plain)
+
+
+@pytest.mark.parametrize("weight_dtype", ["fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"])
+def test_fp8_weights_run_and_change_the_video_a_little(graph, server, plain, weight_dtype):
+    model = graph.add("FramePack_LoadModel", model_name=INVERTED, weight_dtype=weight_dtype)
+
+    assert 1e-4 < difference(graph.latents(server, graph.sampler(model=model)), plain) < 0.5
+
+
+def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Relative, over the generated frames."""
+    return ((found - expected).norm() / expected.norm()).item()

@@ -1,0 +1,263 @@
+"""Example workflows and every way of sampling, from a prompt to what lands on disk."""
+
+import json
+import math
+import re
+
+import av
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+from scripts.environment import ROOT
+from scripts.server import Prompt, Server
+from scripts.stand_ins.prompt import FORWARD, with_stand_ins
+from scripts.workflow import to_prompt
+from tests.server.graph import Graph, Outputs, Seen
+
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+SECTIONS, STEPS = 2, 2
+FRAMES = 1 + 9 * SECTIONS
+FPS = 30
+SMALL = {"seconds": SECTIONS * 1.2, "steps": STEPS, "base_resolution": 96, "width": 96, "height": 96}
+
+
+@pytest.fixture
+def graph(start_image) -> Graph:
+    return Graph(start_image)
+
+
+@pytest.fixture(scope="module", params=WORKFLOWS, ids=lambda path: path.stem)
+def run(request, server: Server, start_image) -> tuple[Prompt, Seen, list]:
+    """An example workflow, small and on stand-in models: its prompt, its messages and the files it leaves."""
+    workflow = json.loads(request.param.read_text(encoding="utf-8"))
+    prompt = with_stand_ins(to_prompt(workflow, server.object_info()))
+    for node in prompt.values():
+        node["inputs"].update({name: value for name, value in SMALL.items() if name in node["inputs"]})
+        if node["class_type"] == "LoadImage":
+            node["inputs"]["image"] = start_image
+    seen = Seen()
+    entry = server.run(prompt, on_message=seen)
+    return prompt, seen, server.output_files(entry)
+
+
+def test_there_are_workflows_for_both_checkpoints():
+    text = "".join(path.read_text(encoding="utf-8") for path in WORKFLOWS)
+
+    assert "FramePackI2V_HY" in text and "FramePack_F1_I2V_HY" in text
+
+
+def test_a_workflow_leaves_a_video_of_the_planned_length_and_size(run):
+    (video,) = (file for file in run[2] if file.suffix == ".mp4")
+
+    with av.open(video) as container:
+        stream = container.streams.video[0]
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+
+    assert len(frames) == 4 * FRAMES - 3
+    assert {frame.shape for frame in frames} == {(96, 96, 3)}
+    assert stream.average_rate == FPS
+    assert numpy.diff(numpy.stack(frames).astype(int), axis=0).any(axis=(1, 2, 3)).mean() > 0.9, "the video stands still"
+
+
+def test_a_workflow_draws_its_plan(run):
+    (drawing,) = (file for file in run[2] if file.suffix == ".png")
+
+    with Image.open(drawing) as image:
+        assert image.width >= 400 and len(image.convert("RGB").getcolors(1 << 24)) > 8
+
+
+def test_one_progress_bar_runs_over_all_steps_of_all_sections(run):
+    """ComfyUI leaves out updates that follow at once; the first and the last always come."""
+    prompt, seen, _ = run
+    total = SECTIONS * STEPS
+
+    steps = [step for step, _ in seen.steps(sampler_of(prompt))]
+    assert steps == sorted(set(steps)) and steps[0] == 1 and steps[-1] == total
+    assert {most for _, most in seen.steps(sampler_of(prompt))} == {total}
+
+
+def test_the_sampler_says_section_step_and_remaining_time(run):
+    prompt, seen, _ = run
+    texts = seen.texts(sampler_of(prompt))
+
+    said = [re.search(r"section (\d) of (\d).*step (\d) of (\d)", text).groups() for text in texts]
+    assert [(int(section), int(step)) for section, _, step, _ in said] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+    assert {(int(sections), int(steps)) for _, sections, _, steps in said} == {(SECTIONS, STEPS)}
+    assert all(re.search(r"\d+ s left", text) for text in texts[1:])
+    assert "trained" not in "".join(texts), "an example workflow warns"
+
+
+def sampler_of(prompt: Prompt) -> Outputs:
+    (sampler,) = (name for name, node in prompt.items() if node["class_type"] == "FramePack_Sampler")
+    return Outputs(sampler)
+
+
+def test_previews_show_every_step(new_server):
+    server = new_server("--preview-method", "latent2rgb")
+    graph, seen = Graph(server.upload_image(ROOT / "scripts" / "stand_ins" / "start_image.png")), Seen()
+    sampler = graph.sampler(plan=graph.plan_of(2))
+
+    graph.latents(server, sampler, on_message=seen)
+
+    assert seen.steps(sampler) == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    previews = seen.data("preview")
+    assert len(previews) == 4
+    assert all(b"\xff\xd8\xff" in preview[:16] for preview in previews), "no JPEG"
+
+
+def test_decode_gives_four_pixel_frames_for_a_latent_frame(graph, server):
+    images = graph.add("FramePack_Decode", latent=graph.sampler(), vae=graph.vae)
+    graph.add("PreviewImage", images=images)
+
+    files = server.output_files(server.run(graph.prompt))
+
+    assert len(files) == 4 * 10 - 3
+    assert {Image.open(file).size for file in files} == {(64, 64)}
+
+
+def test_the_start_image_is_the_first_frame(graph, server):
+    start, video = graph.latents(server, graph.start), graph.latents(server, graph.sampler())
+
+    assert video.shape == (1, 16, 10, 8, 8)
+    assert torch.equal(video[:, :, :1], start)
+
+
+@pytest.mark.parametrize("guidance", [None, 3.0])
+@pytest.mark.parametrize("guider", ["BasicGuider", "CFGGuider"])
+def test_stock_guiders_give_what_the_sampler_gives(graph, server, guider, guidance):
+    """The distilled guidance comes from the conditioning, and is 10 without."""
+    plan = graph.plan_of(2)
+    positive = graph.positive
+    if guidance:
+        positive = graph.add("FluxGuidance", conditioning=positive, guidance=guidance)
+    conds = {"conditioning": positive}
+    if guider == "CFGGuider":
+        conds = {"positive": positive, "negative": graph.negative, "cfg": 1.0}
+    custom = graph.custom_sampler(plan=plan, guider=graph.add(guider, model=graph.model, **conds))
+
+    expected = graph.latents(server, graph.sampler(plan=plan, guidance=guidance or 10.0))
+
+    assert torch.equal(graph.latents(server, custom), expected)
+
+
+def test_a_stock_guider_does_real_cfg(graph, server):
+    conds = {
+        name: graph.add("FluxGuidance", conditioning=cond, guidance=10.0)
+        for name, cond in (("positive", graph.positive), ("negative", graph.negative))
+    }
+    custom = graph.custom_sampler(guider=graph.add("CFGGuider", model=graph.model, cfg=2.0, **conds))
+
+    expected = graph.latents(server, graph.sampler(negative=graph.negative, cfg=2.0))
+
+    assert torch.equal(graph.latents(server, custom), expected)
+
+
+@pytest.mark.parametrize(("order", "with_end"), [(order, end) for order in ("inverted", "forward", "endpoints") for end in (0, 1)
+                                                 if (order, end) != ("forward", 1)])  # fmt: skip
+def test_scheduler_and_unipc_are_those_of_the_sampler_in_every_order(graph, server, order, with_end):
+    plan = graph.plan_of(3, order=order)
+    end = {"end_latent": end_image(graph)} if with_end else {}
+
+    expected = graph.latents(server, graph.sampler(plan=plan, sampler="unipc_bh2", shift=3.0, **end))
+    custom = graph.custom_sampler(
+        plan=plan,
+        sampler=graph.add("FramePack_UniPC", variant="bh2"),
+        sigmas=graph.add("FramePack_Scheduler", steps=2, shift=3.0, latent=graph.start, window=9),
+        **end,
+    )
+
+    assert torch.equal(graph.latents(server, custom), expected)
+
+
+def test_an_end_image_is_the_last_frame_in_the_endpoints_order(graph, server):
+    plan, end = graph.plan_of(2, order="endpoints"), end_image(graph)
+
+    video = graph.latents(server, graph.sampler(plan=plan, end_latent=end))
+
+    assert video.shape[2] == 2 + 2 * 9
+    assert torch.equal(video[:, :, -1:], graph.latents(server, end))
+    assert graph.latents(server, graph.sampler(plan=plan)).shape[2] == 1 + 2 * 9
+
+
+def test_an_end_image_steers_the_inverted_order_and_is_not_in_the_video(graph, server):
+    plan, end = graph.plan_of(2), end_image(graph)
+
+    steered = graph.latents(server, graph.sampler(plan=plan, end_latent=end))
+    free = graph.latents(server, graph.sampler(plan=plan))
+
+    assert steered.shape == free.shape
+    assert not torch.equal(steered[:, :, -9:], free[:, :, -9:])
+    assert not torch.equal(steered[:, :, -1:], graph.latents(server, end))
+
+
+def end_image(graph: Graph) -> Outputs:
+    return graph.encode(graph.add("ImageInvert", image=graph.image))
+
+
+def test_stock_samplers_run(graph, server):
+    names = ["unipc_bh1", "unipc_bh2", "euler", "euler_ancestral", "dpmpp_2m"]
+
+    videos = [graph.latents(server, graph.sampler(sampler=name, steps=3)) for name in names]
+
+    assert all(video.isfinite().all() and video.shape == (1, 16, 10, 8, 8) for video in videos)
+    assert all(not torch.equal(a, b) for i, a in enumerate(videos) for b in videos[:i])
+
+
+def test_unipc_and_the_schedule_serve_stock_sampling_nodes(graph, server):
+    """Without sections: FramePack's transformer on one window, no context."""
+    custom = graph.add(
+        "SamplerCustomAdvanced",
+        noise=graph.add("RandomNoise", noise_seed=1),
+        guider=graph.add("BasicGuider", model=graph.model, conditioning=graph.positive),
+        sampler=graph.add("FramePack_UniPC", variant="bh1"),
+        sigmas=graph.add("FramePack_Scheduler", steps=2, shift=0.0, latent=graph.start, window=9),
+        latent_image=graph.add("EmptyHunyuanLatentVideo", width=64, height=64, length=33, batch_size=1),
+    )
+
+    video = graph.latents(server, custom)
+
+    assert video.shape == (1, 16, 9, 8, 8) and video.isfinite().all() and video.std() > 0.1
+
+
+@pytest.mark.parametrize("setting", [{"shift": 3.0}, {"guidance": 5.0}, {"steps": 3}, {"clip_vision_output": None}])
+def test_every_setting_counts(graph, server, setting):
+    changed, plain = graph.latents(server, graph.sampler(**setting)), graph.latents(server, graph.sampler())
+
+    assert not math.isclose((changed - plain).abs().max().item(), 0, abs_tol=1e-4)
+
+
+def test_an_f1_checkpoint_with_an_inverted_plan_runs_with_a_warning(graph, server):
+    graph.model = graph.add("FramePack_LoadModel", model_name=FORWARD, weight_dtype="default")
+    sampler, seen = graph.sampler(), Seen()
+
+    graph.latents(server, sampler, on_message=seen)
+
+    warning = f"{FORWARD} looks like F1, which was trained for the forward order, but the plan is inverted"
+    assert all(warning in text for text in seen.texts(sampler))
+    assert warning in server.log.read_text(encoding="utf-8")
+
+
+def test_an_inverted_checkpoint_with_a_forward_plan_runs_with_a_warning(graph, server):
+    sampler, seen = graph.sampler(plan=graph.plan_of(order="forward")), Seen()
+
+    graph.latents(server, sampler, on_message=seen)
+
+    assert all("was trained for the inverted order, but the plan is forward" in text for text in seen.texts(sampler))
+
+
+def test_an_untrained_layout_runs_with_a_warning(graph, server):
+    sampler, seen = graph.sampler(plan=graph.plan_of(layout="geometric")), Seen()
+
+    graph.latents(server, sampler, on_message=seen)
+
+    assert all("is untrained on this checkpoint" in text for text in seen.texts(sampler))
+
+
+def test_a_plan_is_told_as_a_table(graph, server):
+    graph.add("PreviewAny", source=graph.plan_of(2)[1])
+
+    (shown,) = server.run(graph.prompt)["outputs"].values()
+
+    assert "19 latent frames = 73 frames = 2.43 s at 30 fps" in shown["text"][0]
