@@ -99,7 +99,8 @@ class Graph:
 
     def saving(self, latent: Outputs) -> Prompt:
         """The prompt with a node that saves this latent."""
-        return {**self.prompt, "save": {"class_type": "SaveLatent", "inputs": {"samples": latent[0], "filename_prefix": "latent"}}}
+        inputs = {"samples": latent[0], "filename_prefix": "latent"}
+        return {**self.prompt, "save": {"class_type": "SaveLatent", "inputs": inputs}}
 
     def latents(self, server: Server, latent: Outputs, **run: Any) -> Tensor:
         """`B 16 T H W`, from a run of the prompt."""
