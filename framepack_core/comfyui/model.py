@@ -76,23 +76,18 @@ class ContextLatents(comfy.conds.CONDList):
         return [self.cond[0].shape[0], 1, self.cells]
 
 
-class FramePackModel(comfy.model_base.BaseModel):
-    """The packed transformer with HunyuanVideo's latents and flow sampling."""
+class FramePackModel(comfy.model_base.HunyuanVideo):
+    """HunyuanVideo with the packed transformer: its latents, flow sampling and LoRA names are the same."""
 
     def __init__(self, config, device=None) -> None:
-        super().__init__(config, comfy.model_base.ModelType.FLOW, device=device, unet_model=FramePackTransformer)
+        flow = comfy.model_base.ModelType.FLOW  # HunyuanVideo's own __init__ would build its own transformer
+        comfy.model_base.BaseModel.__init__(self, config, flow, device=device, unet_model=FramePackTransformer)
         self.memory_usage_factor = MEMORY_FACTOR * self.diffusion_model.hidden_size / RELEASED_HIDDEN
         self.memory_usage_factor_conds = ("context_latents", "c_crossattn", "clip_fea")
         self.memory_usage_shape_process = {"c_crossattn": token_cells, "clip_fea": token_cells}
 
-    def encode_adm(self, **kwargs) -> Tensor:
-        return kwargs["pooled_output"]
-
     def extra_conds(self, **kwargs) -> dict:
-        out = super().extra_conds(**kwargs)
-        if kwargs.get("cross_attn") is not None:
-            out["c_crossattn"] = comfy.conds.CONDRegular(kwargs["cross_attn"])
-        out["guidance"] = comfy.conds.CONDRegular(torch.tensor([float(kwargs.get("guidance", GUIDANCE))]))
+        out = super().extra_conds(**{"guidance": GUIDANCE, **kwargs})
         if kwargs.get("clip_vision_output") is not None:
             out["clip_fea"] = comfy.conds.CONDRegular(kwargs["clip_vision_output"]["last_hidden_state"])
         params = self.diffusion_model.params
@@ -115,9 +110,6 @@ class FramePackModel(comfy.model_base.BaseModel):
             shapes["clip_fea"] = list(kwargs["clip_vision_output"]["last_hidden_state"].shape)
         return shapes
 
-    def scale_latent_inpaint(self, latent_image: Tensor, **kwargs) -> Tensor:
-        return latent_image
-
     def load_model_weights(self, sd: dict[str, Tensor], unet_prefix: str = "", assign: bool = False) -> FramePackModel:
         """As ComfyUI's, but a file that lacks weights is refused: it would run on noise.
 
@@ -134,7 +126,8 @@ class FramePackModel(comfy.model_base.BaseModel):
             return super().load_model_weights(sd, unet_prefix, assign=assign)
         matrices = [key for key in sd if is_block_matrix(key.removeprefix(unet_prefix), sd[key])]
         if not any(sd[key].dtype in FP8_DTYPES for key in matrices):
-            sd.update({key: sd[key].to(self.get_dtype()) for key in matrices})
+            for key in matrices:
+                sd[key] = sd[key].to(self.get_dtype())
         super().load_model_weights(sd, unet_prefix, assign=True)
         comfy.model_management.archive_model_dtypes(self.diffusion_model)
         return self

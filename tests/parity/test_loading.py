@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import comfy.lora
 import comfy.sd
 import given
 import pytest
@@ -182,6 +183,19 @@ def test_a_loaded_model_can_be_loaded_again_by_comfyui(checkpoint, expected):
     factory, arguments = model.cached_patcher_init
 
     assert torch.equal(video(factory(*arguments, disable_dynamic=True)), expected)
+
+
+def test_core_maps_lora_names_as_for_hunyuanvideo(checkpoint):
+    names = comfy.lora.model_lora_keys_unet(loading.load_path(str(checkpoint), {}).model, {})
+
+    qkv = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
+    for name in (
+        "lora_unet_double_blocks_0_img_attn_qkv",
+        "diffusion_model.double_blocks.0.img_attn.qkv",
+        "transformer.double_blocks.0.img_attn_qkv",
+        "diffusion_model.double_blocks.0.img_attn_qkv",
+    ):
+        assert names[name] == qkv
 
 
 def refused(path: str) -> str:
