@@ -1,0 +1,65 @@
+"""The example workflows in ComfyUI's own front end, in a real browser. Errors on its console fail a test at its end."""
+
+import json
+
+import pytest
+
+from scripts.environment import ROOT
+from scripts.server import Json
+from scripts.workflow import NOTES, to_prompt
+
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+
+
+@pytest.fixture(params=WORKFLOWS, ids=lambda path: path.stem)
+def workflow(request) -> Json:
+    return json.loads(request.param.read_text(encoding="utf-8"))
+
+
+def test_the_front_end_makes_the_prompt_that_the_server_tests_run(workflow, server, load_workflow):
+    assert without_titles(load_workflow(workflow)) == without_titles(to_prompt(workflow, server.object_info()))
+
+
+def test_loading_keeps_every_widget_and_link(workflow, page, load_workflow):
+    load_workflow(workflow)
+
+    again = page.evaluate("window.app.graph.serialize()")
+
+    assert widgets(again) == widgets(workflow)
+    assert sorted(links(again)) == sorted(links(workflow))
+
+
+def test_the_front_end_finds_our_nodes_by_their_aliases(page):
+    nodes = "Object.values(LiteGraph.registered_node_types).map(type => type.nodeData)"
+    found = page.evaluate(f"{nodes}.filter(n => n?.name?.startsWith('FramePack_')).map(n => [n.name, n.search_aliases ?? []])")
+
+    assert len(found) == 9 and all(aliases for _, aliases in found)
+
+
+def test_the_front_end_serves_a_help_page_for_every_node(page, server):
+    fetch = "async name => (await fetch(`/extensions/framepack/docs/${name}.md`)).text()"
+
+    for name, node in server.object_info().items():
+        if name.startswith("FramePack_"):
+            assert page.evaluate(fetch, name).startswith(f"# {node['display_name']}")
+
+
+def test_the_workflows_are_offered_as_templates_with_thumbnails(page):
+    offered = page.evaluate("async () => (await fetch('/api/workflow_templates')).json()")
+    status = "async name => (await fetch(`/api/workflow_templates/framepack/${encodeURIComponent(name)}`)).status"
+
+    assert sorted(offered["framepack"]) == [path.stem for path in WORKFLOWS]
+    for path in WORKFLOWS:
+        assert page.evaluate(status, f"{path.stem}.json") == page.evaluate(status, f"{path.stem}.jpg") == 200
+
+
+def without_titles(prompt: Json) -> Json:
+    return {name: {key: node[key] for key in ("class_type", "inputs")} for name, node in prompt.items()}
+
+
+def widgets(workflow: Json) -> dict[int, list]:
+    return {node["id"]: node.get("widgets_values") or [] for node in workflow["nodes"] if node["type"] not in NOTES}
+
+
+def links(workflow: Json) -> list[list]:
+    return [list(link) for link in workflow["links"]]
