@@ -75,7 +75,7 @@ class Progress:
         self.say(self.line(section, before))
 
         def callback(step: int, x0: Tensor, x: Tensor, total: int) -> None:
-            done = before + step + 1
+            done = before + min(step + 1, self.steps[section.number])  # dpm_adaptive takes as many as it likes
             preview = self.previewer.decode_latent_to_preview_image("JPEG", x0) if self.previewer else None
             self.bar.update_absolute(done, sum(self.steps), preview)
             self.say(self.line(section, done))

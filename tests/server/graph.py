@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from safetensors.torch import load_file
@@ -152,6 +153,8 @@ def new_log_lines(server: Server) -> Iterator[LogLines]:
     lines.text = server.log.read_bytes()[before:].decode(errors="replace")
 
 
-def own_models(server: Server) -> Path:
-    """A folder for diffusion models that belongs to this server alone."""
-    return server.base / "linked" / "diffusion_models"
+@contextmanager
+def own_models(server: Server) -> Iterator[Path]:
+    """A folder of diffusion models that only this server lists, as `<folder's name>/...`; it goes with the block."""
+    with TemporaryDirectory(dir=server.base / "linked" / "diffusion_models") as folder:
+        yield Path(folder)

@@ -158,10 +158,11 @@ def test_a_bad_negative_is_named(graph, server):
 def test_an_image_embedding_of_another_width_is_refused(graph, server, models_directory):
     weights = load_file(models_directory / "diffusion_models" / INVERTED)
     weights["image_projection.up.weight"] = weights["image_projection.up.weight"][:, :32].clone()
-    save_file(weights, own_models(server) / "narrow.safetensors")
-    model = graph.add("FramePack_LoadModel", model_name="narrow.safetensors", weight_dtype="default")
+    with own_models(server) as folder:
+        save_file(weights, folder / "narrow.safetensors")
+        model = graph.add("FramePack_LoadModel", model_name=f"{folder.name}/narrow.safetensors", weight_dtype="default")
 
-    message = graph.refusal(server, graph.sampler(model=model))
+        message = graph.refusal(server, graph.sampler(model=model))
 
     assert "FramePack_Sampler: clip_vision_output is 64 wide, but the model takes 32" in message
     assert "sigclip_vision_patch14_384.safetensors" in message
@@ -180,7 +181,8 @@ def conditioning(graph: Graph, server: Server, conds: list) -> list:
 
 
 def a_plain_checkpoint(models: Path, folder: Path) -> str:
-    return PLAIN
+    shutil.copy(models / "diffusion_models" / PLAIN, folder / "plain.safetensors")
+    return "plain.safetensors"
 
 
 def a_vae(models: Path, folder: Path) -> str:
@@ -238,7 +240,7 @@ def a_folder_with_a_broken_index(models: Path, folder: Path) -> str:
 @pytest.mark.parametrize(
     ("file", "said", "remedy"),
     [
-        (a_plain_checkpoint, f"{PLAIN} is a plain HunyuanVideo model", "load it with Load Diffusion Model"),
+        (a_plain_checkpoint, "plain.safetensors is a plain HunyuanVideo model", "load it with Load Diffusion Model"),
         (a_vae, "vae.safetensors is a VAE", "put it into models/vae and load it with Load VAE"),
         (a_lora, "lora.safetensors is no FramePack transformer (it starts with lora_unet_", "choose another file"),
         (a_truncated_file, "cut.safetensors cannot be read, it is damaged or not fully downloaded", "download it again"),
@@ -251,10 +253,11 @@ def a_folder_with_a_broken_index(models: Path, folder: Path) -> str:
     ],
 )
 def test_the_loader_refuses(graph, server, models_directory, file, said, remedy):
-    name = file(models_directory, own_models(server))
-    model = graph.add("FramePack_LoadModel", model_name=name, weight_dtype="default")
+    with own_models(server) as folder:
+        name = file(models_directory, folder)
+        model = graph.add("FramePack_LoadModel", model_name=f"{folder.name}/{name}", weight_dtype="default")
 
-    message = graph.refusal(server, graph.sampler(model=model))
+        message = graph.refusal(server, graph.sampler(model=model))
 
     assert message.startswith("FramePack_LoadModel: ") and said in message and remedy in message
 

@@ -33,6 +33,17 @@ def test_a_stock_lora_loader_changes_the_video(graph, server, plain):
     assert "not loaded" not in log.text
 
 
+def test_a_lora_hook_on_the_conditioning_does_what_the_loader_does(graph, server, plain):
+    hooks = graph.add("CreateHookLoraModelOnly", lora_name=LORA, strength_model=1.0)
+    settings = {"strength": 1.0, "set_cond_area": "default"}
+    hooked = graph.add("ConditioningSetProperties", cond_NEW=graph.positive, hooks=hooks, **settings)
+    loaded = graph.add("LoraLoaderModelOnly", model=graph.model, lora_name=LORA, strength_model=1.0)
+
+    found, expected = (graph.latents(server, graph.sampler(**given)) for given in ({"positive": hooked}, {"model": loaded}))
+
+    assert difference(found, expected) < 1e-5 < difference(found, plain)
+
+
 def test_easycache_skips_steps_of_every_section_and_changes_the_video(graph, server):
     """Sections see contexts of different lengths: what it kept of one must not reach the next."""
     plan = graph.plan_of(4, order="endpoints")
@@ -85,10 +96,11 @@ def test_a_plain_hunyuanvideo_checkpoint_still_loads_and_samples_as_core_s(graph
 
 def test_a_file_in_native_names_loads_through_core_s_own_loader(graph, server, models_directory, plain):
     weights = to_comfy(load_file(models_directory / "diffusion_models" / INVERTED))
-    save_file(weights, own_models(server) / NATIVE)
-    model = graph.add("UNETLoader", unet_name=NATIVE, weight_dtype="default")
+    with own_models(server) as folder:
+        save_file(weights, folder / NATIVE)
+        model = graph.add("UNETLoader", unet_name=f"{folder.name}/{NATIVE}", weight_dtype="default")
 
-    assert torch.equal(graph.latents(server, graph.sampler(model=model)), plain)
+        assert torch.equal(graph.latents(server, graph.sampler(model=model)), plain)
 
 
 def test_a_sharded_folder_gives_the_same_video_as_the_single_file(graph, server, plain):

@@ -142,6 +142,31 @@ def test_stock_guiders_give_what_the_sampler_gives(graph, server, guider, guidan
     assert torch.equal(graph.latents(server, custom), expected)
 
 
+@pytest.mark.parametrize("guider", ["DualCFGGuider", "PerpNegGuider"])
+def test_guiders_with_more_conditions_give_each_the_context(graph, server, guider):
+    settings = {
+        "DualCFGGuider": {"cond1": graph.positive, "cond2": graph.text("A storm"), "negative": graph.negative,
+                          "cfg_conds": 2.0, "cfg_cond2_negative": 3.0, "style": "regular"},
+        "PerpNegGuider": {"positive": graph.positive, "negative": graph.negative, "empty_conditioning": graph.text(""),
+                          "cfg": 3.0, "neg_scale": 1.0},
+    }  # fmt: skip
+    made = graph.add(guider, model=graph.model, **settings[guider])
+
+    video = graph.latents(server, graph.custom_sampler(guider=made, plan=graph.plan_of(2)))
+
+    assert video.isfinite().all() and not torch.equal(video, graph.latents(server, graph.sampler(plan=graph.plan_of(2))))
+
+
+def test_a_batch_of_start_images_gives_a_batch_of_videos(graph, server):
+    both = graph.add("LatentBatch", samples1=graph.start, samples2=end_image(graph))
+
+    videos = graph.latents(server, graph.sampler(start_latent=both, negative=graph.negative, cfg=2.0, plan=graph.plan_of(2)))
+
+    assert videos.shape == (2, 16, 19, 8, 8)
+    assert torch.equal(videos[:, :, :1], graph.latents(server, both))
+    assert (videos[0] - videos[1]).abs().mean() > 0.1
+
+
 def test_a_stock_guider_does_real_cfg(graph, server):
     conds = {
         name: graph.add("FluxGuidance", conditioning=cond, guidance=10.0)
@@ -205,6 +230,15 @@ def test_stock_samplers_run(graph, server):
 
     assert all(video.isfinite().all() and video.shape == (1, 16, 10, 8, 8) for video in videos)
     assert all(not torch.equal(a, b) for i, a in enumerate(videos) for b in videos[:i])
+
+
+def test_a_sampler_that_takes_more_steps_than_sigmas_stays_within_the_bar(graph, server):
+    sampler, seen = graph.sampler(sampler="dpm_adaptive", plan=graph.plan_of(2)), Seen()
+
+    graph.latents(server, sampler, on_message=seen)
+
+    assert all(value <= most == 4 for value, most in seen.steps(sampler))
+    assert not [text for text in seen.texts(sampler) if re.search(r"step ([3-9]|\d\d) of 2|-\d", text)]
 
 
 def test_unipc_and_the_schedule_serve_stock_sampling_nodes(graph, server):
