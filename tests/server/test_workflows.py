@@ -143,18 +143,36 @@ def test_stock_guiders_give_what_the_sampler_gives(graph, server, guider, guidan
 
 
 @pytest.mark.parametrize("guider", ["DualCFGGuider", "PerpNegGuider"])
-def test_guiders_with_more_conditions_give_each_the_context(graph, server, guider):
+def test_guiders_with_more_conditions_show_the_context_to_each(graph, server, guider):
+    """With two equal conditions, and with a scale of 0, they come down to plain CFG."""
+    conds = graph.positive, graph.negative
+    positive, negative = (graph.add("FluxGuidance", conditioning=cond, guidance=10.0) for cond in conds)
     settings = {
-        "DualCFGGuider": {"cond1": graph.positive, "cond2": graph.text("A storm"), "negative": graph.negative,
-                          "cfg_conds": 2.0, "cfg_cond2_negative": 3.0, "style": "regular"},
-        "PerpNegGuider": {"positive": graph.positive, "negative": graph.negative, "empty_conditioning": graph.text(""),
-                          "cfg": 3.0, "neg_scale": 1.0},
+        "DualCFGGuider": {"cond1": positive, "cond2": positive, "negative": negative,
+                          "cfg_conds": 5.0, "cfg_cond2_negative": 2.0, "style": "regular"},
+        "PerpNegGuider": {"positive": positive, "negative": positive, "empty_conditioning": negative,
+                          "cfg": 2.0, "neg_scale": 0.0},
     }  # fmt: skip
     made = graph.add(guider, model=graph.model, **settings[guider])
+    plan = graph.plan_of(2)
 
-    video = graph.latents(server, graph.custom_sampler(guider=made, plan=graph.plan_of(2)))
+    found = graph.latents(server, graph.custom_sampler(guider=made, plan=plan))
+    expected = graph.latents(server, graph.sampler(negative=graph.negative, cfg=2.0, plan=plan))
 
-    assert video.isfinite().all() and not torch.equal(video, graph.latents(server, graph.sampler(plan=graph.plan_of(2))))
+    assert (found - expected).norm() < 1e-4 * expected.norm()
+
+
+def test_a_guider_can_be_used_again_by_other_nodes(graph, server):
+    """The sampler leaves it as it was: no context of a section stays in its conditions."""
+    guider = graph.add("BasicGuider", model=graph.model, conditioning=graph.positive)
+    window = graph.add("EmptyHunyuanLatentVideo", width=64, height=64, length=33, batch_size=1)
+    expected = graph.latents(server, on_one_window(graph, guider, window))
+    graph.latents(server, graph.custom_sampler(guider=guider, seed=2))
+
+    # a latent that ComfyUI has not seen makes it sample again, on the guider that it keeps
+    again = graph.latents(server, on_one_window(graph, guider, graph.add("RepeatLatentBatch", samples=window, amount=1)))
+
+    assert torch.equal(again, expected)
 
 
 def test_a_batch_of_start_images_gives_a_batch_of_videos(graph, server):
@@ -243,18 +261,23 @@ def test_a_sampler_that_takes_more_steps_than_sigmas_stays_within_the_bar(graph,
 
 def test_unipc_and_the_schedule_serve_stock_sampling_nodes(graph, server):
     """Without sections: FramePack's transformer on one window, no context."""
-    custom = graph.add(
-        "SamplerCustomAdvanced",
-        noise=graph.add("RandomNoise", noise_seed=1),
-        guider=graph.add("BasicGuider", model=graph.model, conditioning=graph.positive),
-        sampler=graph.add("FramePack_UniPC", variant="bh1"),
-        sigmas=graph.add("FramePack_Scheduler", steps=2, shift=0.0, latent=graph.start, window=9),
-        latent_image=graph.add("EmptyHunyuanLatentVideo", width=64, height=64, length=33, batch_size=1),
-    )
+    guider = graph.add("BasicGuider", model=graph.model, conditioning=graph.positive)
+    window = graph.add("EmptyHunyuanLatentVideo", width=64, height=64, length=33, batch_size=1)
 
-    video = graph.latents(server, custom)
+    video = graph.latents(server, on_one_window(graph, guider, window))
 
     assert video.shape == (1, 16, 9, 8, 8) and video.isfinite().all() and video.std() > 0.1
+
+
+def on_one_window(graph: Graph, guider: Outputs, window: Outputs) -> Outputs:
+    return graph.add(
+        "SamplerCustomAdvanced",
+        noise=graph.add("RandomNoise", noise_seed=1),
+        guider=guider,
+        sampler=graph.add("FramePack_UniPC", variant="bh1"),
+        sigmas=graph.add("FramePack_Scheduler", steps=2, shift=0.0, latent=graph.start, window=9),
+        latent_image=window,
+    )
 
 
 @pytest.mark.parametrize("setting", [{"shift": 3.0}, {"guidance": 5.0}, {"steps": 3}, {"clip_vision_output": None}])
