@@ -32,6 +32,7 @@ class Kernel(NamedTuple):
 
 
 BASE_KERNEL = Kernel(1, 2, 2)
+MAX_FRAMES, MAX_KERNEL = 1024, 128  # of a group: a slip of the key must not ask for a billion frames
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,8 @@ def _groups(text: str, start: int, end: int) -> tuple[Group, ...]:
         kernel = Kernel(t, int(match[3] or 2 * t), int(match[4] or 2 * t))
         if kernel.h % BASE_KERNEL.h or kernel.w % BASE_KERNEL.w:
             raise _error(text, start, "a kernel's height and width are even: tokens start from 2x2 latent pixels")
+        if frames > MAX_FRAMES or max(kernel) > MAX_KERNEL:
+            raise _error(text, start, f"a group has at most {MAX_FRAMES} frames and a kernel of at most {MAX_KERNEL}")
         groups.append(Group(frames, kernel))
         start = match.end()
     return tuple(groups)

@@ -140,4 +140,4 @@ def _plan(seconds, order, window, layout, fps, custom_layout, paddings) -> Plan:
         layout = custom_layout.strip()
         if not layout:
             raise ValueError("layout is custom but custom_layout is empty; write one, e.g. f1k1_x_g9_f1k1f2k2f16k4_td")
-    return Plan.of(seconds, order, window, layout, fps, paddings)
+    return Plan.of(float(seconds), order, int(window), layout, float(fps), paddings)

@@ -48,6 +48,7 @@ class GuiderDenoiser:
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=(self.seed + section.number) % 2**64,
         )
+        self.progress.finish(section)
         return latents.cpu()
 
 
@@ -81,6 +82,12 @@ class Progress:
             self.say(self.line(section, done))
 
         return callback
+
+    def finish(self, section: Section) -> None:
+        """Fill the section's part of the bar: some samplers call back less often than there are sigmas."""
+        done = sum(self.steps[: section.number + 1])
+        if self.bar.current < done:
+            self.bar.update_absolute(done, sum(self.steps))
 
     def line(self, section: Section, done: int) -> str:
         text = f"section {section.number + 1} of {len(self.sections)}: latent frames {spell(section.target)}"

@@ -18,6 +18,7 @@ def stand_in_models(environment: Environment) -> Path:
     models = environment.cache / f"models-{hashlib.sha256(sources).hexdigest()[:8]}"
     if not models.exists():
         print("Writing small random models ...", flush=True)
+        environment.cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=environment.cache) as unfinished:
             written = Path(unfinished) / "models"
             command = [environment.python, "-m", "scripts.stand_ins.write_models", environment.comfyui, written]

@@ -138,9 +138,7 @@ def test_conditioning_of_another_encoder_is_refused(graph, server, width, extra,
 
     messages = (
         graph.refusal(server, graph.sampler(positive=positive)),
-        graph.refusal(
-            server, graph.custom_sampler(guider=graph.add("BasicGuider", model=graph.model, conditioning=positive))
-        ),
+        graph.refusal(server, graph.custom_sampler(guider=graph.add("BasicGuider", model=graph.model, conditioning=positive))),
     )
 
     for node, message in zip(("FramePack_Sampler", "FramePack_SamplerCustom"), messages, strict=True):

@@ -259,6 +259,14 @@ def test_a_sampler_that_takes_more_steps_than_sigmas_stays_within_the_bar(graph,
     assert not [text for text in seen.texts(sampler) if re.search(r"step ([3-9]|\d\d) of 2|-\d", text)]
 
 
+def test_a_sampler_that_calls_back_less_often_fills_the_bar(graph, server):
+    sampler, seen = graph.sampler(sampler="dpm_fast", steps=4, plan=graph.plan_of(2)), Seen()
+
+    graph.latents(server, sampler, on_message=seen)
+
+    assert seen.steps(sampler)[-1] == (8, 8)
+
+
 def test_unipc_and_the_schedule_serve_stock_sampling_nodes(graph, server):
     """Without sections: FramePack's transformer on one window, no context."""
     guider = graph.add("BasicGuider", model=graph.model, conditioning=graph.positive)

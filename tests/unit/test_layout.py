@@ -134,6 +134,8 @@ def test_kernels_come_once_each_and_the_coarsest_first(name, expected):
         ("f1k1f2k2h4_g9", 8, "expected a group"),
         ("f1k1h3w2_g9", 0, "even"),
         ("f2k2f1k1h2w5_g9", 4, "even"),
+        ("f1k1_x_g9_f1k1f99999999999k4_td", 14, "at most 1024 frames"),
+        ("td_f2k129_g9", 3, "a kernel of at most 128"),
         ("f2k2__g9", 5, "expected a group"),
         ("f1k1_g9_", 8, "expected a group"),
         ("f1k1 _g9", 4, "expected a group"),
