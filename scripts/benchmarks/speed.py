@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
@@ -292,11 +293,15 @@ def matmul_peak(device: torch.device, side: int = 2048, dtype: torch.dtype = tor
 
 
 def flops(call: Callable) -> int:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
+    """Of all products; torch's counter does not know its CPU attention of itself."""
+    cpu_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    with FlopCounterMode(display=False, custom_mapping={cpu_attention: _attention_flops}) as counter:
         call()
     return counter.get_total_flops()
+
+
+def _attention_flops(query, key, value, *_, **__) -> int:
+    return sdpa_flop(query, key, value)
 
 
 def peak_memory(call: Callable[[], torch.Tensor]) -> float:
