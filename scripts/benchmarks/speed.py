@@ -58,6 +58,7 @@ def main() -> int:
     options = parser.parse_args()
     gpu = torch.cuda.is_available()
     load_pack(options.comfyui, cpu=not gpu)
+    be_quiet()
     device = torch.device("cuda" if gpu else "cpu")
     print(
         f"{machine(device)}, torch {torch.__version__}, float32, ComfyUI's default flags, "
@@ -72,6 +73,14 @@ def main() -> int:
         print("the released size, random weights, bfloat16, 640x608 pixels")
         transformer_calls(options, [RELEASED_SIZE], device, matmul_peak(device, 8192, torch.bfloat16))
     return 0 if within else 1
+
+
+def be_quiet() -> None:
+    import comfy.utils
+    import diffusers
+
+    comfy.utils.set_progress_bar_enabled(False)
+    diffusers.logging.set_verbosity_error()
 
 
 def transformer_calls(options: argparse.Namespace, sizes: Sequence[Size], device: torch.device, peak: float) -> bool:
