@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def comfyui_path() -> Path:
     """The ComfyUI that scripts/test.py has prepared."""
     if "FRAMEPACK_COMFYUI" not in os.environ:
-        pytest.skip("needs a ComfyUI: run python3 scripts/test.py")
+        pytest.fail("needs a ComfyUI: run python3 scripts/test.py")
     return Path(os.environ["FRAMEPACK_COMFYUI"])
 
 

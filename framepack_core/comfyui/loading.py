@@ -66,6 +66,7 @@ def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> 
     weights = keys.strip_prefix(weights)
     require_framepack(weights, name)
     try:
+        make_scales_readable(weights)
         if keys.is_diffusers(weights):
             weights, metadata = to_comfy(weights, metadata), None
         require_shape_weights(weights)
@@ -78,11 +79,15 @@ def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> 
     return patcher
 
 
-def to_comfy(weights: keys.Weights, metadata: dict | None) -> keys.Weights:
-    """Official/diffusers names to ComfyUI's, with the sidecars of scaled fp8 as ComfyUI reads them."""
+def make_scales_readable(weights: keys.Weights) -> None:
+    """Scaled fp8 as ComfyUI reads it, in place: one scale a matrix, and the marker that not every tool writes."""
     if any(key.endswith(".scale_weight") for key in weights):
         fp8.one_scale(weights)
         weights.setdefault("scaled_fp8", torch.empty(2, dtype=torch.float8_e4m3fn))
+
+
+def to_comfy(weights: keys.Weights, metadata: dict | None) -> keys.Weights:
+    """Official/diffusers names to ComfyUI's, quantisation sidecars included."""
     weights, _ = comfy.utils.convert_old_quants(weights, "", metadata=metadata)
     return keys.to_comfy(weights)
 

@@ -154,8 +154,21 @@ def test_scaled_fp8_files(weights, tmp_path, scales, marker):
     assert relative_error(video(model), exact) < 0.15
 
 
+@pytest.mark.parametrize("marker", [True, False])
+@pytest.mark.parametrize("scales", ["tensor", "row", "block"])
+def test_scaled_fp8_files_in_comfyui_names(weights, tmp_path, scales, marker):
+    stored, dequantised = scaled(keys.to_comfy(weights.copy()), scales)
+    if marker:
+        stored["scaled_fp8"] = torch.empty(2, dtype=FP8)
+    path = save(stored, tmp_path)
+    exact = video(loading.load_path(save(dequantised, tmp_path, "exact.safetensors"), {}))
+
+    assert relative_error(video(loading.load_path(path, {})), exact) < 0.15
+
+
 def test_scaled_fp8_in_comfyui_names_through_core_s_own_loader(weights, tmp_path):
     stored, dequantised = scaled(weights, "tensor")
+    loading.make_scales_readable(stored)
     native = loading.to_comfy(stored, None)
     quantised = {name: weight for name, weight in native.items() if not name.endswith("comfy_quant")}
     layers = {name.removesuffix(".comfy_quant"): {"format": "float8_e4m3fn"} for name in native.keys() - quantised.keys()}
