@@ -1,0 +1,1 @@
+"""Training of packed transformers: `python -m framepack_core.training --help`."""

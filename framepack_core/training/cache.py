@@ -1,0 +1,165 @@
+"""Encoded clips on disk: one safetensors file a clip, read back memory-mapped.
+
+write_clip(folder, "cat-000000", Clip(latents, text, pooled, image, "a cat jumps"))
+clips = ClipCache(folder)
+clips.shapes[0], clips[0].latents
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+SUFFIX = ".safetensors"
+EMPTY, CODEBOOK = "empty", "codebook"
+RESERVED = (EMPTY, CODEBOOK)  # files of a cache that are no clips
+
+_DIMENSIONS = {"latents": "C T H W", "text": "L D", "pooled": "D", "image": "N D"}
+_OPTIONAL = ("image",)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One encoded clip.
+
+    `latents` `C T H W` in model space (VAE latents times the scaling factor), the first frame an image latent; `text` `L D` at
+    its true length, `pooled` `D`, `image` `N D` of the first frame, or None. A cache holds them in bfloat16.
+    """
+
+    latents: Tensor
+    text: Tensor
+    pooled: Tensor
+    image: Tensor | None
+    caption: str
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        named = {name: getattr(self, name) for name in _DIMENSIONS}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+
+def write_clip(folder: Path, name: str, clip: Clip) -> Path:
+    """Write `<name>.safetensors`, whole or not at all.
+
+    Raises ValueError for a name that is reserved or no plain file name, for tensors of the wrong dimensions and for values
+    that are not finite; OSError naming the file when it cannot be written.
+    """
+    if name in RESERVED or name.startswith(".") or Path(name).name != name or not name:
+        raise ValueError(f"a clip cannot be called {name!r}; choose a plain file name other than {', '.join(RESERVED)}")
+    _check(name, clip.tensors)
+    return save_whole(Path(folder) / f"{name}{SUFFIX}", _bfloat16(clip.tensors), {"caption": clip.caption})
+
+
+def write_empty(folder: Path, text: Tensor, pooled: Tensor) -> Path:
+    """Write `empty.safetensors`: the embedding of the empty prompt, `L D` and `D`, for captions that are dropped."""
+    tensors = {"text": text, "pooled": pooled}
+    _check(EMPTY, tensors)
+    return save_whole(Path(folder) / f"{EMPTY}{SUFFIX}", _bfloat16(tensors), {"caption": ""})
+
+
+class ClipCache:
+    """The clips of a folder, sorted by name. Opening reads the headers only; a clip's tensors are mapped when asked for.
+
+    Raises FileNotFoundError when the folder holds no clip, and ValueError naming the file that is not one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        paths = sorted(self.folder.glob(f"*{SUFFIX}"))
+        self.names = tuple(path.stem for path in paths if path.stem not in RESERVED)
+        if not self.names:
+            raise FileNotFoundError(f"{self.folder} holds no clips; write them with python -m framepack_core.training cache")
+        self.shapes: tuple[tuple[int, int, int], ...] = tuple(_shape(self.path(name)) for name in self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Clip:
+        tensors, metadata = _read(self.path(self.names[index]), tuple(_DIMENSIONS))
+        return Clip(image=tensors.pop("image", None), caption=metadata.get("caption", ""), **tensors)
+
+    def __iter__(self) -> Iterator[Clip]:
+        return (self[index] for index in range(len(self)))
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"{name}{SUFFIX}"
+
+    @cached_property
+    def empty(self) -> tuple[Tensor, Tensor]:
+        """(text `L D`, pooled `D`) of the empty prompt. Raises FileNotFoundError when the cache has none."""
+        path = self.path(EMPTY)
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing, but captions are to be dropped; cache the folder again, or drop none")
+        tensors, _ = _read(path, ("text", "pooled"))
+        return tensors["text"], tensors["pooled"]
+
+
+def save_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
+    """Write a safetensors file under a temporary name, then put it in place: a reader never sees half of one.
+
+    Raises OSError naming the file when the disk is full or not writable; what was there before stays.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, dict(metadata))
+        os.replace(unfinished, path)
+    except (SafetensorError, OSError) as error:
+        raise OSError(f"{path} was not written ({error}); free disk space or choose another folder, then go on") from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+    return path
+
+
+def _bfloat16(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", torch.bfloat16) for name, tensor in tensors.items()}
+
+
+def _check(name: str, tensors: Mapping[str, Tensor]) -> None:
+    for part, tensor in tensors.items():
+        dimensions = _DIMENSIONS[part]
+        if tensor.dim() != len(dimensions.split()) or 0 in tensor.shape:
+            raise ValueError(f"{name}: {part} is {tuple(tensor.shape)} but a clip's is {dimensions}")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name}: {part} has values that are not finite; encode in bf16 or fp32")
+
+
+def _shape(path: Path) -> tuple[int, int, int]:
+    """`T H W` of a clip, from the file's header."""
+    with _opened(path, tuple(_DIMENSIONS)) as file:
+        _, T, H, W = file.get_slice("latents").get_shape()
+    return T, H, W
+
+
+def _read(path: Path, parts: tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with _opened(path, parts) as file:
+        present = [part for part in parts if part in file.keys()]  # noqa: SIM118 (a safe_open is no mapping)
+        return {part: file.get_tensor(part) for part in present}, file.metadata() or {}
+
+
+def _opened(path: Path, parts: tuple[str, ...]):
+    """The open file, its tensors checked by their headers."""
+    remedy = "delete it and cache its video again"
+    try:
+        file = safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); {remedy}") from error
+    present = set(file.keys())
+    missing = [part for part in parts if part not in present and part not in _OPTIONAL]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: it is no clip of a cache; move it elsewhere, or {remedy}")
+    for part in present.intersection(parts):
+        shape = file.get_slice(part).get_shape()
+        if len(shape) != len(_DIMENSIONS[part].split()):
+            raise ValueError(f"{path}: {part} is {tuple(shape)} but a clip's is {_DIMENSIONS[part]}; {remedy}")
+    return file
