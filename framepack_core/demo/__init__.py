@@ -1,0 +1,1 @@
+"""The demo: a synthetic world, and the small models that were trained on it."""
