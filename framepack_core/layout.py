@@ -138,7 +138,6 @@ PRESETS: dict[str, str] = {
     "important-start": "f1k1_td_f1k1h8w8f1k1h8w4f1k1h4w4f1k1h4w2f1k1_g9",
     "symmetric": "f1k1f1k1h4w2f1k1h4w4_td_f1k1h4w4f1k1h4w2f1k1_g9",
 }
-TRAINED = ("framepack", "f1")  # the layouts that released checkpoints were trained with
 
 
 def resolve(name: str) -> Layout:

@@ -10,7 +10,6 @@ from .layout import (
     BASE_KERNEL,
     PRESETS,
     TAIL_POOL,
-    TRAINED,
     Group,
     Kernel,
     Layout,
@@ -113,11 +112,6 @@ class Plan:
     def generated(self) -> int:
         """Latent frames that the sections generate together."""
         return self.sections * self.window
-
-    @property
-    def trained(self) -> bool:
-        """Whether a released checkpoint was trained with this layout."""
-        return any(self.layout == resolve(name).with_window(self.window) for name in TRAINED)
 
     def bind(self, timeline: Timeline) -> tuple[Section, ...]:
         """The sections that fill this timeline.

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..plan import Plan
+from ..trained import RELEASED, Trained
 from .latents import CHANNELS
 from .model import FramePackModel
 
@@ -81,17 +82,34 @@ def enough_sigmas(sigmas: Tensor) -> Tensor:
 
 
 def warnings(plan: Plan, patcher) -> list[str]:
-    """What the user should know: a checkpoint made for another order, or a layout nobody trained it with."""
+    """What the user should know: a checkpoint made for another order, or a layout nobody trained it with.
+
+    The file's own word counts; one that says nothing is taken for a released checkpoint.
+    """
+    name, trained = checkpoint_name(patcher), patcher.model.trained
+    found = released_warnings(plan, name) if trained is None else trained_warnings(plan, name, trained)
+    for warning in found:
+        log_once(warning)
+    return found
+
+
+def released_warnings(plan: Plan, name: str) -> list[str]:
     found = []
-    name = checkpoint_name(patcher)
     if is_f1(name) and plan.order == "inverted":
         found.append(f"{name} looks like F1, which was trained for the forward order, but the plan is inverted")
     if not is_f1(name) and re.search(r"framepack_?i2v", name, re.IGNORECASE) and plan.order == "forward":
         found.append(f"{name} was trained for the inverted order, but the plan is forward; F1 is the forward checkpoint")
-    if not plan.trained:
+    if not RELEASED.knows_layout(plan):
         found.append(f"layout {plan.layout} is untrained on this checkpoint: released ones know framepack and f1")
-    for warning in found:
-        log_once(warning)
+    return found
+
+
+def trained_warnings(plan: Plan, name: str, trained: Trained) -> list[str]:
+    found = []
+    if not trained.knows_order(plan):
+        found.append(f"the {plan.order} order is untrained on {name}: it knows {', '.join(trained.orders)}")
+    if not trained.knows_layout(plan):
+        found.append(f"layout {plan.layout} is untrained on {name}: it knows {', '.join(trained.layouts)}")
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ import torch
 from safetensors import SafetensorError
 
 from .. import fp8, keys
+from ..trained import Trained
+
+log = logging.getLogger("framepack")
 
 FOLDERS = ("diffusion_models", "diffusers")
 SUFFIXES = (".safetensors", ".sft")
@@ -63,6 +67,7 @@ def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> 
     """`load` for a path; ComfyUI calls it again when it needs the same model a second time."""
     name = Path(path).name
     weights, metadata = read_checkpoint(Path(path))
+    trained = read_trained(metadata or {}, name)
     weights = keys.strip_prefix(weights)
     require_framepack(weights, name)
     try:
@@ -75,8 +80,18 @@ def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> 
         )
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+    patcher.model.trained = trained
     patcher.cached_patcher_init = (load_path, (path, model_options))
     return patcher
+
+
+def read_trained(metadata: dict[str, str], name: str) -> Trained | None:
+    """The layouts and orders that the file names; nothing, with a warning, where they cannot be understood."""
+    try:
+        return Trained.of_metadata(metadata)
+    except ValueError as error:
+        log.warning("FramePack: what %s was trained with is unknown: %s", name, error)
+        return None
 
 
 def make_scales_readable(weights: keys.Weights) -> None:

@@ -17,6 +17,7 @@ from ..fp8 import FP8_DTYPES
 from ..layout import BASE_KERNEL, Kernel
 from ..packing import Context, rotary_phases
 from ..plan import Section
+from ..trained import Trained
 from .transformer import FramePackTransformer
 
 GUIDANCE = 10.0  # the distilled guidance the released checkpoints were made for
@@ -78,6 +79,8 @@ class ContextLatents(comfy.conds.CONDList):
 
 class FramePackModel(comfy.model_base.HunyuanVideo):
     """HunyuanVideo with the packed transformer: its latents, flow sampling and LoRA names are the same."""
+
+    trained: Trained | None = None  # what the checkpoint says of itself
 
     def __init__(self, config, device=None) -> None:
         flow = comfy.model_base.ModelType.FLOW  # HunyuanVideo's own __init__ would build its own transformer

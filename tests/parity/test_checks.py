@@ -10,6 +10,7 @@ from framepack.framepack_core.comfyui import checks
 from framepack.framepack_core.comfyui.loading import load_path
 from framepack.framepack_core.comfyui.sampling import make_guider, sample_video, sampler_named
 from framepack.framepack_core.plan import Plan
+from framepack.framepack_core.trained import Trained
 
 I2V, F1 = "FramePackI2V_HY_bf16.safetensors", "FramePack_F1_I2V_HY_20250503.safetensors"
 TEXT = torch.zeros(1, 9, 64)
@@ -135,6 +136,25 @@ def test_warnings_tell_checkpoint_and_plan_apart(model, name, order, layout, sai
     found = checks.warnings(Plan.of(1.2, order, layout=layout), model)
 
     assert len(found) == len(said) and all(part in warning for part, warning in zip(said, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("order", "layout", "said"),
+    [
+        ("forward", "geometric", []),
+        ("forward", "auto", ["layout f1k1_td_f16k4f2k2f1k1_g9 is untrained on", "it knows geometric"]),
+        ("inverted", "geometric", ["the inverted order is untrained on", "it knows forward, endpoints"]),
+        ("endpoints", "auto", ["layout td_f16k4f2k2f1k1_g9_x_f1k1 is untrained on", "it knows geometric"]),
+    ],
+)
+def test_a_checkpoint_that_says_what_it_was_trained_with_is_believed(model, order, layout, said):
+    """Whatever its name suggests."""
+    model.cached_patcher_init = (load_path, (f"/models/{I2V}", {}))
+    model.model.trained = Trained(("geometric",), ("forward", "endpoints"))
+
+    found = checks.warnings(Plan.of(1.2, order, layout=layout), model)
+
+    assert len(found) == bool(said) and all(part in found[0] for part in [*said, *[I2V][: len(said)]])
 
 
 def test_a_warning_is_logged_once(caplog):

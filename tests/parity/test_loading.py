@@ -11,6 +11,7 @@ import torch
 from framepack.framepack_core import fp8, keys
 from framepack.framepack_core.comfyui import loading
 from framepack.framepack_core.comfyui.model import FramePackModel
+from framepack.framepack_core.trained import Trained
 from ours import relative_error, sample
 from safetensors.torch import save_file
 
@@ -54,6 +55,24 @@ def test_official_names_with_a_prefix(weights, expected, tmp_path):
     path = save({f"model.diffusion_model.{name}": weight for name, weight in weights.items()}, tmp_path)
 
     assert torch.equal(video(loading.load_path(path, {})), expected)
+
+
+def test_what_the_header_says_of_the_training_comes_with_the_model(weights, tmp_path):
+    trained = Trained(("geometric", "td_f2k1_g9"), ("forward",))
+    path = save(weights, tmp_path, metadata=trained.metadata())
+
+    assert loading.load_path(path, {}).clone().model.trained == trained
+
+
+def test_a_released_file_says_nothing_of_its_training(checkpoint):
+    assert loading.load_path(str(checkpoint), {}).model.trained is None
+
+
+def test_a_header_that_cannot_be_understood_is_warned_about(weights, tmp_path, caplog):
+    path = save(weights, tmp_path, "odd.safetensors", metadata={"framepack.layouts": "all"})
+
+    assert loading.load_path(path, {}).model.trained is None
+    assert "what odd.safetensors was trained with is unknown: framepack.layouts is 'all'" in caplog.text
 
 
 def test_a_sharded_folder(weights, expected, tmp_path):

@@ -441,22 +441,6 @@ def test_auto_takes_the_layout_of_the_order_at_the_window_of_the_plan(order):
     assert plan.name == AUTO[order]
 
 
-@pytest.mark.parametrize(
-    ("order", "layout", "trained"),
-    [
-        ("inverted", "auto", True),
-        ("forward", "auto", True),
-        ("forward", "f1k1_td_f16k4f2k2f1k1_g3", True),
-        ("forward", "vanilla", False),
-        ("inverted", "vanilla", True),  # mirrored behind the start it is the released layout
-        ("inverted", "temporal", False),
-        ("endpoints", "auto", False),
-    ],
-)
-def test_only_the_released_layouts_are_trained(order, layout, trained):
-    assert Plan.of(5, order, layout=layout).trained is trained
-
-
 def test_a_layout_of_ones_own_is_named_custom():
     assert Plan.of(5, "forward", layout="f2k1_g9").name == "custom"
 

@@ -1,0 +1,64 @@
+"""What a checkpoint was trained with: layouts and orders, in its own words or by what is known of the released ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .layout import resolve
+from .plan import ORDERS, Plan, fit
+
+LAYOUTS_KEY, ORDERS_KEY = "framepack.layouts", "framepack.orders"  # safetensors header entries, JSON lists of strings
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Layouts as preset names or layout strings, whatever their window; no orders stands for all that they fit."""
+
+    layouts: tuple[str, ...]
+    orders: tuple[str, ...] = ()
+
+    @classmethod
+    def of_metadata(cls, metadata: Mapping[str, str]) -> Trained | None:
+        """From a file's header; None when it names no layouts. Raises ValueError for entries that cannot be understood."""
+        if LAYOUTS_KEY not in metadata:
+            return None
+        trained = cls(_strings(metadata, LAYOUTS_KEY), _strings(metadata, ORDERS_KEY))
+        for layout in trained.layouts:
+            resolve(layout)
+        unknown = sorted(set(trained.orders) - set(ORDERS))
+        if unknown:
+            raise ValueError(f"{ORDERS_KEY} holds {', '.join(unknown)}, expected some of {', '.join(ORDERS)}")
+        return trained
+
+    def metadata(self) -> dict[str, str]:
+        """The header entries that `of_metadata` reads."""
+        return {LAYOUTS_KEY: json.dumps(self.layouts), ORDERS_KEY: json.dumps(self.orders)}
+
+    def knows_order(self, plan: Plan) -> bool:
+        return not self.orders or plan.order in self.orders
+
+    def knows_layout(self, plan: Plan) -> bool:
+        """Whether one of the layouts, as the plan's order uses it, is the plan's."""
+        return any(_fits(layout, plan) for layout in self.layouts)
+
+
+RELEASED = Trained(("framepack", "f1"))
+
+
+def _fits(name: str, plan: Plan) -> bool:
+    try:
+        return fit(resolve(name), plan.order, name).with_window(plan.window) == plan.layout
+    except ValueError:
+        return False
+
+
+def _strings(metadata: Mapping[str, str], key: str) -> tuple[str, ...]:
+    try:
+        values = json.loads(metadata.get(key, "[]"))
+    except ValueError as error:
+        raise ValueError(f"{key} is {metadata[key]!r}, expected a JSON list of strings") from error
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{key} is {metadata[key]!r}, expected a JSON list of strings")
+    return tuple(values)
