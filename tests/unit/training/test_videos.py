@@ -109,15 +109,15 @@ def test_a_video_that_a_phone_turned_is_upright(tmp_path, write_video):
 
 
 def test_pixels_that_are_not_square_are_made_so(tmp_path):
-    with av.open(str(tmp_path / "wide.mkv"), "w") as container:
-        stream = container.add_stream("ffv1", rate=30)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "bgr0"
+    with av.open(str(tmp_path / "wide.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
         stream.codec_context.sample_aspect_ratio = Fraction(3, 2)
         frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
-        container.mux(stream.encode(frame.reformat(format="bgr0")))
+        container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
-    video = probe(tmp_path / "wide.mkv")
+    video = probe(tmp_path / "wide.mp4")
 
     assert (video.height, video.width) == (48, 96)
 
