@@ -58,7 +58,8 @@ class DemoVAE(nn.Module):
         super().__init__()
         pixels = 3 * FRAMES * PATCH * PATCH
         self.encoder = Coder(pixels, width=192, blocks=2, outputs=CHANNELS)
-        self.norm = nn.BatchNorm3d(CHANNELS, affine=False)  # unit deviation over the world, fixed after training
+        self.register_buffer("mean", torch.zeros(CHANNELS))  # of the encoder's channels over the world
+        self.register_buffer("deviation", torch.ones(CHANNELS))
         self.decoder = Coder(CHANNELS, width=256, blocks=4, outputs=pixels)
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -68,10 +69,16 @@ class DemoVAE(nn.Module):
             raise ValueError(f"the demo VAE encodes multiples of {PATCH} pixels, not {W}x{H}")
         frames = (F_ - 1) // FRAMES * FRAMES + 1
         first = pixels[:, :, :1].expand(-1, -1, FRAMES - 1, -1, -1)
-        return self.norm(self.encoder(to_depth(torch.cat([first, pixels[:, :, :frames]], dim=2)))) / SCALE
+        channels = self.encoder(to_depth(torch.cat([first, pixels[:, :, :frames]], dim=2)))
+        return (channels - self._per_channel(self.mean)) / self._per_channel(self.deviation) / SCALE
 
     def decode(self, latents: Tensor) -> Tensor:
-        return to_space(self.decoder(latents * SCALE))[:, :, FRAMES - 1 :]
+        channels = latents * SCALE * self._per_channel(self.deviation) + self._per_channel(self.mean)
+        return to_space(self.decoder(channels))[:, :, FRAMES - 1 :]
+
+    @staticmethod
+    def _per_channel(values: Tensor) -> Tensor:
+        return values[:, None, None, None]
 
 
 def to_depth(pixels: Tensor) -> Tensor:
