@@ -26,6 +26,7 @@ from .world import signed_distance
 
 CHUNK = 128  # frames at once
 SMALLEST = 12  # pixels of area below which nothing is seen
+AWAY = 48  # frames: no shape of the world is out of sight for so long
 LAG = 4  # frames between the two positions of a step: one latent frame
 
 SYMMETRY = {"circle": 0.0, "square": math.tau / 4, "triangle": math.tau / 3, "star": math.tau / 5, "cross": math.tau / 4}
@@ -93,9 +94,15 @@ def obeys(motion: str, track: Track) -> bool:
     return bool(np.count_nonzero(track.clear) > LAG and OBEYS[motion](track))
 
 
-def color_distance(track: Track, reference: Track) -> float:
-    """Lab distance between the colour at the end, the median of the last latent frame seen, and at the reference's start."""
-    return float(np.linalg.norm(_lab_at(track, slice(-LAG, None)) - _lab_at(reference, slice(0, LAG))))
+def color_distance(track: Track, start: Track) -> float:
+    """Lab distance of the colour in the last latent frame that shows the shape from that at the start of another track."""
+    views = np.flatnonzero(_shown(track))
+    return _lab_distance(track.lab[views[-LAG:]], start.lab[_shown(start)][:LAG]) if len(views) else math.nan
+
+
+def lost(track: Track) -> bool:
+    """Whether it is not to be seen at the end, for longer than any shape of the world is ever away."""
+    return not _shown(track)[-AWAY:].any()
 
 
 def same_kind(track: Track) -> float:
@@ -137,11 +144,10 @@ def comeback(track: Track) -> Comeback | None:
     before, after = np.flatnonzero(track.whole[:leaves])[-16:], returns + np.flatnonzero(track.whole[returns:])[:16]
     if not len(before) or not len(after):
         return None
-    colors = (np.median(track.lab[views], axis=0) for views in (before, after))
     kinds = [np.bincount(track.kind[views], minlength=len(SHAPES)).argmax() for views in (before, after)]
     return Comeback(
         away=returns - leaves,
-        color=float(np.linalg.norm(np.subtract(*colors))),
+        color=_lab_distance(track.lab[before], track.lab[after]),
         fit_before=float(track.fit[before].mean()),
         fit_after=float(track.fit[after].mean()),
         same=bool(kinds[0] == kinds[1]),
@@ -170,6 +176,8 @@ def _bounces(track: Track) -> bool:
     if len(y) < LAG or np.ptp(x) > _STAYS or np.ptp(y) < 20:
         return False
     way = np.diff(y)
+    if np.abs(way).max() > SIZE / 2:  # out at one side, in at the other
+        return False
     up, down = way.clip(max=0).sum(), way.clip(0).sum()
     return track.frames < BOUNCE_FRAMES or min(-up, down) >= 0.25 * (down - up)
 
@@ -273,10 +281,15 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return np.median(np.lib.stride_tricks.sliding_window_view(values, LAG + 1), axis=-1)
 
 
-def _lab_at(track: Track, views: slice) -> np.ndarray:
-    """Median colour over a part of the frames in which it was seen."""
-    seen = track.lab[track.seen]
-    return np.median(seen[views], axis=0) if len(seen) else np.full(3, np.nan)
+def _shown(track: Track) -> np.ndarray:
+    """Frames with enough of the shape to tell its colour: a quarter of what is seen at first."""
+    first = track.area[track.seen][:1]
+    return track.area >= max(SMALLEST, *(first / 4)) if len(first) else track.seen
+
+
+def _lab_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Between medians over `n 3`."""
+    return float(np.linalg.norm(np.median(a, axis=0) - np.median(b, axis=0)))
 
 
 def _first_gap(track: Track) -> tuple[int, int] | None:

@@ -23,7 +23,7 @@ HELD_OUT = 2_000_000  # seeds from here on are never trained on
 
 @dataclass(frozen=True)
 class Settings:
-    steps: int = 2400
+    steps: int = 1000
     clips: int = 5
     frames: int = 13
     peak_lr: float = 1.2e-3
