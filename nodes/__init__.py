@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension
 
 from ..framepack_core.comfyui.model import register
+from .demo import DemoImageNode, LoadDemoNode
 from .image import DecodeNode, EncodeImageNode
 from .model import LoadModelNode
 from .planning import DrawPlanNode, PlanNode
@@ -16,6 +17,8 @@ class FramePackExtension(ComfyExtension):
     async def get_node_list(self) -> list:
         return [
             LoadModelNode,
+            LoadDemoNode,
+            DemoImageNode,
             EncodeImageNode,
             PlanNode,
             DrawPlanNode,

@@ -1,12 +1,13 @@
-"""A video from a picture, with nothing but Python: `python3 scripts/demo.py [--seconds S] [--serve]`.
+"""A video from a picture, with nothing but Python: `python3 scripts/demo.py [--image FILE] [--prompt TEXT] [--serve]`.
 
-Makes the environment if need be (see environment.py), starts a real ComfyUI with this pack, queues an example
-workflow at a small size and leaves the video in output/framepack_demo.mp4. The models are small and random.
+Makes the environment if need be (see environment.py), starts a real ComfyUI with this pack, runs the example workflow
+"FramePack demo" on the small models that come with the pack, and leaves the video in output/framepack_demo.mp4.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import shutil
 import subprocess
@@ -14,67 +15,79 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from scripts.environment import ROOT, Environment, prepare_or_exit
-from scripts.server import Prompt, Server, ServerError
-from scripts.stand_ins.models import stand_in_models
-from scripts.stand_ins.prompt import with_stand_ins
+from scripts.server import Json, RunFailed, Server, ServerError
 from scripts.websocket import Message
-from scripts.workflow import to_prompt
+from scripts.workflow import to_prompt, with_widgets
 
-WORKFLOW = ROOT / "example_workflows" / "FramePack image to video.json"
-PICTURE = ROOT / "scripts" / "stand_ins" / "start_image.png"
+WORKFLOW = ROOT / "example_workflows" / "FramePack demo.json"
+PICTURE = ROOT / "scripts" / "demo_image.png"
 VIDEO = ROOT / "output" / "framepack_demo.mp4"
-SMALL = {"base_resolution": 128}
+SERVED = "your_demo"  # the name of the template that --serve opens
 COUNT_FRAMES = "import av, sys; print(sum(1 for _ in av.open(sys.argv[1]).decode(video=0)))"
 
 
 def main() -> None:
     options = parse_arguments()
     environment = prepare_or_exit()
-    models = stand_in_models(environment)
     print("Starting ComfyUI ...", flush=True)
-    with tempfile.TemporaryDirectory() as base, Server(environment, Path(base), models) as server:
+    with tempfile.TemporaryDirectory() as base, Server(environment, Path(base)) as server:
         try:
-            make_video(server, options)
+            workflow = chosen_workflow(server, options)
+            make_video(server, workflow)
+        except RunFailed as failure:
+            sys.exit(f"framepack: {failure.message or 'the run was interrupted'}")
         except ServerError as error:
             sys.exit(f"framepack: {error}")
         print(f"{VIDEO}: {count_frames(environment, VIDEO)} frames")
-        print("The models of this demo are small and random: the picture means nothing, the machinery is real.")
         if options.serve:
-            serve(server)
+            serve(server, workflow)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workflow", type=Path, default=WORKFLOW, help="a saved workflow (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, help="length of the video (default: the workflow's)")
-    parser.add_argument("--serve", action="store_true", help="keep ComfyUI running to look around in it")
+    parser.add_argument("--image", type=picture, default=PICTURE, help="the start image (default: %(default)s)")
+    parser.add_argument("--prompt", help="what the shape in it does, e.g. a red star moves left (default: the workflow's)")
+    parser.add_argument("--seconds", type=float, help="length of the video (default: 4.8, which is four sections)")
+    parser.add_argument("--seed", type=int, help="another video of the same")
+    parser.add_argument("--serve", action="store_true", help="keep ComfyUI running, with the workflow open")
     return parser.parse_args()
 
 
-def make_video(server: Server, options: argparse.Namespace) -> None:
-    workflow = json.loads(options.workflow.read_text(encoding="utf-8"))
-    prompt = with_stand_ins(to_prompt(workflow, server.object_info()))
-    changes = {**SMALL, "image": server.upload_image(PICTURE)}
-    if options.seconds:
-        changes["seconds"] = options.seconds
-    entry = server.run(with_values(prompt, changes), timeout=3600, on_message=Progress())
+def picture(name: str) -> Path:
+    if not Path(name).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {name}")
+    return Path(name)
+
+
+def chosen_workflow(server: Server, options: argparse.Namespace) -> Json:
+    """The demo workflow with the start image, the prompt and what else was chosen."""
+    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    workflow = with_start_image(workflow, server.upload_image(options.image))
+    changes = {"text": options.prompt, "seconds": options.seconds, "seed": options.seed}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return with_widgets(workflow, server.object_info(), changes)
+
+
+def with_start_image(workflow: Json, image: str) -> Json:
+    """A copy in which Load Image stands in the place of FramePack Demo Image."""
+    workflow = copy.deepcopy(workflow)
+    (node,) = (node for node in workflow["nodes"] if node["type"] == "FramePack_DemoImage")
+    links = node["outputs"][0]["links"]
+    outputs = [{"name": "IMAGE", "type": "IMAGE", "links": links}, {"name": "MASK", "type": "MASK", "links": None}]
+    node |= {"type": "LoadImage", "inputs": [], "outputs": outputs, "widgets_values": [image, "image"]}
+    node["properties"] = {"cnr_id": "comfy-core", "Node name for S&R": "LoadImage"}
+    return workflow
+
+
+def make_video(server: Server, workflow: Json) -> None:
+    entry = server.run(to_prompt(workflow, server.object_info()), timeout=3600, on_message=Progress())
     video = next(file for file in server.output_files(entry) if file.suffix == ".mp4")
     VIDEO.parent.mkdir(exist_ok=True)
     shutil.copyfile(video, VIDEO)
-
-
-def with_values(prompt: Prompt, changes: dict[str, Any]) -> Prompt:
-    """The prompt with every widget of these names changed; links stay."""
-    for node in prompt.values():
-        for name, value in node["inputs"].items():
-            if name in changes and not isinstance(value, list):
-                node["inputs"][name] = changes[name]
-    return prompt
 
 
 class Progress:
@@ -96,8 +109,9 @@ def count_frames(environment: Environment, video: Path) -> int:
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def serve(server: Server) -> None:
-    print(f"ComfyUI runs at {server.url}: drop {VIDEO.name} onto the page to open its workflow. Ctrl+C ends it.", flush=True)
+def serve(server: Server, workflow: Json) -> None:
+    print(f"ComfyUI runs with the workflow at {server.offer(SERVED, workflow)}", flush=True)
+    print("Press Run there to make the video again. Ctrl+C ends it.", flush=True)
     try:
         while True:
             time.sleep(1)

@@ -148,6 +148,12 @@ class Server:
 
     # Files
 
+    def offer(self, name: str, workflow: Json) -> str:
+        """Put a workflow among the pack's templates; the address of a page that opens it. The name is one word."""
+        folder = self.base / "custom_nodes" / "framepack" / "example_workflows"
+        (folder / f"{name}.json").write_text(json.dumps(workflow), encoding="utf-8")
+        return f"{self.url}/?template={name}&source=framepack"
+
     def upload_image(self, path: Path) -> str:
         """Put an image into the input folder, as the front end does; the name is for LoadImage."""
         boundary = uuid.uuid4().hex

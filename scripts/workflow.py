@@ -6,6 +6,7 @@ notes. Subgraphs, reroutes and primitive nodes are the front end's business.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,9 +35,25 @@ def to_prompt(workflow: Json, object_info: Json) -> Json:
     return prompt
 
 
+def with_widgets(workflow: Json, object_info: Json, changes: Json) -> Json:
+    """A copy with these widgets changed, in every node that has one of the name. Raises ValueError for one that none has."""
+    workflow, left = copy.deepcopy(workflow), set(changes)
+    for node in workflow["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        places = _named(enumerate(node.get("widgets_values", [])), object_info[node["type"]]["input"])
+        for name, (place, _) in list(places):
+            if name in changes:
+                node["widgets_values"][place] = changes[name]
+                left.discard(name)
+    if left:
+        raise ValueError(f"no node of the workflow has a widget {', '.join(sorted(left))}")
+    return workflow
+
+
 def widget_values(node: Json, info: Json) -> Json:
     """Widget names with their saved values; the saved list follows the schema and knows no names."""
-    return dict(_named(iter(node.get("widgets_values", [])), info["input"]))
+    return {name: value for name, (_, value) in _named(enumerate(node.get("widgets_values", [])), info["input"])}
 
 
 def linked_inputs(node: Json, nodes: dict[int, Json], links: dict[int, list]) -> Json:
@@ -58,21 +75,21 @@ def source(link_id: int | None, nodes: dict[int, Json], links: dict[int, list]) 
     return [str(origin_id), origin_slot]
 
 
-def _named(values: Iterator[Any], schema: Json, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Take the next saved value for each widget in turn, skipping the seed's "control after generate"."""
+def _named(values: Iterator[tuple[int, Any]], schema: Json, prefix: str = "") -> Iterator[tuple[str, tuple[int, Any]]]:
+    """Take the next saved (place, value) for each widget in turn, skipping the seed's "control after generate"."""
     for name, (kind, *rest) in _inputs(schema):
         options = rest[0] if rest else {}
         if not _is_widget(kind, options):
             continue
         try:
-            value = next(values)
+            saved = next(values)
         except StopIteration:  # saved before this widget was added: its default holds
             return
-        yield prefix + name, value
+        yield prefix + name, saved
         if options.get("control_after_generate"):
             next(values)
         if kind == DYNAMIC_COMBO:
-            (chosen,) = (option for option in options["options"] if option["key"] == value)
+            (chosen,) = (option for option in options["options"] if option["key"] == saved[1])
             yield from _named(values, chosen["inputs"], f"{prefix}{name}.")
 
 
