@@ -1,0 +1,286 @@
+"""What is trained on: sections as inference meets them, with their contexts read from the truth.
+
+Every draw is a function of (seed, step, micro-batch, sample) alone: a resumed run, and any number of processes, draw the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ..layout import Kernel, resolve
+from ..packing import gather, rotary_phases
+from ..plan import ORDERS, PADDINGS, Order, Paddings, Plan, Section, fit
+from ..timeline import Timeline
+from .cache import Clip, ClipCache
+from .history import Codebook, corrupt
+from .loss import Sigmas, draw_sigma, motion_weight, noisy
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A layout in an order, and how often it is drawn."""
+
+    layout: str
+    order: Order
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What may be drawn. `sections` is the range of a plan's length; clips limit it too."""
+
+    recipes: tuple[Recipe, ...]
+    window: int = 9
+    sections: tuple[int, int] = (1, 4)
+    paddings: tuple[Paddings, ...] = PADDINGS
+    end_probability: float = 0.5
+    caption_dropout: float = 0.1
+    sigmas: Sigmas = "logit-normal"
+    shift: float = 0.0
+    motion_weight: float = 0.0
+    corruption: float = 0.0
+    codebook: Codebook | None = None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One section of one plan, for a whole micro-batch. `frames` of the clip are the video; an end frame lies just behind."""
+
+    recipe: Recipe
+    section: Section
+    frames: int
+    known: frozenset[int]
+    end: bool
+
+    @property
+    def clip_frames(self) -> int:
+        return self.frames + self.end
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What the transformer is called with, and what it should answer."""
+
+    draw: Draw
+    inputs: dict
+    x0: Tensor
+    noise: Tensor
+    weight: Tensor | None
+
+    def to(self, device: torch.device) -> MicroBatch:
+        if device.type == "cpu":
+            return self
+        weight = None if self.weight is None else self.weight.to(device)
+        return replace(self, inputs=moved(self.inputs, device), x0=self.x0.to(device), noise=self.noise.to(device), weight=weight)
+
+
+class Examples:
+    """Micro-batches drawn from a cache's clips.
+
+    Raises ValueError for clips too short for one section or of an odd size, naming the file.
+    """
+
+    def __init__(self, clips: ClipCache, choices: Choices, seed: int, axes: Sequence[int], theta: float, held_out: int = 0):
+        self.clips = clips
+        self.choices = choices
+        self.seed = seed
+        self.rope = tuple(axes), theta
+        self.buckets = buckets(clips, range(len(clips) - held_out), 1 + choices.sections[0] * choices.window)
+        self.empty = clips.empty if choices.caption_dropout else None
+
+    def batch(self, step: int, micro: int, samples: Iterable[int]) -> MicroBatch:
+        """The given samples of a micro-batch; its section is the same whichever samples are asked for."""
+        draw, candidates, (height, width) = self.draw(step, micro)
+        drawn = [self.sample(draw, candidates, random(self.seed, step, micro, sample)) for sample in samples]
+        clips, sigmas, noises, latents, histories = (list(column) for column in zip(*drawn, strict=True))
+        latents, histories, noise, sigma = (torch.stack(column) for column in (latents, histories, noises, sigmas))
+        x0 = latents[:, :, list(draw.section.target)]
+        before = latents[:, :, [frame - 1 for frame in draw.section.target]]
+        end = histories[:, :, draw.frames :] if draw.end else None
+        context = gather(draw.section, Timeline(histories[:, :, : draw.frames], set(range(draw.frames)), end))
+        text, mask = padded([clip.text.float() for clip in clips])
+        inputs = {
+            "latents": noisy(x0, noise, sigma),
+            "timestep": sigma * 1000,
+            "text": text,
+            "text_mask": mask,
+            "pooled": torch.stack([clip.pooled.float() for clip in clips]),
+            "image": images(clips),
+            "context": context.latents,
+            "kernels": kernels(draw.section),
+            "rotary": phases(draw.section, height, width, *self.rope),
+        }
+        amount = self.choices.motion_weight
+        return MicroBatch(draw, inputs, x0, noise, motion_weight(x0, before, amount) if amount else None)
+
+    def draw(self, step: int, micro: int) -> tuple[Draw, list[int], tuple[int, int]]:
+        """A section, the clips long enough for it, and their latent size."""
+        generator = random(self.seed, step, micro)
+        choices = self.choices
+        sizes = list(self.buckets)
+        size = sizes[pick(generator, [len(self.buckets[size]) for size in sizes])]
+        frames = {index: self.clips.shapes[index][0] for index in self.buckets[size]}
+        recipe = choices.recipes[pick(generator, [recipe.weight for recipe in choices.recipes])]
+        paddings = choices.paddings[uniform(generator, 0, len(choices.paddings) - 1)]
+        longest = max(frames.values())
+        fewest, most = choices.sections
+        sections = uniform(generator, fewest, min(most, (longest - 1) // choices.window))
+        wants_end = torch.rand((), generator=generator).item() < choices.end_probability
+        has_end = wants_end and recipe.order != "forward" and longest >= 2 + sections * choices.window
+        plan = planned(recipe, sections, choices.window, paddings)
+        if recipe.order == "endpoints" and has_end:
+            length, known, end = 2 + plan.generated, frozenset((0, 1 + plan.generated)), False
+        else:
+            length, known, end = 1 + plan.generated, frozenset((0,)), has_end
+        filled = plan.fill(length, known, end)
+        section = filled[uniform(generator, 0, len(filled) - 1)]
+        draw = Draw(recipe, section, length, known, end)
+        return draw, [index for index, count in frames.items() if count >= draw.clip_frames], size
+
+    def sample(self, draw: Draw, candidates: list[int], generator: torch.Generator) -> tuple[Clip, Tensor, Tensor, Tensor, Tensor]:
+        """(clip, sigma, noise `C T H W` of the section, truth, history `C T H W`), the caption dropped now and then."""
+        choices = self.choices
+        clip = self.clips[candidates[uniform(generator, 0, len(candidates) - 1)]]
+        latents = clip.latents[:, : draw.clip_frames].float()
+        _, _, H, W = latents.shape
+        sigma = draw_sigma(generator, choices.sigmas, draw.section.target_tokens(H, W), choices.shift)
+        if torch.rand((), generator=generator).item() < choices.caption_dropout:
+            text, pooled = self.empty
+            clip = replace(clip, text=text, pooled=pooled)
+        noise = torch.randn(latents.shape[0], len(draw.section.target), H, W, generator=generator)
+        given = {*draw.known, draw.frames} if draw.end else draw.known
+        history = latents[None]
+        if choices.corruption:
+            history = corrupt(history, generator, choices.corruption, given)
+        if choices.codebook is not None:
+            history = choices.codebook.discretise(history)
+        return clip, sigma, noise, latents, history[0]
+
+
+def recipes(layouts: Sequence[str], orders: Sequence[str]) -> tuple[Recipe, ...]:
+    """Every layout in every order its shape allows; `name:weight` is drawn that often, `framepack:3`.
+
+    Raises ValueError for an unknown order, a bad layout, or a layout that fits none of the orders.
+    """
+    found: list[Recipe] = []
+    ordered = [weighted(order) for order in orders]
+    for order, _ in ordered:
+        if order not in ORDERS:
+            raise ValueError(f"order is {order!r}; choose from {', '.join(ORDERS)}")
+    for layout, weight in map(weighted, layouts):
+        resolve(layout)
+        fitting = [(order, share) for order, share in ordered if fits(layout, order)]
+        if not fitting:
+            raise ValueError(f"layout {layout} fits none of the orders {', '.join(order for order, _ in ordered)}")
+        found += [Recipe(layout, order, weight * share) for order, share in fitting]
+    return tuple(found)
+
+
+def weighted(spelled: str) -> tuple[str, float]:
+    name, _, weight = spelled.partition(":")
+    try:
+        value = float(weight or 1)
+    except ValueError:
+        value = 0
+    if value <= 0:
+        raise ValueError(f"{spelled!r} has no weight above 0 after its colon; write {name}:2 to draw it twice as often")
+    return name, value
+
+
+def fits(layout: str, order: Order) -> bool:
+    try:
+        fit(resolve(layout), order, layout)
+    except ValueError:
+        return False
+    return True
+
+
+def all_kernels(found: Iterable[Recipe]) -> tuple[Kernel, ...]:
+    """The kernels that these layouts use."""
+    return tuple(sorted({kernel for recipe in found for kernel in resolve(recipe.layout).kernels}))
+
+
+def buckets(clips: ClipCache, indices: Iterable[int], fewest_frames: int) -> dict[tuple[int, int], list[int]]:
+    """Clips by latent size (height, width): a micro-batch is of one. Raises ValueError naming a clip that does not do."""
+    found: dict[tuple[int, int], list[int]] = defaultdict(list)
+    short = []
+    for index in indices:
+        T, H, W = clips.shapes[index]
+        if H % 2 or W % 2:
+            raise ValueError(f"{clips.path(clips.names[index])} is {W}x{H}, an odd number of latent pixels; "
+                             "crop its video to multiples of 16 pixels and cache it again")  # fmt: skip
+        if T < fewest_frames:
+            short.append(f"{clips.path(clips.names[index])} ({T})")
+        else:
+            found[H, W].append(index)
+    if short:
+        raise ValueError(f"{len(short)} clips have fewer than the {fewest_frames} latent frames that the shortest plan needs, "
+                         f"first {short[0]}; cut longer clips, lower the window, or remove them")  # fmt: skip
+    if not found:
+        raise ValueError(f"{clips.folder} has no clip left to train on; lower the number that is held out or cache more")
+    return dict(sorted(found.items()))
+
+
+@lru_cache(maxsize=4096)
+def planned(recipe: Recipe, sections: int, window: int, paddings: Paddings) -> Plan:
+    plan = Plan.of(1, recipe.order, window, recipe.layout, paddings=paddings)
+    return replace(plan, sections=sections)
+
+
+@lru_cache(maxsize=512)
+def phases(section: Section, height: int, width: int, axes: tuple[int, ...], theta: float) -> tuple[Tensor, Tensor]:
+    return rotary_phases(section, height, width, axes, theta)
+
+
+def kernels(section: Section) -> tuple[Kernel, ...]:
+    return tuple(group.kernel for group in section.context)
+
+
+def padded(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Texts `L D` as `B L D` with a mask `B L` of what counts; no mask when all are equally long."""
+    lengths = torch.tensor([len(text) for text in texts])
+    stacked = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
+    if (lengths == lengths[0]).all():
+        return stacked, None
+    return stacked, torch.arange(stacked.shape[1])[None] < lengths[:, None]
+
+
+def images(clips: Sequence[Clip]) -> Tensor | None:
+    """Image embeddings `B N D`, or None when the clips have none. Raises ValueError when only some have."""
+    found = [clip.image for clip in clips if clip.image is not None]
+    if found and len(found) < len(clips):
+        without = next(clip.caption for clip in clips if clip.image is None)
+        raise ValueError(f"the clip {without!r} has no image embedding but others have; cache them all with or all without")
+    return torch.stack([image.float() for image in found]) if found else None
+
+
+def moved(value, device: torch.device):
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {name: moved(part, device) for name, part in value.items()}
+    if isinstance(value, tuple) and value and isinstance(value[0], Tensor):
+        return tuple(moved(part, device) for part in value)
+    return value
+
+
+def random(*place: int) -> torch.Generator:
+    """A generator of its own for a place in the run: (seed, step, micro-batch, sample)."""
+    digest = hashlib.blake2b(repr(place).encode(), digest_size=8).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little", signed=True))
+
+
+def pick(generator: torch.Generator, weights: Sequence[float]) -> int:
+    return int(torch.multinomial(torch.tensor(weights, dtype=torch.float64), 1, generator=generator))
+
+
+def uniform(generator: torch.Generator, low: int, high: int) -> int:
+    """An integer from low to high, both included."""
+    return int(torch.randint(low, high + 1, (), generator=generator))

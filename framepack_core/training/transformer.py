@@ -1,0 +1,187 @@
+"""The packed transformer that trains: diffusers' blocks, this project's packing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import torch
+from diffusers import HunyuanVideoFramepackTransformer3DModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..layout import BASE_KERNEL, Kernel
+from ..packing import context_tokens
+
+RELEASED_KERNELS = {"proj": Kernel(1, 2, 2), "proj_2x": Kernel(2, 4, 4), "proj_4x": Kernel(4, 8, 8)}
+TIMESTEPS = 1000.0  # the scale of timesteps and guidance inside the embeddings
+
+Rotary = tuple[Tensor, Tensor]
+
+
+class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
+    """FramePack's transformer with a patchify convolution for every kernel it is asked for.
+
+    Convolutions of kernels beyond the released ones are named `clean_x_embedder.proj_<kernel>`, `proj_k1h4w2` for example.
+    `plain_attention` computes attention from plain matrix products, which is faster on CPUs that multiply bfloat16 in hardware.
+    """
+
+    plain_attention = False
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        for block in (*self.transformer_blocks, *self.single_transformer_blocks):
+            block.attn.set_processor(JointAttention(self))
+
+    def add_kernels(self, kernels: Iterable[Kernel]) -> tuple[str, ...]:
+        """Convolutions for these kernels, where they are missing, made from the base; their names.
+
+        A new one starts as what packing does without it: the base convolution of averaged latents.
+        """
+        base = self.clean_x_embedder.proj
+        present = set(context_kernels(self.clean_x_embedder.state_dict()).values())
+        added = []
+        for kernel in sorted(set(kernels) - present):
+            convolution = nn.Conv3d(base.in_channels, base.out_channels, kernel, kernel).to(base.weight)
+            with torch.no_grad():
+                convolution.weight.copy_(tiled(base.weight, kernel))
+                convolution.bias.copy_(base.bias)
+            self.clean_x_embedder.add_module(f"proj_{kernel}", convolution)
+            added.append(f"proj_{kernel}")
+        return tuple(added)
+
+    @property
+    def convolutions(self) -> dict[Kernel, nn.Conv3d]:
+        return {Kernel(*convolution.kernel_size): convolution for convolution in self.clean_x_embedder.children()}
+
+    def forward(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        text: Tensor,
+        text_mask: Tensor | None,
+        pooled: Tensor,
+        image: Tensor | None,
+        context: Sequence[Tensor],
+        kernels: Sequence[Kernel],
+        rotary: Rotary,
+        guidance: Tensor | None = None,
+    ) -> Tensor:
+        """Velocity `B C T H W` of the noisy `latents`.
+
+        `timestep` `B` is 1000 sigma, `text` `B L D` with `text_mask` `B L` (None: all of it counts), `pooled` `B 768`,
+        `image` `B N D`, `context` the groups `B C T H W` in the section's order, `rotary` packing's phases `L head/2` of the
+        context tokens and then the generated ones, `guidance` `B`.
+        """
+        tokens = self.x_embedder(latents)
+        generated = tokens.shape[1]
+        if context:
+            tokens = torch.cat([context_tokens(context, kernels, self.convolutions).to(tokens), tokens], dim=1)
+        modulation, _ = self.time_text_embed(timestep, pooled, None if guidance is None else guidance * TIMESTEPS)
+        text = self.context_embedder(text, timestep, text_mask)
+        if self.image_projection is not None and image is not None:
+            text = torch.cat([self.image_projection(image).to(text), text], dim=1)
+        tokens = self.run_blocks(tokens, text, modulation, seen(text_mask, tokens, text), turns(rotary, tokens))
+        tokens = self.proj_out(self.norm_out(tokens[:, -generated:], modulation))
+        return unpatchify(tokens, latents.shape)
+
+    def run_blocks(self, tokens: Tensor, text: Tensor, modulation: Tensor, mask: Tensor | None, rotary: Rotary) -> Tensor:
+        for block in (*self.transformer_blocks, *self.single_transformer_blocks):
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                tokens, text = self._gradient_checkpointing_func(block, tokens, text, modulation, mask, rotary)
+            else:
+                tokens, text = block(tokens, text, modulation, mask, rotary)
+        return tokens
+
+    def compile_blocks(self) -> None:
+        """Compile every block once for all token counts."""
+        for block in (*self.transformer_blocks, *self.single_transformer_blocks):
+            block.compile(dynamic=True)
+
+
+class JointAttention:
+    """diffusers' attention of HunyuanVideo's blocks: video tokens turned by their phases, text tokens not."""
+
+    def __init__(self, transformer: PackedTransformer) -> None:
+        self.settings = type(transformer)
+
+    def __call__(self, attn, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask, image_rotary_emb):
+        L = hidden_states.shape[1]
+        single = attn.add_q_proj is None
+        if single:
+            joint = torch.cat([hidden_states, encoder_hidden_states], dim=1)
+            q, k, v = (heads(project(joint), attn.heads) for project in (attn.to_q, attn.to_k, attn.to_v))
+            q, k = attn.norm_q(q), attn.norm_k(k)
+            q, k = (torch.cat([turn(x[:, :L], image_rotary_emb), x[:, L:]], dim=1) for x in (q, k))
+        else:
+            q, k, v = (heads(project(hidden_states), attn.heads) for project in (attn.to_q, attn.to_k, attn.to_v))
+            q, k = turn(attn.norm_q(q), image_rotary_emb), turn(attn.norm_k(k), image_rotary_emb)
+            projections = attn.add_q_proj, attn.add_k_proj, attn.add_v_proj
+            text_q, text_k, text_v = (heads(project(encoder_hidden_states), attn.heads) for project in projections)
+            q = torch.cat([q, attn.norm_added_q(text_q)], dim=1)
+            k = torch.cat([k, attn.norm_added_k(text_k)], dim=1)
+            v = torch.cat([v, text_v], dim=1)
+        out = attend(q.to(v), k.to(v), v, attention_mask, self.settings.plain_attention)
+        out, text = out[:, :L], out[:, L:]
+        if not single:
+            out, text = attn.to_out[0](out), attn.to_add_out(text)
+        return out, text
+
+
+def heads(x_BLD: Tensor, count: int) -> Tensor:
+    return x_BLD.unflatten(2, (count, -1))
+
+
+def turn(x: Tensor, rotary: Rotary) -> Tensor:
+    """`B L heads D` with neighbouring channels turned by phases `L 1 D/2`."""
+    cos, sin = rotary
+    real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
+    return turned.flatten(-2).to(x)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, plain: bool) -> Tensor:
+    """Attention over all tokens, `B L heads D` to `B L heads*D`. `mask` `B 1 1 L` keeps what is True."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    if plain:
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        out = scores.softmax(dim=-1) @ v
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return out.transpose(1, 2).flatten(2)
+
+
+def turns(rotary: Rotary, tokens: Tensor) -> Rotary:
+    """Phases on the device of the tokens, shaped for `B L heads D/2`."""
+    cos, sin = (phase.to(tokens.device)[:, None] for phase in rotary)
+    return cos, sin
+
+
+def seen(text_mask: Tensor | None, tokens: Tensor, text: Tensor) -> Tensor | None:
+    """`B 1 1 L` over video, image and text tokens: True where a token counts. None when all do."""
+    if text_mask is None:
+        return None
+    everything = text_mask.shape[1]
+    before = text_mask.new_ones(len(text_mask), tokens.shape[1] + text.shape[1] - everything, dtype=torch.bool)
+    return torch.cat([before, text_mask.bool()], dim=1)[:, None, None]
+
+
+def unpatchify(tokens_BLD: Tensor, shape: Sequence[int]) -> Tensor:
+    B, C, T, H, W = shape
+    _, p, q = BASE_KERNEL
+    patches = tokens_BLD.unflatten(1, (T, H // p, W // q)).unflatten(-1, (-1, p, q))
+    return patches.permute(0, 4, 1, 2, 5, 3, 6).reshape(B, -1, T, H, W)
+
+
+def tiled(weight: Tensor, kernel: Kernel) -> Tensor:
+    """The base convolution's weight repeated over a larger kernel and divided by the number of copies."""
+    copies = tuple(k // base for k, base in zip(kernel, BASE_KERNEL, strict=True))
+    return weight.repeat(1, 1, *copies) / (copies[0] * copies[1] * copies[2])
+
+
+def context_kernels(weights: dict[str, Tensor]) -> dict[str, Kernel]:
+    """Names and kernels of the convolutions in `clean_x_embedder`'s state dict."""
+    names = re.compile(r"(proj\w*)\.weight")
+    return {match[1]: Kernel(*weights[key].shape[2:]) for key in weights if (match := names.fullmatch(key))}
