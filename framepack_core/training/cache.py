@@ -108,7 +108,7 @@ def save_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
 
     Raises OSError naming the file when the disk is full or not writable; what was there before stays.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, dict(metadata))
