@@ -173,7 +173,7 @@ def _bounces(track: Track) -> bool:
     """Goes up and comes down, or the reverse, by 20 pixels or more, and stays in its column. In less than a whole
     bounce the way back is not asked for."""
     x, y = _path(track)
-    if len(y) < LAG or np.ptp(x) > _STAYS or np.ptp(y) < 20:
+    if np.mean(track.whole) < 0.5 or np.ptp(x) > _STAYS or np.ptp(y) < 20:
         return False
     way = np.diff(y)
     if np.abs(way).max() > SIZE / 2:  # out at one side, in at the other
@@ -185,7 +185,7 @@ def _bounces(track: Track) -> bool:
 def _orbits(track: Track) -> bool:
     """Goes round the center clockwise at half the world's rate or faster, and its heading turns as much."""
     x, y = _path(track)
-    if len(x) < 3 * LAG:
+    if np.mean(track.whole) < 0.5 or len(x) < 3 * LAG:
         return False
     dx, dy = x - SIZE / 2, y - SIZE / 2
     turns = np.diff(np.unwrap(np.arctan2(dy, dx)))
@@ -200,7 +200,7 @@ def _grows(track: Track) -> bool:
     """Ends larger than it began, by half of what the world's shapes grow in that time or more, in its place."""
     size = _sizes(track)
     expected = (GROWTH - 1) * min(track.frames / GROWTH_FRAMES, 1)
-    return bool(len(size) > LAG and size[-1] / size[0] >= 1 + _HALF * expected and _wander(track) <= 2 * _STAYS)
+    return bool(np.mean(track.clear) >= 0.5 and size[-1] / size[0] >= 1 + _HALF * expected and _wander(track) <= 2 * _STAYS)
 
 
 def _spins(track: Track) -> bool:
@@ -232,8 +232,10 @@ OBEYS = {
 
 
 def _stays_as_it_is(track: Track) -> bool:
+    """Whole in most frames, in its place, of its size."""
     size = _sizes(track)
-    return bool(len(size) > 0 and _wander(track) <= _STAYS and 0.85 <= size.min() / size[0] and size.max() / size[0] <= 1.15)
+    whole = np.mean(track.whole) >= 0.5
+    return bool(whole and _wander(track) <= _STAYS and 0.85 <= size.min() / size[0] and size.max() / size[0] <= 1.15)
 
 
 def _path(track: Track) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,85 @@
+"""What is kept of a video: plain numbers, measured on its frames."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from framepack.framepack_core import drift
+from framepack.framepack_core.demo import measure
+from framepack.framepack_core.demo.world import MOTIONS, Scene
+from framepack.framepack_core.plan import PIXEL_FRAMES
+
+from scripts.study.videos import WINDOW, Video
+
+EVERY = 4  # frames, where a section's look is averaged
+
+
+def findings(video: Video, frames: np.ndarray) -> dict:
+    """Obedience, colour, identity, comeback, motion, drift and joins of a video's frames."""
+    scene = video.told
+    tracks, starts = measure.follow(frames, scene), measure.follow(scene.render(1), scene)
+    first, start = tracks[0], starts[0]
+    return {
+        "obeys": [measure.obeys(actor.motion, track) for actor, track in zip(scene.actors, tracks, strict=True)],
+        "looks_like": [motion for motion in MOTIONS if measure.obeys(motion, first)],
+        "lost": [measure.lost(track) for track in tracks],
+        "color": [measure.color_distance(*pair) for pair in zip(tracks, starts, strict=True)],
+        "same_kind": measure.same_kind(first),
+        "fit": measure.fit(first),
+        "speed": measure.speed(first),
+        "comeback": _comeback(first),
+        "motion": drift.motion(frames),
+        "flow": drift.flow(frames),
+        "joins": drift.joins(frames, borders(video)),
+        "drift": drift.drift(frames),
+        "by_section": [_look(frames, part, first, start) for part in sections(video)],
+    }
+
+
+def borders(video: Video) -> list[int]:
+    """Latent frames that open a section and follow on another."""
+    return [1 + WINDOW * number for number in range(1, video.sections)]
+
+
+def sections(video: Video) -> list[slice]:
+    """Pixel frames of each section, in the video's time."""
+    length = PIXEL_FRAMES * WINDOW
+    return [slice(1 + length * number, 1 + length * (number + 1)) for number in range(video.sections)]
+
+
+def vae_quality(scene: Scene, frames: np.ndarray, decoded: np.ndarray) -> dict:
+    """PSNR in dB of whole frames and inside the shapes' boxes."""
+    error = (frames / 255.0 - decoded / 255.0) ** 2
+    inside = np.stack([_boxes(scene, frame, frames.shape[1:3]) for frame in range(len(frames))])
+    return {"psnr": _decibel(error.mean()), "psnr_inside": _decibel(error[inside].mean())}
+
+
+def _comeback(track: measure.Track) -> dict | None:
+    found = measure.comeback(track)
+    return None if found is None else {"color": found.color, "fit": found.fit_after, "same": found.same, "away": found.away}
+
+
+def _look(frames: np.ndarray, part: slice, track: measure.Track, start: measure.Track) -> dict:
+    """A section against the start image: the shape's colour, the picture's mean colour, and its sharpness."""
+    here, first = drift.averages(frames[part][::EVERY]), drift.averages(frames[:1])
+    return {
+        "color": measure.color_distance(track[part], start),
+        "lab": float((here["lab_mean"] - first["lab_mean"]).norm()),
+        "sharpness": float(here["laplacian"] / first["laplacian"]),
+    }
+
+
+def _boxes(scene: Scene, frame: int, size: tuple[int, int]) -> np.ndarray:
+    """Where the bounding boxes of the shapes are, with 2 pixels around them."""
+    inside = np.zeros(size, bool)
+    for place in scene.truth(frame):
+        rows, columns = (
+            slice(max(int(at - place.radius - 2), 0), max(int(at + place.radius + 2), 0)) for at in (place.y, place.x)
+        )
+        inside[rows, columns] = True
+    return inside
+
+
+def _decibel(squared_error: float) -> float:
+    return -10 * math.log10(squared_error)

@@ -1,0 +1,47 @@
+"""Means and shares with their 95 % intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+RESAMPLES, SEED = 10_000, 0
+Z = 1.959964  # of 95 %
+
+
+class Interval(NamedTuple):
+    """A value, the bounds of its 95 % interval, and how many videos it comes from."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+def mean(values: Sequence[float]) -> Interval:
+    """The mean with a percentile bootstrap interval; what is not a number is left out."""
+    kept = np.array([value for value in values if value is not None and math.isfinite(value)], dtype=float)
+    if not len(kept):
+        return Interval(math.nan, math.nan, math.nan, 0)
+    draws = np.random.default_rng(SEED).integers(len(kept), size=(RESAMPLES, len(kept)))
+    low, high = np.percentile(kept[draws].mean(axis=1), [2.5, 97.5])
+    return Interval(float(kept.mean()), float(low), float(high), len(kept))
+
+
+def share(outcomes: Sequence[bool]) -> Interval:
+    """The share of true ones with Wilson's interval."""
+    n = len(outcomes)
+    if not n:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    p = sum(outcomes) / n
+    center = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    return Interval(p, max(center - half, 0.0), min(center + half, 1.0), n)
+
+
+def paired(first: Sequence[float], second: Sequence[float]) -> Interval:
+    """The mean of first - second over pairs in which both are numbers."""
+    return mean([a - b for a, b in zip(first, second, strict=True) if a is not None and b is not None])

@@ -1,0 +1,170 @@
+"""Makes the videos of the experiments, measures them, and writes the report. Run by scripts/experiments.py."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT))
+
+from scripts.pack import load_pack
+from scripts.study.results import Results
+
+MEMORY_STEPS = 2  # of the long video's second run, which only measures memory
+
+
+def main() -> int:
+    options = arguments()
+    load_pack(options.comfyui, cpu=not torch.cuda.is_available())
+    from scripts.study import report
+    from scripts.study.studio import Studio, fingerprint
+    from scripts.study.videos import FULL, QUICK
+
+    amount = QUICK if options.quick else FULL
+    amount = amount.at_most(options.videos) if options.videos else amount
+    results = Results(options.results, fingerprint())
+    if not options.report:
+        run(Studio(), results, amount, options)
+    report.write(results, amount, options.steps, options.output)
+    print(f"{options.output / 'EXPERIMENTS.md'} is written")
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/experiments.py", description=__doc__)
+    parser.add_argument("comfyui", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", default=NAMES, choices=NAMES, metavar="NAME", help=f"some of {', '.join(NAMES)}")
+    parser.add_argument("--quick", action="store_true", help="a few videos of each")
+    parser.add_argument("--videos", type=int, help="at most so many scenes in each experiment")
+    parser.add_argument("--steps", type=int, default=12, help="steps of a section (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=4, help="videos that are sampled together (default: %(default)s)")
+    parser.add_argument("--results", type=Path, default=ROOT / ".cache" / "experiments" / "results.jsonl",
+                        help="the results of each video; a run goes on from what is there")  # fmt: skip
+    parser.add_argument("--output", type=Path, default=ROOT / "docs", help="where EXPERIMENTS.md and its images go")
+    parser.add_argument("--report", action="store_true", help="make no videos, only write the report")
+    return parser.parse_args()
+
+
+NAMES = ("vae", "obedience", "prompts", "lengths", "layouts", "paddings", "long")
+
+
+def run(studio, results: Results, amount, options: argparse.Namespace) -> None:
+    from scripts.study.videos import EXPERIMENTS
+
+    quiet_comfyui()
+    if "vae" in options.only:
+        measure_vae(studio, results, amount.vae)
+    wanted = {name: EXPERIMENTS[name](amount, options.steps) for name in NAMES if name in EXPERIMENTS and name in options.only}
+    make_videos(studio, results, wanted, options)
+    if "long" in options.only:
+        measure_long(studio, results, amount.long, options)
+
+
+def quiet_comfyui() -> None:
+    import comfy.utils
+
+    comfy.utils.set_progress_bar_enabled(False)
+
+
+def measure_vae(studio, results: Results, clips: int) -> None:
+    from framepack.framepack_core.demo.world import Scene
+
+    from scripts.study.findings import vae_quality
+    from scripts.study.videos import HELD_OUT
+
+    for number in range(clips):
+        made = {"vae": number}
+        if made not in results:
+            scene = Scene.draw(HELD_OUT + number)
+            frames = scene.render(33)
+            results.add([(made, vae_quality(scene, frames, studio.through_vae(frames)))])
+    print(f"vae: {clips} clips", flush=True)
+
+
+def make_videos(studio, results: Results, wanted: dict[str, Iterable], options: argparse.Namespace) -> None:
+    """Whatever is not there yet, in batches; each is on disk before the next begins."""
+    from scripts.study.findings import findings
+
+    todo = {name: batches(videos, results, options.batch) for name, videos in wanted.items()}
+    seen: set = set()
+    clock = Clock()
+    for name, groups in todo.items():
+        groups = [fresh for group in groups if (fresh := [video for video in group if video not in seen])]
+        seen.update(video for group in groups for video in group)
+        clock.plan(sum(work(group) for group in groups))
+        todo[name] = groups
+    for name, groups in todo.items():
+        for number, group in enumerate(groups, 1):
+            clips = studio.shoot(group)
+            found = [(video.to_dict(), findings(video, frames)) for video, frames in zip(group, clips, strict=True)]
+            keep_frames(options.results.parent, group, clips)
+            results.add(found)
+            print(f"{name}: batch {number} of {len(groups)}, {clock.done(work(group))}", flush=True)
+
+
+def batches(videos: Iterable, results: Results, size: int) -> list[list]:
+    """Videos that have no result yet, grouped by what can be sampled together, in the order given."""
+    groups: dict[tuple, list] = {}
+    for video in dict.fromkeys(videos):
+        if video.to_dict() not in results:
+            groups.setdefault(video.batch, []).append(video)
+    return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
+
+
+def work(group: list) -> int:
+    return sum(video.sections * max(video.steps, 1) for video in group)
+
+
+def keep_frames(folder: Path, group: list, clips: list) -> None:
+    from scripts.study.strips import is_shown, save_strip
+
+    for video, frames in zip(group, clips, strict=True):
+        if is_shown(video):
+            save_strip(folder, video, frames)
+
+
+def measure_long(studio, results: Results, sections: int, options: argparse.Namespace) -> None:
+    from scripts.study.findings import findings
+    from scripts.study.long import live_megabytes, tokens
+    from scripts.study.videos import Video, motion_of
+
+    for order, layout in (("inverted", "framepack"), ("forward", "f1")):
+        video = Video(0, motion_of(0), sections, order, layout, steps=options.steps)
+        made = {"long": video.to_dict()}
+        if made in results:
+            continue
+        sampled = studio.sample([video])
+        costs = {
+            "seconds": list(sampled.seconds),
+            "megabytes": live_megabytes(studio, replace(video, steps=MEMORY_STEPS)),
+            "tokens": tokens(sections)[f"{order} {layout}"],
+        }
+        results.add([(made, costs), (video.to_dict(), findings(video, studio.decode(sampled.latents)))])
+        print(f"long: {sections} sections {order}, {sum(sampled.seconds):.0f} s", flush=True)
+
+
+class Clock:
+    """How long the rest will take, from what is done."""
+
+    def __init__(self) -> None:
+        self.begun, self.planned, self.finished = time.monotonic(), 0, 0
+
+    def plan(self, amount: int) -> None:
+        self.planned += amount
+
+    def done(self, amount: int) -> str:
+        self.finished += amount
+        spent = time.monotonic() - self.begun
+        left = spent / self.finished * (self.planned - self.finished)
+        return f"{spent / 60:.1f} min, about {left / 60:.1f} min left"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
