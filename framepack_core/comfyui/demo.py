@@ -37,8 +37,8 @@ REMEDY = (
 CPU = torch.device("cpu")
 UNSEEN = 3_000_000  # scenes from this seed on were neither trained nor measured on
 
-# Activations of the VAE in numbers: of a latent, eight of the blocks' width and four of its 768 pixel values.
-DECODE_LATENT, ENCODE_LATENT = 8 * 256 + 4 * 768, 8 * 192 + 4 * 768
+# Numbers that the VAE keeps at once for each latent pixel: what tests/parity/test_demo.py measures, and some for workspace.
+VAE_NUMBERS = 3072
 
 
 def load_demo() -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE, comfy.clip_vision.ClipVisionModel]:
@@ -178,10 +178,10 @@ def load_vae() -> comfy.sd.VAE:
     vae.first_stage_model = fill(DemoVAE(), VAE)
     vae.latent_dim, vae.latent_channels = 3, CHANNELS
     vae.upscale_ratio = (lambda latents: max(0, FRAMES * latents - (FRAMES - 1)), PATCH, PATCH)
-    vae.downscale_ratio = (lambda frames: max(0, (frames + FRAMES - 1) // FRAMES), PATCH, PATCH)
+    vae.downscale_ratio = (lambda frames: latent_shape(frames, 0, 0)[0], PATCH, PATCH)
     vae.upscale_index_formula = vae.downscale_index_formula = (FRAMES, PATCH, PATCH)
-    vae.memory_used_decode = lambda shape, dtype: DECODE_LATENT * math.prod(shape[2:]) * dtype.itemsize
-    vae.memory_used_encode = lambda shape, dtype: ENCODE_LATENT * math.prod(shape[2:]) // (FRAMES * PATCH**2) * dtype.itemsize
+    vae.memory_used_decode = lambda shape, dtype: VAE_NUMBERS * math.prod(shape[2:]) * dtype.itemsize
+    vae.memory_used_encode = lambda shape, dtype: vae.memory_used_decode((1, CHANNELS, *latent_shape(*shape[2:])), dtype)
     vae.working_dtypes = [torch.float32]
     vae.vae_dtype = comfy.model_management.vae_dtype(vae.device, vae.working_dtypes)
     vae.first_stage_model.to(vae.vae_dtype)
@@ -191,6 +191,10 @@ def load_vae() -> comfy.sd.VAE:
     vae.size = None
     vae.model_size()
     return reloadable(vae, load_vae)
+
+
+def latent_shape(frames: int, height: int, width: int) -> tuple[int, int, int]:
+    return (frames + FRAMES - 1) // FRAMES, height // PATCH, width // PATCH
 
 
 # Images
