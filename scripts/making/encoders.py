@@ -54,7 +54,9 @@ def train_vision(state_file: Path, steps: int = 1500, batch: int = 32) -> Vision
     torch.manual_seed(2)
     encoder = VisionEncoder()
     background = nn.Linear(VISION_WIDTH, len(BACKGROUNDS))
-    heads = nn.ModuleDict({"shape": nn.Linear(VISION_WIDTH, 1 + len(SHAPES)), "color": nn.Linear(VISION_WIDTH, 1 + len(COLORS))})
+    heads = nn.ModuleDict(
+        {"shape": nn.Linear(VISION_WIDTH, 1 + len(SHAPES)), "color": nn.Linear(VISION_WIDTH, 1 + len(COLORS))}
+    )
 
     def loss(step: int) -> Tensor:
         scenes = draw(step, batch)
