@@ -1,4 +1,4 @@
-"""Small API prompts on the stand-in models, node by node, and what their runs leave."""
+"""Small API prompts on the stand-in or the demo's models, node by node, and what their runs leave."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from framepack_core.demo.world import Scene
 from scripts.server import Prompt, RunFailed, Server
 from scripts.stand_ins.prompt import INVERTED, VAE
 from scripts.websocket import Message
 
 SIZE = 64  # pixels
+DEMO_SEED = 12  # a pink circle on the left, on a smooth background
+DEMO_SCENE = Scene.draw(3_000_000 + DEMO_SEED)
 STEPS = 2
 SECTION = 1.2  # seconds: one window of 9 latent frames
 
@@ -26,9 +31,15 @@ class Outputs:
     """A node's outputs: itself stands for the first, `outputs[1]` for the second."""
 
     node: str
+    slot: int = 0
 
-    def __getitem__(self, slot: int) -> list:
-        return [self.node, slot]
+    def __getitem__(self, slot: int) -> Outputs:
+        return Outputs(self.node, slot)
+
+    @property
+    def link(self) -> list:
+        """As a prompt spells it."""
+        return [self.node, self.slot]
 
 
 class Graph:
@@ -38,31 +49,37 @@ class Graph:
     latents = graph.latents(server, graph.sampler(steps=3))
     """
 
+    size = SIZE
+
     def __init__(self, image: str) -> None:
         self.prompt: Prompt = {}
-        self.model = self.add("FramePack_LoadModel", model_name=INVERTED, weight_dtype="default")
-        self.clip = self.add("StandIn_TextEncoders")
-        self.vae = self.add("VAELoader", vae_name=VAE)
+        self.load_models()
         self.positive = self.text("The girl dances on the hill")
         self.negative = self.text("A still picture")
         self.image = self.add("LoadImage", image=image)
         self.start = self.encode(self.image)
         self.plan = self.plan_of()
 
+    def load_models(self) -> None:
+        self.model = self.add("FramePack_LoadModel", model_name=INVERTED, weight_dtype="default")
+        self.clip = self.add("StandIn_TextEncoders")
+        self.vae = self.add("VAELoader", vae_name=VAE)
+        self.vision = self.add("StandIn_ClipVision")
+
     def add(self, kind: str, **inputs: Any) -> Outputs:
         """A node of this kind; an input is a value or another node's Outputs."""
         node = str(len(self.prompt) + 1)
-        links = {name: value[0] if isinstance(value, Outputs) else value for name, value in inputs.items()}
+        links = {name: value.link if isinstance(value, Outputs) else value for name, value in inputs.items()}
         self.prompt[node] = {"class_type": kind, "inputs": links}
         return Outputs(node)
 
     def text(self, words: str) -> Outputs:
         return self.add("CLIPTextEncode", clip=self.clip, text=words)
 
-    def encode(self, image: Outputs, size: int = SIZE) -> Outputs:
+    def encode(self, image: Outputs, size: int | None = None) -> Outputs:
         """Outputs: latent, image embedding, fitted image."""
-        vision = self.add("StandIn_ClipVision")
-        return self.add("FramePack_EncodeImage", image=image, vae=self.vae, clip_vision=vision, base_resolution=size)
+        inputs = {"image": image, "vae": self.vae, "clip_vision": self.vision, "base_resolution": size or self.size}
+        return self.add("FramePack_EncodeImage", **inputs)
 
     def plan_of(self, sections: int = 1, **changes: Any) -> Outputs:
         values = {"seconds": sections * SECTION, "order": "inverted", "window": 9, "layout": "auto", "fps": 30.0}
@@ -100,7 +117,7 @@ class Graph:
 
     def saving(self, latent: Outputs) -> Prompt:
         """The prompt with a node that saves this latent."""
-        inputs = {"samples": latent[0], "filename_prefix": "latent"}
+        inputs = {"samples": latent.link, "filename_prefix": "latent"}
         return {**self.prompt, "save": {"class_type": "SaveLatent", "inputs": inputs}}
 
     def latents(self, server: Server, latent: Outputs, **run: Any) -> Tensor:
@@ -117,6 +134,35 @@ class Graph:
             assert not seen.steps(latent), "a step was sampled first"
             return failure.message
         raise AssertionError("the run was not refused")
+
+
+class DemoGraph(Graph):
+    """The same on the demo's models, in whose world words and pictures have a meaning; the image is one scene's."""
+
+    size = 128
+
+    def __init__(self, words: str = "a pink circle moves left") -> None:
+        self.prompt = {}
+        self.load_models()
+        self.positive, self.negative = self.text(words), self.text("")
+        self.image = self.add("FramePack_DemoImage", seed=DEMO_SEED)
+        self.start = self.encode(self.image)
+        self.plan = self.plan_of()
+
+    def load_models(self) -> None:
+        self.model = self.add("FramePack_LoadDemo")
+        self.clip, self.vae, self.vision = (Outputs(self.model.node, slot) for slot in (1, 2, 3))
+
+    def frames(self, server: Server, images: Outputs) -> numpy.ndarray:
+        """Images as uint8 `N H W 3`, from a run of the prompt."""
+        saving = {"class_type": "SaveImage", "inputs": {"images": images.link, "filename_prefix": "frame"}}
+        entry = server.run({**self.prompt, "save": saving})
+        files = [file for file in server.output_files(entry) if file.parent.name == "output"]
+        return numpy.stack([numpy.asarray(Image.open(file).convert("RGB")) for file in files])
+
+    def video(self, server: Server, **sampler: Any) -> numpy.ndarray:
+        """The frames of what the sampler makes."""
+        return self.frames(server, self.add("FramePack_Decode", latent=self.sampler(**sampler), vae=self.vae))
 
 
 class Seen:

@@ -166,7 +166,7 @@ def test_an_image_embedding_of_another_width_is_refused(graph, server, models_di
     assert "sigclip_vision_patch14_384.safetensors" in message
 
 
-def conditioning(graph: Graph, server: Server, conds: list) -> list:
+def conditioning(graph: Graph, server: Server, conds: list) -> Outputs:
     """Loaded by core's LoadTrainingDataset from a file with these conditions."""
     (server.base / "datasets").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=server.base / "datasets"))

@@ -8,6 +8,8 @@ from scripts.server import Json, Server
 # id: required inputs, optional inputs (in order, with defaults), outputs
 NODES = {
     "FramePack_LoadModel": ("model_name weight_dtype=default", "", "MODEL"),
+    "FramePack_LoadDemo": ("", "", "MODEL CLIP VAE CLIP_VISION"),
+    "FramePack_DemoImage": ("seed=0", "", "image prompt"),
     "FramePack_EncodeImage": ("image vae base_resolution=640", "clip_vision", "latent clip_vision_output image"),
     "FramePack_Plan": (
         "seconds=5.0 order=inverted window=9 layout=auto fps=30.0",
