@@ -57,7 +57,7 @@ class Settings:
     lora_rank: int = option(0, "train a LoRA of this rank instead of all weights")
     lora_alpha: float = option(0.0, "scale of the LoRA; 0 is the rank")
     gradient_checkpointing: bool = option(False, "recompute activations: less memory, a third more time")
-    compile: bool = option(False, "compile the blocks with torch.compile")
+    compile: bool = option(False, "torch.compile: the blocks, on a CPU only what is not a matrix product in them (needs a C++ compiler)")
     attention: Literal["auto", "plain", "sdpa"] = option("auto", "plain matrix products are faster on some CPUs; auto takes them in bf16 on a CPU", choices=("auto", "plain", "sdpa"))
 
     sigmas: str = option("logit-normal", "distribution of noise levels before the shift", choices=SIGMAS)
@@ -103,7 +103,7 @@ class Settings:
 
 
 # What may change between the parts of a run without changing its result.
-FREE = {"output", "cache", "save_every", "save_minutes", "sample_every", "sample_steps", "sample_sections", "sample_vae"}
+FREE = {"output", "cache", "compile", "attention", "save_every", "save_minutes", "sample_every", "sample_steps", "sample_sections", "sample_vae"}
 
 
 def flag(name: str) -> str:

@@ -107,13 +107,13 @@ def prepare(settings: Settings) -> Run:
     transformer.add_kernels(all_kernels(found))
     if settings.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
-    PackedTransformer.plain_attention = plain_attention(settings, accelerator)
+    transformer.plain_attention = plain_attention(settings, accelerator)
     config = transformer.config
     choices = choices_of(settings, found)
     examples = Examples(clips, choices, settings.seed, config.rope_axes_dim, config.rope_theta, settings.held_out)
     optimizers, rates = make_optimizers(settings, transformer)
     if settings.compile:
-        transformer.compile_blocks()
+        transformer.compile(whole=accelerator.device.type != "cpu")
     model, *optimizers = accelerator.prepare(transformer, *optimizers)
     transformer = accelerator.unwrap_model(model, keep_torch_compile=True)
     metadata = {
