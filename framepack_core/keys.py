@@ -17,7 +17,7 @@ from .fp8 import fuse_scaled
 
 Weights = dict[str, Tensor]
 
-_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "model.")
+_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "model.model.", "model.")
 _DIFFUSERS_MARK = "transformer_blocks.0.norm1.linear.weight"
 
 _TRANSFORMER = {

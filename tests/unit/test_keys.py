@@ -165,7 +165,7 @@ def test_a_matrix_that_cannot_be_completed_is_refused_by_name(weights, missing, 
         to_comfy(kept)
 
 
-@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model.", "transformer.", "model."])
+@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model.", "transformer.", "model.model.", "model."])
 def test_the_prefix_of_the_whole_transformer_is_stripped_and_what_is_beside_it_left_out(weights, prefix):
     stored = {f"{prefix}{name}": tensor for name, tensor in weights.items()} | {"vae.decoder.weight": torch.zeros(1)}
 
