@@ -44,7 +44,7 @@ class Settings:
     fps: float = 30.0
     base: int = BASE
     size: tuple[int, int] | None = None
-    latents: int = 37
+    latents: int = 38
     shortest: int = 10
     stride: int = 0
     random: int = 0
