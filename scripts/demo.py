@@ -32,7 +32,7 @@ COUNT_FRAMES = "import av, sys; print(sum(1 for _ in av.open(sys.argv[1]).decode
 
 def main() -> None:
     options = parse_arguments()
-    environment = prepare_or_exit()
+    environment = prepare_or_exit(tests=False)
     print("Starting ComfyUI ...", flush=True)
     with tempfile.TemporaryDirectory() as base, Server(environment, Path(base)) as server:
         try:

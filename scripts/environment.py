@@ -39,48 +39,56 @@ class Environment:
     cache: Path
 
 
-def prepare_or_exit() -> Environment:
+def prepare_or_exit(tests: bool = True) -> Environment:
     """`prepare`, ending the program with one line when something cannot be had."""
     try:
-        return prepare()
+        return prepare(tests)
     except (SetupError, OSError) as error:
         sys.exit(f"framepack: {error}")
     except KeyboardInterrupt:
         sys.exit("framepack: set-up interrupted; run the command again to start it afresh")
 
 
-def prepare() -> Environment:
-    """The environment, made or completed if need be. Instantaneous when nothing has changed."""
+def prepare(tests: bool = True) -> Environment:
+    """The environment, made or completed if need be, with or without the test tools. Instantaneous when nothing has changed."""
     require_python()
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     comfyui = existing_comfyui() or cache / "ComfyUI"
     environment = Environment(venv_python(cache / "venv"), comfyui, cache)
-    if not is_ready(environment):
-        create(environment)
+    if not is_ready(environment, tests):
+        create(environment, tests)
     return environment
 
 
-def is_ready(environment: Environment) -> bool:
+def is_ready(environment: Environment, tests: bool) -> bool:
+    """Where the tests run, so does everything else."""
     if not (environment.comfyui / "main.py").is_file():
         return False
+    return has_packages(environment, tests=True) or (not tests and has_packages(environment, tests=False))
+
+
+def has_packages(environment: Environment, tests: bool) -> bool:
     stamp = stamp_file(environment)
-    return stamp.is_file() and stamp.read_text() == fingerprint(environment)
+    return stamp.is_file() and stamp.read_text() == fingerprint(environment, tests)
 
 
-def create(environment: Environment) -> None:
+def create(environment: Environment, tests: bool) -> None:
     """All three steps; the stamp comes last, so that an interrupted set-up starts again."""
     require_disk(environment.cache)
     print(f"[1/3] virtual environment in {environment.cache}", flush=True)
-    create_venv(environment)
+    extended = (environment.comfyui / "main.py").is_file() and has_packages(environment, tests=False)
+    if not extended:  # the demo was here first: its packages stay
+        create_venv(environment)
     if (environment.comfyui / "main.py").is_file():
         print(f"[2/3] ComfyUI: {environment.comfyui}", flush=True)
     else:
         print("[2/3] ComfyUI 0.30.0 (12 MB)", flush=True)
         download_comfyui(environment)
-    print("[3/3] packages: torch, ComfyUI's requirements, test tools (6 GB, takes minutes)", flush=True)
-    install_packages(environment)
-    stamp_file(environment).write_text(fingerprint(environment))
+    tools = ", test tools" if tests else ""
+    print(f"[3/3] packages: torch, ComfyUI's requirements{tools} (6 GB, takes minutes)", flush=True)
+    install_packages(environment, tests)
+    stamp_file(environment).write_text(fingerprint(environment, tests))
 
 
 def require_python() -> None:
@@ -161,9 +169,9 @@ def unpack(archive: Path, folder: PurePosixPath, destination: Path) -> None:
                 shutil.copyfileobj(source, file)
 
 
-def install_packages(environment: Environment) -> None:
+def install_packages(environment: Environment, tests: bool) -> None:
     """With uv, which is several times faster; with pip where uv cannot be had."""
-    python, packages = environment.python, requirements(environment)
+    python, packages = environment.python, requirements(environment, tests)
     advice = f"cannot install the packages: check the network and the disk, details in {log_file(environment)}"
     try:
         run([python, "-m", "pip", "install", "uv"], environment, advice)
@@ -173,10 +181,10 @@ def install_packages(environment: Environment) -> None:
         run([python, "-m", "pip", "install", *packages], environment, advice)
 
 
-def requirements(environment: Environment) -> list[str]:
+def requirements(environment: Environment, tests: bool) -> list[str]:
     comfyui = (environment.comfyui / "requirements.txt").read_text(encoding="utf-8").splitlines()
     ours = [line.split("#")[0].strip() for line in comfyui]
-    return [*TORCH, *filter(None, ours), *test_requirements()]
+    return [*TORCH, *filter(None, ours), *(test_requirements() if tests else [])]
 
 
 def test_requirements() -> list[str]:
@@ -190,9 +198,9 @@ def stamp_file(environment: Environment) -> Path:
     return environment.cache / "venv" / "framepack-stamp"
 
 
-def fingerprint(environment: Environment) -> str:
+def fingerprint(environment: Environment, tests: bool) -> str:
     """Changes with the Python and with any requirement."""
-    text = "\n".join([sys.version, *requirements(environment)])
+    text = "\n".join([sys.version, *requirements(environment, tests)])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -150,9 +150,12 @@ class Server:
 
     def offer(self, name: str, workflow: Json) -> str:
         """Put a workflow among the pack's templates; the address of a page that opens it. The name is one word."""
-        folder = self.base / "custom_nodes" / "framepack" / "example_workflows"
-        (folder / f"{name}.json").write_text(json.dumps(workflow), encoding="utf-8")
+        self._template(name).write_text(json.dumps(workflow), encoding="utf-8")
         return f"{self.url}/?template={name}&source=framepack"
+
+    def withdraw(self, name: str) -> None:
+        """Take an offered workflow away."""
+        self._template(name).unlink()
 
     def upload_image(self, path: Path) -> str:
         """Put an image into the input folder, as the front end does; the name is for LoadImage."""
@@ -197,6 +200,9 @@ class Server:
             except OSError:
                 time.sleep(0.2)
         raise ServerError(f"ComfyUI did not answer within {START_TIMEOUT} s:\n{self.log_tail()}")
+
+    def _template(self, name: str) -> Path:
+        return self.base / "custom_nodes" / "framepack" / "example_workflows" / f"{name}.json"
 
     def _messages(self) -> Messages:
         return Messages(HOST, self.port, self._client_id)

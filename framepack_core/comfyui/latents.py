@@ -11,13 +11,15 @@ CHANNELS = 16
 
 
 def fit_image(image_NHWC: Tensor, base_resolution: int) -> Tensor:
-    """One image resized and centre-cropped to the nearest trained size, `1 H W 3`.
+    """One image resized and centre-cropped to the nearest trained size, `1 H W 3`; as it is where it has that size.
 
     Raises ValueError for more than one image.
     """
     if image_NHWC.shape[0] != 1:
         raise ValueError(f"image holds {image_NHWC.shape[0]} images, expected one; pick one with ImageFromBatch")
     height, width = nearest_bucket(*image_NHWC.shape[1:3], base_resolution)
+    if image_NHWC.shape[1:3] == (height, width):
+        return image_NHWC[..., :3]  # ComfyUI's resizing would round its pixels down
     image_NCHW = image_NHWC[..., :3].movedim(-1, 1)
     return comfy.utils.common_upscale(image_NCHW, width, height, "lanczos", "center").movedim(1, -1)
 

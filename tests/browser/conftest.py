@@ -65,6 +65,17 @@ def page(browser: Browser, server: Server) -> Iterator[Page]:
 
 
 @pytest.fixture
+def open_address(page: Page) -> Callable[[str], None]:
+    """`open_address(url)` goes to a page of the front end and waits until it is ready."""
+
+    def go(url: str) -> None:
+        page.goto(url)
+        page.wait_for_function(READY)
+
+    return go
+
+
+@pytest.fixture
 def load_workflow(page: Page) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """`load_workflow(workflow)` opens it in the front end and gives the API prompt that the front end makes of it."""
 

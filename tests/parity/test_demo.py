@@ -7,6 +7,7 @@ import comfy.model_management
 import pytest
 import torch
 from framepack.framepack_core.comfyui import demo
+from framepack.framepack_core.comfyui.latents import fit_image
 from framepack.framepack_core.comfyui.model import FramePackModel
 from framepack.framepack_core.demo.text import TextEncoder, Tokenizer
 from framepack.framepack_core.demo.vae import SCALE, DemoVAE
@@ -214,6 +215,13 @@ def test_the_vae_s_estimates_cover_a_call(vae, frames):
 
 def psnr(found: torch.Tensor, expected: torch.Tensor) -> float:
     return (-10 * (found - expected).pow(2).mean().log10()).item()
+
+
+def test_an_image_of_a_trained_size_reaches_the_vae_as_it_is():
+    image = video(1)
+
+    assert torch.equal(fit_image(image, 128), image)
+    assert fit_image(torch.rand(1, 100, 300, 4), 128).shape == (1, 96, 192, 3)
 
 
 # CLIP_VISION
