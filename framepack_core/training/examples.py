@@ -78,7 +78,9 @@ class MicroBatch:
         if device.type == "cpu":
             return self
         weight = None if self.weight is None else self.weight.to(device)
-        return replace(self, inputs=moved(self.inputs, device), x0=self.x0.to(device), noise=self.noise.to(device), weight=weight)
+        return replace(
+            self, inputs=moved(self.inputs, device), x0=self.x0.to(device), noise=self.noise.to(device), weight=weight
+        )
 
 
 class Examples:
@@ -144,7 +146,9 @@ class Examples:
         draw = Draw(recipe, section, length, known, end)
         return draw, [index for index, count in frames.items() if count >= draw.clip_frames], size
 
-    def sample(self, draw: Draw, candidates: list[int], generator: torch.Generator) -> tuple[Clip, Tensor, Tensor, Tensor, Tensor]:
+    def sample(
+        self, draw: Draw, candidates: list[int], generator: torch.Generator
+    ) -> tuple[Clip, Tensor, Tensor, Tensor, Tensor]:
         """(clip, sigma, noise `C T H W` of the section, truth, history `C T H W`), the caption dropped now and then."""
         choices = self.choices
         clip = self.clips[candidates[uniform(generator, 0, len(candidates) - 1)]]
@@ -216,7 +220,7 @@ def buckets(clips: ClipCache, indices: Iterable[int], fewest_frames: int) -> dic
         if H % 2 or W % 2:
             raise ValueError(f"{clips.path(clips.names[index])} is {W}x{H}, an odd number of latent pixels; "
                              "crop its video to multiples of 16 pixels and cache it again")  # fmt: skip
-        if T < fewest_frames:
+        if fewest_frames > T:
             short.append(f"{clips.path(clips.names[index])} ({T})")
         else:
             found[H, W].append(index)

@@ -16,10 +16,10 @@ SIGMAS: tuple[Sigmas, ...] = get_args(Sigmas)
 
 def draw_sigma(generator: torch.Generator, distribution: Sigmas, tokens: int, shift: float = 0.0) -> Tensor:
     """One noise level in 0..1, float32; `shift` as at inference: 0 takes the one of the number of generated tokens."""
-    if distribution == "uniform":
-        sigma = torch.rand((), generator=generator)
-    else:
-        sigma = torch.randn((), generator=generator).sigmoid()
+    draw = torch.rand if distribution == "uniform" else torch.randn
+    sigma = draw((), generator=generator)
+    if distribution == "logit-normal":
+        sigma = sigma.sigmoid()
     scale = math.exp(shift_mu(tokens, shift))
     return scale * sigma / (1 + (scale - 1) * sigma)
 

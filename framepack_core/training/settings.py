@@ -1,4 +1,5 @@
 """What a training run is asked to do: one dataclass, which is also the command line."""
+# ruff: noqa: RUF009 - option() makes dataclass fields
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ def option(default, help: str, **kwargs):
 @dataclass(frozen=True)
 class Settings:
     cache: Path = field(metadata={"help": "folder of encoded clips, written by the cache command"})
-    output: Path = field(metadata={"help": "folder for the state, the model, losses.csv and samples; an unfinished run resumes"})
+    output: Path = field(
+        metadata={"help": "folder for the state, the model, losses.csv and samples; an unfinished run resumes"}
+    )
     start: Path | None = option(None, "checkpoint to start from: a diffusers folder or a safetensors file in diffusers' names")
     config: Path | None = option(None, "JSON of a new transformer's config, in diffusers' names")
     heads: int = option(2, "attention heads of a new transformer; its width is 128 times as much")
@@ -34,8 +37,12 @@ class Settings:
     single_blocks: int = option(6, "single-stream blocks of a new transformer")
     refiner_blocks: int = option(2, "text refiner blocks of a new transformer")
 
-    layouts: tuple[str, ...] = option(("framepack",), f"preset names ({', '.join(PRESETS)}) or layout strings; name:3 is drawn 3 times as often")
-    orders: tuple[str, ...] = option(ORDERS, "orders to train, each layout in those that fit it; order:2 is drawn twice as often")
+    layouts: tuple[str, ...] = option(
+        ("framepack",), f"preset names ({', '.join(PRESETS)}) or layout strings; name:3 is drawn 3 times as often"
+    )
+    orders: tuple[str, ...] = option(
+        ORDERS, "orders to train, each layout in those that fit it; order:2 is drawn twice as often"
+    )
     paddings: tuple[str, ...] = option(PADDINGS, "blank indices of the inverted order", choices=PADDINGS)
     window: int = option(9, "latent frames a section")
     min_sections: int = option(1, "fewest sections of a video")
@@ -47,18 +54,28 @@ class Settings:
     accumulation: int = option(4, "micro-batches a step, each with a section of its own")
     lr: float = option(3e-4, "largest learning rate of adamw")
     muon_lr: float = option(3e-3, "largest learning rate of muon, for the matrices inside the blocks")
-    optimizer: Optimizer = option("adamw", "muon takes the blocks' matrices and leaves the rest to adamw", choices=get_args(Optimizer))
+    optimizer: Optimizer = option(
+        "adamw", "muon takes the blocks' matrices and leaves the rest to adamw", choices=get_args(Optimizer)
+    )
     weight_decay: float = option(0.01, "of matrices")
     schedule: Schedule = option("cosine", "of the learning rate, after the warm-up", choices=get_args(Schedule))
     warmup: int = option(100, "steps until the learning rate is at its largest")
     clip_norm: float = option(1.0, "largest norm of the gradient")
-    precision: Precision = option("bf16", "of the computation; weights and their average stay in float32", choices=get_args(Precision))
+    precision: Precision = option(
+        "bf16", "of the computation; weights and their average stay in float32", choices=get_args(Precision)
+    )
     ema: float = option(0.999, "decay of the weights' moving average, which is what is exported and sampled; 0 for none")
     lora_rank: int = option(0, "train a LoRA of this rank instead of all weights")
     lora_alpha: float = option(0.0, "scale of the LoRA; 0 is the rank")
     gradient_checkpointing: bool = option(False, "recompute activations: less memory, a third more time")
-    compile: bool = option(False, "torch.compile: the blocks, on a CPU only what is not a matrix product in them (needs a C++ compiler)")
-    attention: Literal["auto", "plain", "sdpa"] = option("auto", "plain matrix products are faster on some CPUs; auto takes them in bf16 on a CPU", choices=("auto", "plain", "sdpa"))
+    compile: bool = option(
+        False, "torch.compile: the blocks, on a CPU only what is not a matrix product in them (needs a C++ compiler)"
+    )
+    attention: Literal["auto", "plain", "sdpa"] = option(
+        "auto",
+        "plain matrix products are faster on some CPUs; auto takes them in bf16 on a CPU",
+        choices=("auto", "plain", "sdpa"),
+    )
 
     sigmas: str = option("logit-normal", "distribution of noise levels before the shift", choices=SIGMAS)
     shift: float = option(0.0, "of the noise levels; 0 is inference's, by the number of generated tokens")
@@ -74,7 +91,9 @@ class Settings:
     sample_every: int = option(0, "steps between sample clips; 0 makes none")
     sample_steps: int = option(12, "solver steps of a sample clip")
     sample_sections: int = option(2, "sections of a sample clip")
-    sample_vae: Path | None = option(None, "folder of a diffusers AutoencoderKLHunyuanVideo that decodes samples; without it they are latents")
+    sample_vae: Path | None = option(
+        None, "folder of a diffusers AutoencoderKLHunyuanVideo that decodes samples; without it they are latents"
+    )
     held_out: int = option(1, "clips, the last ones by name, that are never trained on; samples start from the first of them")
 
     def __post_init__(self) -> None:
@@ -103,7 +122,18 @@ class Settings:
 
 
 # What may change between the parts of a run without changing its result.
-FREE = {"output", "cache", "compile", "attention", "save_every", "save_minutes", "sample_every", "sample_steps", "sample_sections", "sample_vae"}
+FREE = {
+    "output",
+    "cache",
+    "compile",
+    "attention",
+    "save_every",
+    "save_minutes",
+    "sample_every",
+    "sample_steps",
+    "sample_sections",
+    "sample_vae",
+}
 
 
 def flag(name: str) -> str:

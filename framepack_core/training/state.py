@@ -20,7 +20,7 @@ from ..layout import Kernel
 from .transformer import RELEASED_KERNELS, PackedTransformer, context_kernels
 
 PREFIX = "state-"
-PROGRESS, EMA = "progress.json", "ema.safetensors"
+PROGRESS, EMA, TRAINED = "progress.json", "ema.safetensors", "trained.safetensors"
 WEIGHTS, CONFIG = "diffusion_pytorch_model.safetensors", "config.json"
 
 Weights = dict[str, Tensor]
@@ -61,6 +61,23 @@ def save_state(accelerator: Accelerator, output: Path, step: int, settings: str,
     return final
 
 
+def keep_trained_only(accelerator: Accelerator, trained: Mapping[str, Tensor]) -> None:
+    """States without the frozen weights of a LoRA's base, which come from its checkpoint."""
+
+    def save(models: list, weights: list, folder: str) -> None:
+        if accelerator.is_main_process:
+            save_file({name: tensor.detach() for name, tensor in trained.items()}, Path(folder) / TRAINED)
+        weights.clear()
+
+    def load(models: list, folder: str) -> None:
+        models.clear()
+        for name, tensor in load_file(Path(folder) / TRAINED).items():
+            trained[name].data.copy_(tensor)
+
+    accelerator.register_save_state_pre_hook(save)
+    accelerator.register_load_state_pre_hook(load)
+
+
 def sync(folder: Path) -> None:
     """Have the disk hold the files before the folder gets its name."""
     for path in folder.rglob("*"):
@@ -87,17 +104,23 @@ def read_progress(state: Path) -> tuple[int, dict]:
     return progress["step"], progress["settings"]
 
 
-def export(transformer: PackedTransformer, weights: Weights, folder: Path, metadata: Mapping[str, str], dtype: torch.dtype) -> Path:
+def export(transformer: PackedTransformer, folder: Path, metadata: Mapping[str, str], dtype: torch.dtype) -> Path:
     """A checkpoint in diffusers' names, `config.json` beside it; each file whole or not at all.
 
     FramePack_LoadModel loads the file, diffusers the folder (and leaves kernels that it does not know).
     """
-    path = folder / WEIGHTS
     config = {key: value for key, value in transformer.config.items() if not key.startswith("_")}
     config["_class_name"] = PackedTransformer.__base__.__name__
+    weights = {name.replace("_orig_mod.", ""): tensor for name, tensor in transformer.state_dict().items()}
+    path = write_tensors(folder / WEIGHTS, weights, metadata, dtype)
+    write_whole(folder / CONFIG, lambda file: file.write_text(json.dumps(config, indent=1)))
+    return path
+
+
+def write_tensors(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str], dtype: torch.dtype) -> Path:
+    """A safetensors file, whole or not at all. Raises OSError naming it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / CONFIG, lambda file: file.write_text(json.dumps(config, indent=1)))
+        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in weights.items()}
         write_whole(path, lambda file: save_file(tensors, file, {"format": "pt", **metadata}))
     except (OSError, SafetensorError) as error:
@@ -138,8 +161,10 @@ def load_transformer(path: Path) -> PackedTransformer:
     missing = sorted(transformer.state_dict().keys() - weights.keys())
     unknown = sorted(weights.keys() - transformer.state_dict().keys())
     if missing or unknown:
-        raise ValueError(f"{path} is no complete FramePack transformer: it lacks {len(missing)} weights ({', '.join(missing[:2])}) "
-                         f"and has {len(unknown)} of unknown names ({', '.join(unknown[:2])}); download it again")  # fmt: skip
+        raise ValueError(
+            f"{path} is no complete FramePack transformer: it lacks {len(missing)} weights ({', '.join(missing[:2])}) and has "
+            f"{len(unknown)} of unknown names ({', '.join(unknown[:2])}); download it again"
+        )
     try:
         transformer.load_state_dict(weights, assign=True)
     except RuntimeError as error:
@@ -158,7 +183,9 @@ def require_packed(weights: Weights, path: Path) -> None:
     if "double_blocks.0.img_attn.qkv.weight" in weights or any(".double_blocks." in key for key in weights):
         raise ValueError(f"{path} has ComfyUI's weight names; training starts from a file in diffusers' names")
     if "transformer_blocks.0.norm1.linear.weight" not in weights and "context_embedder.proj_in.weight" not in weights:
-        raise ValueError(f"{path} is no FramePack transformer (it starts with {next(iter(weights), 'nothing')}); choose another file")
+        raise ValueError(
+            f"{path} is no FramePack transformer (it starts with {next(iter(weights), 'nothing')}); choose another file"
+        )
     if "clean_x_embedder.proj.weight" not in weights:
         raise ValueError(f"{path} is a HunyuanVideo transformer without FramePack's context embedders; choose a FramePack one")
 

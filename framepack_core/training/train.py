@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,16 +17,17 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_lis
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import state
+from . import lora, samples, state
 from .cache import ClipCache
-from .examples import Choices, Examples, MicroBatch, all_kernels, recipes
+from .examples import Choices, Examples, MicroBatch, all_kernels, planned, recipes
 from .history import Codebook
 from .loss import flow_loss
+from .samples import Decode
 from .settings import FREE, Settings
 from .transformer import PackedTransformer
 
+LORA = "lora.safetensors"
 COLUMNS = ("step", "loss", "lr", "gradient", "seconds", "draws")
-Decode = Callable[[Tensor], Tensor]
 
 
 class Ema:
@@ -92,6 +93,8 @@ def train(settings: Settings, decode: Decode | None = None) -> Path:
     """
     run = prepare(settings)
     resume(run)
+    if decode is None and settings.sample_vae is not None:
+        decode = samples.hunyuan_decoder(settings.sample_vae)
     return loop(run, decode)
 
 
@@ -105,6 +108,8 @@ def prepare(settings: Settings) -> Run:
     clips = ClipCache(settings.cache)
     transformer = make_transformer(settings, clips)
     transformer.add_kernels(all_kernels(found))
+    if settings.lora_rank:
+        lora.add_lora(transformer, settings.lora_rank, settings.lora_alpha or settings.lora_rank)
     if settings.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     transformer.plain_attention = plain_attention(settings, accelerator)
@@ -123,6 +128,8 @@ def prepare(settings: Settings) -> Run:
     run = Run(settings, accelerator, model, transformer, optimizers, examples, None, metadata, rates)
     if settings.ema:
         run.ema = Ema(run.trained, settings.ema)
+    if settings.lora_rank:
+        state.keep_trained_only(accelerator, run.trained)
     return run
 
 
@@ -171,7 +178,9 @@ def make_transformer(settings: Settings, clips: ClipCache) -> PackedTransformer:
 def start_still(transformer: PackedTransformer) -> PackedTransformer:
     """A new transformer whose blocks pass their input on and whose output is zero, which trains faster than noise does."""
     for name, parameter in transformer.named_parameters():
-        if name.endswith((".norm.linear.weight", ".norm1.linear.weight", ".norm1_context.linear.weight", ".norm_out.linear.weight")):
+        if name.endswith(
+            (".norm.linear.weight", ".norm1.linear.weight", ".norm1_context.linear.weight", ".norm_out.linear.weight")
+        ):
             parameter.zero_()
         if name in ("norm_out.linear.weight", "proj_out.weight", "proj_out.bias"):
             parameter.zero_()
@@ -224,10 +233,10 @@ def resume(run: Run) -> None:
         return
     step, settings = state.read_progress(found)
     now = json.loads(run.settings.to_json())
-    changed = sorted(name for name in now if name not in FREE and settings.get(name) != now[name])
+    changed = sorted(name for name in settings if name not in FREE and now.get(name) != settings[name])
     if changed:
         name = changed[0]
-        raise ValueError(f"{found} was trained with {name} {settings.get(name)}, now it is {now[name]}; use the same settings "
+        raise ValueError(f"{found} was trained with {name} {settings[name]}, now it is {now.get(name)}; use the same settings "
                          "to go on, or another output folder")  # fmt: skip
     run.accelerator.load_state(str(found))
     if run.ema is not None:
@@ -255,7 +264,7 @@ def loop(run: Run, decode: Decode | None) -> Path:
     if saved != run.step:
         save(run)
     bar.close()
-    return settings.output / "model" / state.WEIGHTS
+    return settings.output / "model" / (LORA if settings.lora_rank else state.WEIGHTS)
 
 
 def take_step(run: Run) -> dict:
@@ -336,12 +345,18 @@ def save(run: Run) -> None:
     state.save_state(run.accelerator, settings.output, run.step, settings.to_json(), weights)
     if run.accelerator.is_main_process:
         with averaged(run):
-            state.export(run.transformer, plain_weights(run.transformer), settings.output / "model", run.metadata, torch.bfloat16)
+            export(run)
     run.accelerator.wait_for_everyone()
 
 
-def plain_weights(transformer: nn.Module) -> dict[str, Tensor]:
-    return {name.replace("_orig_mod.", ""): tensor for name, tensor in transformer.state_dict().items()}
+def export(run: Run) -> None:
+    """The model, or its LoRA alone."""
+    settings, folder = run.settings, run.settings.output / "model"
+    if settings.lora_rank:
+        adapter = lora.to_comfy(run.trained, settings.lora_alpha or settings.lora_rank)
+        state.write_tensors(folder / LORA, adapter, run.metadata, torch.bfloat16)
+    else:
+        state.export(run.transformer, folder, run.metadata, torch.bfloat16)
 
 
 @contextmanager
@@ -354,7 +369,19 @@ def averaged(run: Run) -> Iterator[None]:
 
 
 def write_sample(run: Run, decode: Decode | None) -> None:
-    """A short video from a held-out clip's first frame, by the averaged weights."""
+    """A short video from a held-out clip's first frame, by the averaged weights; layouts and orders take turns."""
+    settings, clips, choices = run.settings, run.examples.clips, run.examples.choices
+    if run.accelerator.is_main_process:
+        recipe = choices.recipes[(run.step // settings.sample_every - 1) % len(choices.recipes)]
+        plan = planned(recipe, settings.sample_sections, settings.window, choices.paddings[0])
+        clip = clips[max(0, len(clips) - settings.held_out) if settings.held_out else 0]
+        with averaged(run):
+            latents = samples.sample_video(
+                run.transformer, clip, plan, settings.sample_steps, settings.guidance, settings.shift, settings.seed
+            )
+        path = settings.output / "samples" / f"{run.step:08d}-{recipe.order}-{plan.name}"
+        samples.write_sample(path, latents, decode)
+    run.accelerator.wait_for_everyone()
 
 
 class Losses:
@@ -364,11 +391,16 @@ class Losses:
         rows = []
         if path.is_file():
             with path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if row["step"].isdigit() and int(row["step"]) <= step]
-        self.file = path.open("w", newline="", buffering=1)
+                rows = [row for row in csv.DictReader(file) if (row["step"] or "").isdigit() and int(row["step"]) <= step]
+        state.write_whole(path, lambda unfinished: self.write_rows(unfinished, rows))
+        self.file = path.open("a", newline="", buffering=1)
         self.writer = csv.DictWriter(self.file, COLUMNS)
-        self.writer.writeheader()
-        self.writer.writerows(rows)
+
+    def write_rows(self, path: Path, rows: list[dict]) -> None:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
 
     def write(self, figures: dict) -> None:
         rounded = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in figures.items()}

@@ -45,7 +45,7 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
         for kernel in sorted(set(kernels) - present):
             convolution = nn.Conv3d(base.in_channels, base.out_channels, kernel, kernel).to(base.weight)
             with torch.no_grad():
-                convolution.weight.copy_(tiled(base.weight, kernel))
+                convolution.weight.copy_(stretched(base.weight, kernel))
                 convolution.bias.copy_(base.bias)
             self.clean_x_embedder.add_module(f"proj_{kernel}", convolution)
             added.append(f"proj_{kernel}")
@@ -212,16 +212,18 @@ def seen(text_mask: Tensor | None, tokens: Tensor, text: Tensor) -> Tensor | Non
 
 
 def unpatchify(tokens_BLD: Tensor, shape: Sequence[int]) -> Tensor:
-    B, C, T, H, W = shape
+    B, _, T, H, W = shape
     _, p, q = BASE_KERNEL
     patches = tokens_BLD.unflatten(1, (T, H // p, W // q)).unflatten(-1, (-1, p, q))
     return patches.permute(0, 4, 1, 2, 5, 3, 6).reshape(B, -1, T, H, W)
 
 
-def tiled(weight: Tensor, kernel: Kernel) -> Tensor:
-    """The base convolution's weight repeated over a larger kernel and divided by the number of copies."""
+def stretched(weight: Tensor, kernel: Kernel) -> Tensor:
+    """The base convolution's weight with every cell repeated over a larger kernel, divided by the number of copies."""
     copies = tuple(k // base for k, base in zip(kernel, BASE_KERNEL, strict=True))
-    return weight.repeat(1, 1, *copies) / (copies[0] * copies[1] * copies[2])
+    for axis, count in enumerate(copies, start=2):
+        weight = weight.repeat_interleave(count, dim=axis) / count
+    return weight
 
 
 def context_kernels(weights: dict[str, Tensor]) -> dict[str, Kernel]:
