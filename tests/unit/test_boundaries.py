@@ -18,6 +18,9 @@ FREE = [path for path in PACK if ADAPTER not in path.parents and ROOT / "nodes" 
 COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "latent_preview", "node_helpers",
            "nodes", "execution", "server"}  # fmt: skip
 
+TRAINING = CORE / "training"
+FOR_TRAINING = {"accelerate", "av", "diffusers", "peft", "tqdm", "transformers"}
+
 TOP_LEVEL = """
 import importlib.util, sys, time
 start = time.perf_counter()
@@ -82,6 +85,13 @@ def test_imports_within_the_pack_are_relative_and_stay_in_it(path):
 @pytest.mark.parametrize("path", sorted(ADAPTER.rglob("*.py")), ids=name)
 def test_the_adapter_does_not_know_the_nodes(path):
     assert not any(module.split(".")[0] == "nodes" for _, module in imports(path))
+
+
+@pytest.mark.parametrize("path", [path for path in PACK if TRAINING not in path.parents], ids=name)
+def test_inference_needs_nothing_of_training(path):
+    modules = [module.split(".")[0] for _, module in imports(path)]
+
+    assert not {*FOR_TRAINING, "training"} & set(modules)
 
 
 @pytest.mark.parametrize("path", PACK, ids=name)
