@@ -64,7 +64,9 @@ def flow(frames: np.ndarray) -> float:
 
 
 def joins(frames: np.ndarray, starts: Sequence[int]) -> float:
-    """Frame difference where latent frames `starts` begin, over the median difference elsewhere (1: no visible join).
+    """Frame difference where latent frames `starts` begin, over the median where others begin (1: no visible join).
+
+    Others, not all frames, since a VAE's own seams lie between latent frames.
 
     Raises ValueError when a start lies outside the video.
     """
@@ -72,8 +74,10 @@ def joins(frames: np.ndarray, starts: Sequence[int]) -> float:
     borders = [PIXEL_FRAMES * (start - 1) for start in starts]  # the change into the latent frame's first pixel frame
     if any(not 0 <= border < len(differences) for border in borders):
         raise ValueError(f"sections start at latent frames {list(starts)}, but the video has {len(frames)} pixel frames")
-    inside = np.delete(differences, borders)
-    return float(np.mean(differences[borders]) / max(np.median(inside), 1e-6)) if borders else 1.0
+    others = np.setdiff1d(np.arange(0, len(differences), PIXEL_FRAMES), borders)
+    if not borders or not len(others):
+        return 1.0
+    return float(np.mean(differences[borders]) / max(np.median(differences[others]), 1e-6))
 
 
 def frame_differences(frames: np.ndarray) -> np.ndarray:

@@ -21,8 +21,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..drift import to_lab
-from .world import BOUNCE_FRAMES, COLORS, GROWTH, GROWTH_FRAMES, MOTIONS, ORBIT_FRAMES, SHAPES, SIZE, SPEED, SPIN, Scene
-from .world import signed_distance
+from .world import (
+    BOUNCE_FRAMES,
+    COLORS,
+    GROWTH,
+    GROWTH_FRAMES,
+    MOTIONS,
+    ORBIT_FRAMES,
+    SHAPES,
+    SIZE,
+    SPEED,
+    SPIN,
+    Scene,
+    signed_distance,
+)
 
 CHUNK = 128  # frames at once
 SMALLEST = 12  # pixels of area below which nothing is seen
@@ -43,9 +55,9 @@ class Track:
     """One shape through a video, a value a frame; not a number where it was not seen.
 
     `area` in pixels, 0 where not seen; `x`, `y` the center of what is seen; `edges` `F 4` its left, right, top and bottom, not
-    numbers where it is cut off by the border; `lab` `F 3` the mean colour of its inside. `whole` where it is neither cut off
-    nor (`clear`) touched by a shape in front of it. There, `kind` is the index in SHAPES of the best template, `fit` the overlap (intersection
-    over union) with its own shape's, `angle` how far that is turned, in radians, up to the shape's symmetry.
+    numbers where it is cut off by the border; `lab` `F 3` the mean colour of its inside. `clear` where no shape in front touches
+    it, `whole` where it is clear and not cut off. Where whole, `kind` is the index in SHAPES of the best template, `fit` the
+    overlap (intersection over union) with its own shape's, `angle` how far that is turned, in radians, up to the symmetry.
     """
 
     shape: str
@@ -92,6 +104,11 @@ def obeys(motion: str, track: Track) -> bool:
     if motion not in OBEYS:
         raise ValueError(f"motion is {motion!r}; choose one of {', '.join(MOTIONS)}")
     return bool(np.count_nonzero(track.clear) > LAG and OBEYS[motion](track))
+
+
+def hidden(track: Track) -> bool:
+    """Whether a shape in front covers or touches it for so long that its motion cannot be judged."""
+    return bool(np.count_nonzero(track.clear) < 0.6 * np.count_nonzero(track.seen))
 
 
 def color_distance(track: Track, start: Track) -> float:
@@ -235,7 +252,7 @@ def _stays_as_it_is(track: Track) -> bool:
     """Whole in most frames, in its place, of its size."""
     size = _sizes(track)
     whole = np.mean(track.whole) >= 0.5
-    return bool(whole and _wander(track) <= _STAYS and 0.85 <= size.min() / size[0] and size.max() / size[0] <= 1.15)
+    return bool(whole and _wander(track) <= _STAYS and size.min() / size[0] >= 0.85 and size.max() / size[0] <= 1.15)
 
 
 def _path(track: Track) -> tuple[np.ndarray, np.ndarray]:

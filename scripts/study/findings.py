@@ -21,10 +21,10 @@ def findings(video: Video, frames: np.ndarray) -> dict:
     tracks, starts = measure.follow(frames, scene), measure.follow(scene.render(1), scene)
     first, start = tracks[0], starts[0]
     return {
-        "obeys": [measure.obeys(actor.motion, track) for actor, track in zip(scene.actors, tracks, strict=True)],
+        "obeys": [_obeys(actor.motion, track) for actor, track in zip(scene.actors, tracks, strict=True)],
         "looks_like": [motion for motion in MOTIONS if measure.obeys(motion, first)],
         "lost": [measure.lost(track) for track in tracks],
-        "color": [measure.color_distance(*pair) for pair in zip(tracks, starts, strict=True)],
+        "color": [_color(*pair) for pair in zip(tracks, starts, strict=True)],
         "same_kind": measure.same_kind(first),
         "fit": measure.fit(first),
         "speed": measure.speed(first),
@@ -53,6 +53,15 @@ def vae_quality(scene: Scene, frames: np.ndarray, decoded: np.ndarray) -> dict:
     error = (frames / 255.0 - decoded / 255.0) ** 2
     inside = np.stack([_boxes(scene, frame, frames.shape[1:3]) for frame in range(len(frames))])
     return {"psnr": _decibel(error.mean()), "psnr_inside": _decibel(error[inside].mean())}
+
+
+def _obeys(motion: str, track: measure.Track) -> bool | None:
+    """None for a shape behind another one."""
+    return None if measure.hidden(track) else measure.obeys(motion, track)
+
+
+def _color(track: measure.Track, start: measure.Track) -> float | None:
+    return None if measure.lost(track) else measure.color_distance(track, start)
 
 
 def _comeback(track: measure.Track) -> dict | None:

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 RESAMPLES, SEED = 10_000, 0
+FEWEST = 3  # values that a bootstrap says anything of
 Z = 1.959964  # of 95 %
 
 
 class Interval(NamedTuple):
-    """A value, the bounds of its 95 % interval, and how many videos it comes from."""
+    """A value, the bounds of its 95 % interval (not numbers for too few videos), and how many videos it comes from."""
 
     value: float
     low: float
@@ -26,6 +27,8 @@ def mean(values: Sequence[float]) -> Interval:
     kept = np.array([value for value in values if value is not None and math.isfinite(value)], dtype=float)
     if not len(kept):
         return Interval(math.nan, math.nan, math.nan, 0)
+    if len(kept) < FEWEST:
+        return Interval(float(kept.mean()), math.nan, math.nan, len(kept))
     draws = np.random.default_rng(SEED).integers(len(kept), size=(RESAMPLES, len(kept)))
     low, high = np.percentile(kept[draws].mean(axis=1), [2.5, 97.5])
     return Interval(float(kept.mean()), float(low), float(high), len(kept))

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from framepack.framepack_core.plan import Plan
-
 from scripts.benchmarks.live import LiveBytes
 from scripts.study.studio import Studio
-from scripts.study.videos import CONFIGURATIONS, WINDOW, Video
+from scripts.study.videos import CONFIGURATIONS, Video
 
 LATENT = 16  # rows and columns of the demo's latents
 
 
-def tokens(sections: int) -> dict[str, list[int]]:
-    """Context and generated tokens of every section, for each order and layout."""
-    found = {}
-    for order, layout in CONFIGURATIONS:
-        plan = Plan(sections, order, WINDOW, Plan.of(1.2, order, WINDOW, layout).layout)
-        steps = plan.fill(1 + plan.generated)
-        found[f"{order} {layout}"] = [
-            step.context_tokens(LATENT, LATENT) + step.target_tokens(LATENT, LATENT) for step in steps
-        ]
-    return found
+def tokens(video: Video) -> list[int]:
+    """Context and generated tokens of every section."""
+    sections = video.plan.fill(1 + video.generated)
+    return [part.context_tokens(LATENT, LATENT) + part.target_tokens(LATENT, LATENT) for part in sections]
+
+
+def uneven(sections: int) -> list[str]:
+    """Orders and layouts whose sections do not all cost the same from the third one on."""
+    made = {f"{order}, {layout}": Video(0, "stop", sections, order, layout) for order, layout in CONFIGURATIONS}
+    return [name for name, video in made.items() if len(set(tokens(video)[2:])) > 1]
 
 
 def live_megabytes(studio: Studio, video: Video) -> list[float]:

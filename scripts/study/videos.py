@@ -10,7 +10,7 @@ from framepack.framepack_core.demo.world import MOTIONS, Scene
 from framepack.framepack_core.plan import AUTO, ORDERS, Order, Paddings, Plan
 
 HELD_OUT = 2_000_000  # seeds of scenes from here on are never trained on
-STEPS, WINDOW = 12, 9
+STEPS, WINDOW = 10, 9
 
 # Layouts beside each order's own; the inverted order takes them mirrored.
 OTHER_LAYOUTS: tuple[tuple[Order, str], ...] = (
@@ -80,9 +80,9 @@ class Amount:
 
     obedience: int = 40
     prompts: int = 10
-    layouts: int = 16
-    lengths: tuple[tuple[int, int], ...] = ((1, 8), (2, 8), (4, 8), (6, 8), (12, 8))
-    paddings: int = 8
+    layouts: int = 12
+    lengths: tuple[tuple[int, int], ...] = ((1, 8), (2, 8), (4, 8), (6, 8), (12, 6))
+    paddings: int = 6
     long: int = 40
     vae: int = 40
 
