@@ -35,7 +35,7 @@ REMEDY = (
 )
 
 CPU = torch.device("cpu")
-UNSEEN = 3_000_000  # scenes from this seed on were neither trained nor measured on
+UNSEEN = 3_000_000  # scenes from this seed on are never trained on
 
 # Numbers that the VAE keeps at once for each latent pixel: what tests/parity/test_demo.py measures, and some for workspace.
 VAE_NUMBERS = 3072
