@@ -136,6 +136,22 @@ def test_a_name_that_is_no_clips_is_refused(tmp_path, name):
         write_clip(tmp_path, name, clip())
 
 
+def test_a_file_gets_its_name_only_when_it_is_complete(tmp_path, monkeypatch):
+    path = write_clip(tmp_path, "a", clip(5))
+    before, written_to = path.read_bytes(), []
+
+    def spy(tensors, unfinished, metadata):
+        save_file(tensors, unfinished, metadata)
+        written_to.append(unfinished)
+        assert path.read_bytes() == before
+
+    monkeypatch.setattr(cache, "save_file", spy)
+    write_clip(tmp_path, "a", clip(9))
+
+    assert len(written_to) == 1 and path not in written_to
+    assert ClipCache(tmp_path).shapes == ((9, 4, 6),)
+
+
 def test_a_full_disk_leaves_the_file_that_was_there(tmp_path, monkeypatch):
     path = write_clip(tmp_path, "a", clip())
 
