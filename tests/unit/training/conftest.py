@@ -21,17 +21,19 @@ def write_video() -> WriteVideo:
     return _write_video
 
 
-def _write_video(path: Path, frames: Sequence[np.ndarray] | int = 20, fps: float = 30, height=48, width=64) -> Path:
-    """Frames uint8 `H W 3`, or so many grey ones that count up by 4; .mkv is lossless."""
+def _write_video(
+    path: Path, frames: Sequence[np.ndarray] | int = 20, fps: float = 30, height=48, width=64, **options: str
+) -> Path:
+    """Frames uint8 `H W 3`, or so many grey ones that count up by 4; .mkv is lossless. A key frame every 8."""
     if isinstance(frames, int):
         frames = [np.full((height, width, 3), 4 * index % 256, np.uint8) for index in range(frames)]
     codec, pixels = CODECS[path.suffix.lower()]
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
+        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.height, stream.width, _ = frames[0].shape
         stream.pix_fmt = pixels
-        stream.bit_rate = 4_000_000
+        stream.bit_rate, stream.gop_size = 4_000_000, 8
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pixels)))
         container.mux(stream.encode())

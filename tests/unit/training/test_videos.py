@@ -66,6 +66,17 @@ def test_a_clip_may_start_anywhere(tmp_path, write_video, suffix):
 
 
 @pytest.mark.parametrize(
+    ("suffix", "options"),
+    [(".mp4", {"x264-params": "open-gop=1:keyint=8:bframes=3"}), (".mov", {"bf": "2"}), (".avi", {"bf": "2"})],
+)
+def test_a_clip_may_start_where_seeking_goes_too_far(tmp_path, write_video, suffix, options):
+    video = probe(write_video(tmp_path / f"video{suffix}", 60, **options))
+
+    for start in (2, 13, 14, 30, 55):
+        assert levels(read(video, Cut(start, 5), 30, SIZE)) == list(range(start, start + 5))
+
+
+@pytest.mark.parametrize(
     ("fps", "expected"),
     [
         (30, [0, 1, 2, 3, 4, 5, 6, 7, 8]),
