@@ -55,9 +55,10 @@ class Track:
     """One shape through a video, a value a frame; not a number where it was not seen.
 
     `area` in pixels, 0 where not seen; `x`, `y` the center of what is seen; `edges` `F 4` its left, right, top and bottom, not
-    numbers where it is cut off by the border; `lab` `F 3` the mean colour of its inside. `clear` where no shape in front touches
-    it, `whole` where it is clear and not cut off. Where whole, `kind` is the index in SHAPES of the best template, `fit` the
-    overlap (intersection over union) with its own shape's, `angle` how far that is turned, in radians, up to the symmetry.
+    numbers where it is cut off by the border; `lab` `F 3` the mean colour of its inside. `clear` where no shape in front
+    touches it, `whole` where it is clear and not cut off. Where whole, `kind` is the index in SHAPES of the best template,
+    `fit` the overlap (intersection over union) with its own shape's, `angle` how far that is turned, in radians, up to the
+    symmetry.
     """
 
     shape: str

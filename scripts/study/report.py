@@ -29,6 +29,7 @@ from scripts.study.videos import (
     TWO_SECTIONS,
     Amount,
     Video,
+    Way,
     layouts,
     lengths,
     obedience,
@@ -45,9 +46,9 @@ SOURCES = (*ORDERS, "world", "vae")
 Made = list[tuple[Video, Found]]
 
 
-def write(results: Results, amount: Amount, steps: int, output: Path) -> None:
+def write(results: Results, amount: Amount, way: Way, output: Path) -> None:
     """EXPERIMENTS.md and images below `output`."""
-    text = TEMPLATE.read_text(encoding="utf-8").format_map(Values(results, amount, steps, output))
+    text = TEMPLATE.read_text(encoding="utf-8").format_map(Values(results, amount, way, output))
     output.mkdir(parents=True, exist_ok=True)
     (output / "EXPERIMENTS.md").write_text(text, encoding="utf-8")
 
@@ -55,9 +56,9 @@ def write(results: Results, amount: Amount, steps: int, output: Path) -> None:
 class Values(dict):
     """What the names in the template stand for, worked out when asked for."""
 
-    def __init__(self, results: Results, amount: Amount, steps: int, output: Path) -> None:
+    def __init__(self, results: Results, amount: Amount, way: Way, output: Path) -> None:
         super().__init__()
-        self.study = Study(results, amount, steps, output)
+        self.study = Study(results, amount, way, output)
 
     def __missing__(self, name: str) -> str:
         """`name` is a method of Study, with its arguments after dots: `color.6.inverted`."""
@@ -69,13 +70,16 @@ class Study:
     """Every figure of the report. Methods without a leading underscore are the names in the template; they give text,
     empty when there are no results."""
 
-    def __init__(self, results: Results, amount: Amount, steps: int, output: Path) -> None:
-        self.results, self.amount, self._steps, self.output = results, amount, steps, output
+    def __init__(self, results: Results, amount: Amount, way: Way, output: Path) -> None:
+        self.results, self.amount, self.way, self.output = results, amount, way, output
 
     # How it was made
 
     def steps(self) -> str:
-        return str(self._steps)
+        return str(self.way.steps)
+
+    def shift(self) -> str:
+        return f"{self.way.shift:g}" if self.way.shift else "auto"
 
     def weights(self) -> str:
         return self.results.weights
@@ -122,7 +126,7 @@ class Study:
         return table(header, rows) if rows else ""
 
     def obedience_plot(self) -> str:
-        made = {f"{order} {layout}": self._of(layout_videos(self.amount, self._steps, order, layout))
+        made = {f"{order} {layout}": self._of(layout_videos(self.amount, order, layout))
                 for order, layout in CONFIGURATIONS}  # fmt: skip
         made |= {f"{order} {AUTO[order]}": videos for order, videos in self._by_order(obedience).items()}
         values = {name: share(_obeyed(videos)) for name, videos in made.items() if videos}
@@ -149,7 +153,7 @@ class Study:
         return percent(share(_obeyed(made))) if made else ""
 
     def prompts(self) -> str:
-        made = self._of(prompts(self.amount, self._steps))
+        made = self._of(prompts(self.amount))
         pairs = [pair for pair in zip(made[::2], made[1::2], strict=False) if pair[0][0].scene == pair[1][0].scene]
         if not pairs:
             return ""
@@ -165,7 +169,7 @@ class Study:
     def layouts(self) -> str:
         rows = []
         for order, layout in CONFIGURATIONS:
-            made = self._of(layout_videos(self.amount, self._steps, order, layout))
+            made = self._of(layout_videos(self.amount, order, layout))
             if made:
                 rows.append([
                     f"{order}, {layout}",
@@ -292,7 +296,7 @@ class Study:
         return figure(mean([color(found) for _, found in made[0]]), 1) if made else ""
 
     def paddings(self) -> str:
-        made = self._of(paddings(self.amount, self._steps))
+        made = self._of(paddings(self.amount))
         rows = []
         for spacing in ("released", "exact"):
             some = [(video, found) for video, found in made if video.paddings == spacing]
@@ -308,7 +312,7 @@ class Study:
         shown = []
         for scene in strips.SHOWN_SCENES:
             for order in (*ORDERS, "world"):
-                shown += [v for v in lengths(self.amount, self._steps)
+                shown += [v for v in self.way.of(lengths(self.amount))
                           if v.scene == scene and strips.is_shown(v) and order in (v.order, v.source)]  # fmt: skip
         page = strips.sheet(self.results.path.parent, shown) if shown else None
         if page is None:
@@ -371,15 +375,15 @@ class Study:
 
     def _of(self, videos: Iterable[Video]) -> Made:
         """Those that have been made."""
-        return [(video, self.results[video.to_dict()]) for video in videos if video.to_dict() in self.results]
+        return [(video, self.results[video.to_dict()]) for video in self.way.of(videos) if video.to_dict() in self.results]
 
     def _by_order(self, experiment) -> dict[str, Made]:
-        made = self._of(experiment(self.amount, self._steps))
+        made = self._of(experiment(self.amount))
         return {order: [(video, found) for video, found in made if video.order == order] for order in ORDERS}
 
     def _lengths(self) -> Iterable[tuple[int, str, Made]]:
         """(sections, source, what was made) in the tables' order."""
-        made = self._of(lengths(self.amount, self._steps))
+        made = self._of(lengths(self.amount))
         for sections, _ in self.amount.lengths:
             for source in SOURCES:
                 some = [pair for pair in made if pair[0].sections == sections and source in (pair[0].order, pair[0].source)]
@@ -405,8 +409,8 @@ class Study:
         return self.output / IMAGES / f"{name}.png"
 
 
-def layout_videos(amount: Amount, steps: int, order: str, layout: str) -> list[Video]:
-    return [video for video in layouts(amount, steps) if (video.order, video.layout) == (order, layout)]
+def layout_videos(amount: Amount, order: str, layout: str) -> list[Video]:
+    return [video for video in layouts(amount) if (video.order, video.layout) == (order, layout)]
 
 
 def _obeyed(made: Made) -> list[bool]:

@@ -17,7 +17,6 @@ from scripts.pack import load_pack
 from scripts.study.results import Results
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 10
 MEMORY_STEPS = 2  # of the long video's second run, which only measures memory
 
 
@@ -26,14 +25,15 @@ def main() -> int:
     load_pack(options.comfyui, cpu=not torch.cuda.is_available())
     from scripts.study import report
     from scripts.study.studio import Studio, fingerprint
-    from scripts.study.videos import FULL, QUICK
+    from scripts.study.videos import FULL, QUICK, Way
 
     amount = QUICK if options.quick else FULL
     amount = amount.at_most(options.videos) if options.videos else amount
     results = Results(options.results, fingerprint())
+    way = Way(options.steps, options.shift)
     if not options.report:
-        run(Studio(), results, amount, options)
-    report.write(results, amount, options.steps, options.output)
+        run(Studio(), results, amount, way, options)
+    report.write(results, amount, way, options.output)
     print(f"{options.output / 'EXPERIMENTS.md'} is written")
     return 0
 
@@ -44,7 +44,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=NAMES, choices=NAMES, metavar="NAME", help=f"some of {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="a few videos of each")
     parser.add_argument("--videos", type=int, help="at most so many scenes in each experiment")
-    parser.add_argument("--steps", type=int, default=STEPS, help="steps of a section (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=10, help="steps of a section (default: %(default)s)")
+    parser.add_argument("--shift", type=float, default=0.0, help="of the sigmas (default: as it belongs to the size)")
     parser.add_argument("--batch", type=int, default=4, help="videos that are sampled together (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=ROOT / ".cache" / "experiments" / "results.jsonl",
                         help="the results of each video; a run goes on from what is there")  # fmt: skip
@@ -56,16 +57,16 @@ def arguments() -> argparse.Namespace:
 NAMES = ("vae", "obedience", "prompts", "lengths", "layouts", "paddings", "long")
 
 
-def run(studio, results: Results, amount, options: argparse.Namespace) -> None:
+def run(studio, results: Results, amount, way, options: argparse.Namespace) -> None:
     from scripts.study.videos import EXPERIMENTS
 
     quiet_comfyui()
     if "vae" in options.only:
         measure_vae(studio, results, amount.vae)
-    wanted = {name: EXPERIMENTS[name](amount, options.steps) for name in NAMES if name in EXPERIMENTS and name in options.only}
+    wanted = {name: list(way.of(EXPERIMENTS[name](amount))) for name in NAMES if name in EXPERIMENTS and name in options.only}
     make_videos(studio, results, wanted, options)
     if "long" in options.only:
-        measure_long(studio, results, amount.long, options)
+        measure_long(studio, results, amount.long, way)
 
 
 def quiet_comfyui() -> None:
@@ -131,12 +132,12 @@ def keep_frames(folder: Path, group: list, clips: list) -> None:
             save_strip(folder, video, frames)
 
 
-def measure_long(studio, results: Results, sections: int, options: argparse.Namespace) -> None:
+def measure_long(studio, results: Results, sections: int, way) -> None:
     from scripts.study.findings import findings
     from scripts.study.long import live_megabytes, tokens
     from scripts.study.videos import Video, motion_of
 
-    video = Video(0, motion_of(0), sections, "inverted", "framepack", steps=options.steps)
+    video = next(way.of([Video(0, motion_of(0), sections, "inverted", "framepack")]))
     made = {"long": video.to_dict()}
     if made in results:
         return

@@ -25,7 +25,9 @@ def save_strip(folder: Path, video: Video, frames: np.ndarray) -> None:
 
 
 def strip_path(folder: Path, video: Video) -> Path:
-    name = "-".join(str(part) for part in (video.source, video.order, video.layout, video.paddings, video.steps, video.scene))
+    name = "-".join(
+        str(part) for part in (video.source, video.order, video.layout, video.paddings, video.steps, video.shift, video.scene)
+    )
     return folder / f"strip-{name}.png"
 
 

@@ -53,12 +53,17 @@ class Studio:
     def sample(self, videos: Sequence[Video], each: Callable[[], None] = lambda: None) -> Sampled:
         """Videos with the same `batch`, as one batch. Each has the noise that its seed gives it alone; `each` is called after
         every section."""
-        plan, steps = videos[0].plan, videos[0].steps
+        plan, first = videos[0].plan, videos[0]
         scenes = [video.told for video in videos]
         timeline = start_timeline(plan, {"samples": torch.cat([self.start(scene) for scene in scenes])}, None)
         sections = plan.bind(timeline)
         denoise = GuiderDenoiser(
-            self.guider(scenes), sampler_named(SAMPLER), partial(schedule, steps, 0.0, timeline=timeline), 0, sections, _silent
+            self.guider(scenes),
+            sampler_named(SAMPLER),
+            partial(schedule, first.steps, first.shift, timeline=timeline),
+            0,
+            sections,
+            _silent,
         )
         generators = [torch.Generator("cpu").manual_seed(video.seed) for video in videos]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
@@ -10,7 +10,7 @@ from framepack.framepack_core.demo.world import MOTIONS, Scene
 from framepack.framepack_core.plan import AUTO, ORDERS, Order, Paddings, Plan
 
 HELD_OUT = 2_000_000  # seeds of scenes from here on are never trained on
-STEPS, WINDOW = 10, 9
+WINDOW = 9
 
 # Layouts beside each order's own; the inverted order takes them mirrored.
 OTHER_LAYOUTS: tuple[tuple[Order, str], ...] = (
@@ -40,7 +40,8 @@ class Video:
     order: str = ""
     layout: str = ""
     paddings: Paddings = "released"
-    steps: int = STEPS
+    steps: int = 0
+    shift: float = 0.0
     source: Source = "model"
 
     @property
@@ -64,7 +65,7 @@ class Video:
     @property
     def batch(self) -> tuple:
         """Videos with the same value can be sampled together."""
-        return self.sections, self.order, self.layout, self.paddings, self.steps, self.source
+        return self.sections, self.order, self.layout, self.paddings, self.steps, self.shift, self.source
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -72,6 +73,18 @@ class Video:
     @classmethod
     def from_dict(cls, values: dict) -> Video:
         return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the model's videos are sampled; a shift of 0 is the one that belongs to the number of tokens."""
+
+    steps: int = 10
+    shift: float = 0.0
+
+    def of(self, videos: Iterable[Video]) -> Iterator[Video]:
+        """The videos, those of the model made in this way."""
+        return (replace(video, steps=self.steps, shift=self.shift) if video.source == "model" else video for video in videos)
 
 
 @dataclass(frozen=True)
@@ -104,43 +117,43 @@ def motion_of(scene: int, turn: int = 0) -> str:
     return possible[(scene + turn) % len(possible)]
 
 
-def obedience(amount: Amount, steps: int) -> Iterator[Video]:
+def obedience(amount: Amount) -> Iterator[Video]:
     """Every order with its own layout."""
     for order in ORDERS:
         for scene in range(amount.obedience):
-            yield Video(scene, motion_of(scene), TWO_SECTIONS, order, AUTO[order], steps=steps)
+            yield Video(scene, motion_of(scene), TWO_SECTIONS, order, AUTO[order])
 
 
-def prompts(amount: Amount, steps: int) -> Iterator[Video]:
+def prompts(amount: Amount) -> Iterator[Video]:
     """Another prompt on the first pictures of `obedience`, with the same noise."""
     for scene in range(amount.prompts):
-        yield Video(scene, motion_of(scene), TWO_SECTIONS, "inverted", AUTO["inverted"], steps=steps)
-        yield Video(scene, motion_of(scene, turn=4), TWO_SECTIONS, "inverted", AUTO["inverted"], steps=steps)
+        yield Video(scene, motion_of(scene), TWO_SECTIONS, "inverted", AUTO["inverted"])
+        yield Video(scene, motion_of(scene, turn=4), TWO_SECTIONS, "inverted", AUTO["inverted"])
 
 
-def layouts(amount: Amount, steps: int) -> Iterator[Video]:
+def layouts(amount: Amount) -> Iterator[Video]:
     """Every other layout in every order that it allows."""
     for order, layout in CONFIGURATIONS:
         for scene in range(amount.layouts):
-            yield Video(scene, motion_of(scene), TWO_SECTIONS, order, layout, steps=steps)
+            yield Video(scene, motion_of(scene), TWO_SECTIONS, order, layout)
 
 
-def lengths(amount: Amount, steps: int) -> Iterator[Video]:
+def lengths(amount: Amount) -> Iterator[Video]:
     """The three orders, longer and longer, and what the world itself and its VAE would show."""
     for sections, scenes in amount.lengths:
         for scene in range(scenes):
             motion = motion_of(scene)
-            yield Video(scene, motion, sections, steps=0, source="world")
-            yield Video(scene, motion, sections, steps=0, source="vae")
+            yield Video(scene, motion, sections, source="world")
+            yield Video(scene, motion, sections, source="vae")
             for order in ORDERS:
-                yield Video(scene, motion, sections, order, AUTO[order], steps=steps)
+                yield Video(scene, motion, sections, order, AUTO[order])
 
 
-def paddings(amount: Amount, steps: int) -> Iterator[Video]:
+def paddings(amount: Amount) -> Iterator[Video]:
     """The inverted order's two spacings, which differ from five sections on."""
     for scene in range(amount.paddings):
         for spacing in ("released", "exact"):
-            yield Video(scene, motion_of(scene), 6, "inverted", AUTO["inverted"], spacing, steps)
+            yield Video(scene, motion_of(scene), 6, "inverted", AUTO["inverted"], spacing)
 
 
 EXPERIMENTS = {

@@ -13,11 +13,11 @@ from scripts.study import report, run
 from scripts.study.intervals import Interval, mean, paired, share
 from scripts.study.results import Results
 from scripts.study.studio import Studio
-from scripts.study.videos import AUTO, CONFIGURATIONS, EXPERIMENTS, Amount, Video, motion_of
+from scripts.study.videos import AUTO, CONFIGURATIONS, EXPERIMENTS, Amount, Video, Way, motion_of
 
-TINY = Amount(obedience=1, prompts=1, layouts=1, lengths=((1, 1), (2, 1)), paddings=0, long=2, vae=1)
-STEPS = 1
-ONE = Video(0, "left", 1, "inverted", "framepack", steps=STEPS)
+TINY = Amount(obedience=1, prompts=1, layouts=1, lengths=((1, 1), (2, 1)), paddings=0, long=3, vae=1)
+WAY = Way(steps=1)
+ONE = Video(0, "left", 1, "inverted", "framepack", steps=1)
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +31,15 @@ def finished(studio, tmp_path_factory) -> Path:
     """A folder with the results and the report of a whole tiny run."""
     folder = tmp_path_factory.mktemp("experiments")
     results = Results(folder / "results.jsonl", "weights")
-    options = Namespace(only=("vae", "obedience", "prompts", "lengths", "long"), steps=STEPS, batch=2, results=results.path)
-    run.run(studio, results, TINY, options)
-    report.write(results, TINY, STEPS, folder / "docs")
+    options = Namespace(only=("vae", "obedience", "prompts", "lengths", "long"), batch=2, results=results.path)
+    run.run(studio, results, TINY, WAY, options)
+    report.write(results, TINY, WAY, folder / "docs")
     return folder
 
 
 def test_every_video_that_was_asked_for_has_its_findings(finished):
     results = Results(finished / "results.jsonl", "weights")
-    wanted = {video for name in ("obedience", "prompts", "lengths") for video in EXPERIMENTS[name](TINY, STEPS)}
+    wanted = {video for name in ("obedience", "prompts", "lengths") for video in WAY.of(EXPERIMENTS[name](TINY))}
 
     assert all(video.to_dict() in results for video in wanted)
     assert {video.source for video in wanted} == {"model", "world", "vae"}
@@ -70,10 +70,10 @@ def test_a_run_that_was_stopped_goes_on_and_makes_nothing_twice(finished, tmp_pa
     path.write_text("".join(lines[:-1]) + lines[-1][:40])  # killed while it wrote
 
     results = Results(path, "weights")
-    left = [video for name in EXPERIMENTS for video in EXPERIMENTS[name](TINY, STEPS) if video.to_dict() not in results]
+    left = [video for name in EXPERIMENTS for video in WAY.of(EXPERIMENTS[name](TINY)) if video.to_dict() not in results]
 
     assert path.read_text() == "".join(lines[:-1])
-    assert run.batches(EXPERIMENTS["obedience"](TINY, STEPS), Results(finished / "results.jsonl", "weights"), 2) == []
+    assert run.batches(WAY.of(EXPERIMENTS["obedience"](TINY)), Results(finished / "results.jsonl", "weights"), 2) == []
     assert len(run.batches(left, results, 100)) == len({video.batch for video in left})
 
 
@@ -85,7 +85,7 @@ def test_a_broken_line_is_named(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text('{"weights": "w", "made": {}, "found": {}}\nnonsense\n')
 
-    with pytest.raises(ValueError, match="results.jsonl, line 2 is no result"):
+    with pytest.raises(ValueError, match=r"results\.jsonl, line 2 is no result"):
         Results(path, "w")
 
 
