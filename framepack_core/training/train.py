@@ -27,6 +27,7 @@ from .settings import FREE, Settings
 from .transformer import PackedTransformer
 
 LORA = "lora.safetensors"
+FROZEN = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # weights that a LoRA leaves as they are
 COLUMNS = ("step", "loss", "lr", "gradient", "seconds", "draws")
 
 
@@ -152,8 +153,7 @@ def choices_of(settings: Settings, found) -> Choices:
 def make_transformer(settings: Settings, clips: ClipCache) -> PackedTransformer:
     """The checkpoint to start from, or a new transformer that fits the cached embeddings."""
     if settings.start is not None:
-        transformer = state.load_transformer(settings.start)
-        return transformer if settings.lora_rank else transformer.float()
+        return state.load_transformer(settings.start).to(FROZEN[settings.precision] if settings.lora_rank else torch.float32)
     clip = clips[0]
     config = {
         "in_channels": clip.latents.shape[0],
