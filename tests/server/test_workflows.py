@@ -62,10 +62,11 @@ def test_a_workflow_leaves_a_video_of_the_planned_length_and_size(run):
 
 
 def test_a_workflow_draws_its_plan(run):
-    (drawing,) = (file for file in run[2] if file.suffix == ".png")
+    """The other picture, if there is one, is the demo's start image."""
+    pictures = [Image.open(file).convert("RGB") for file in run[2] if file.suffix == ".png"]
 
-    with Image.open(drawing) as image:
-        assert image.width >= 400 and len(image.convert("RGB").getcolors(1 << 24)) > 8
+    (drawing,) = (picture for picture in pictures if picture.width >= 400)
+    assert len(drawing.getcolors(1 << 24)) > 8
 
 
 def test_one_progress_bar_runs_over_all_steps_of_all_sections(run):
