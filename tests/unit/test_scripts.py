@@ -1,0 +1,67 @@
+"""The scripts' own decisions: what has to be installed, and which frames a sheet shows."""
+
+import numpy
+import pytest
+from PIL import Image
+
+from scripts import environment
+from scripts.environment import Environment, fingerprint, is_ready, requirements, stamp_file
+from scripts.sheet import GAP, sheet
+
+
+@pytest.fixture
+def installed(tmp_path) -> Environment:
+    """A ComfyUI and a virtual environment, both empty."""
+    made = Environment(tmp_path / "venv" / "bin" / "python", tmp_path / "ComfyUI", tmp_path)
+    made.comfyui.mkdir()
+    (made.comfyui / "main.py").touch()
+    (made.comfyui / "requirements.txt").write_text("aiohttp\n# comment\n")
+    (tmp_path / "venv").mkdir()
+    return made
+
+
+@pytest.mark.parametrize(("has_tests", "needs_tests", "ready"),
+                         [(True, True, True), (True, False, True), (False, False, True), (False, True, False)])  # fmt: skip
+def test_the_demo_runs_in_the_tests_environment_but_not_the_reverse(installed, has_tests, needs_tests, ready):
+    stamp_file(installed).write_text(fingerprint(installed, has_tests))
+
+    assert is_ready(installed, needs_tests) is ready
+
+
+def test_without_a_stamp_or_a_comfyui_nothing_is_ready(installed):
+    assert not is_ready(installed, tests=False)
+
+    stamp_file(installed).write_text(fingerprint(installed, tests=False))
+    (installed.comfyui / "main.py").unlink()
+    assert not is_ready(installed, tests=False)
+
+
+def test_the_demo_needs_no_test_tools(installed):
+    names = {requirement.split("=")[0].split(">")[0] for requirement in requirements(installed, tests=False)}
+
+    assert names == {"torch", "torchvision", "torchaudio", "aiohttp"}
+    assert {"diffusers", "pytest"} <= {part.split("=")[0].split(">")[0] for part in requirements(installed, tests=True)}
+
+
+@pytest.mark.parametrize(("demo_first", "rebuilt"), [(True, False), (False, True)])
+def test_test_tools_are_added_to_the_demo_s_environment(installed, monkeypatch, demo_first, rebuilt):
+    calls = []
+    monkeypatch.setattr(environment, "require_disk", lambda folder: None)
+    monkeypatch.setattr(environment, "create_venv", lambda made: calls.append("venv"))
+    monkeypatch.setattr(environment, "install_packages", lambda made, tests: calls.append(("packages", tests)))
+    if demo_first:
+        stamp_file(installed).write_text(fingerprint(installed, tests=False))
+
+    environment.create(installed, tests=True)
+
+    assert calls == [*(["venv"] if rebuilt else []), ("packages", True)]
+    assert is_ready(installed, tests=True)
+
+
+def test_a_sheet_shows_frames_at_equal_distances_the_first_and_the_last_among_them():
+    frames = [Image.new("RGB", (8, 6), (number, 0, 0)) for number in range(11)]
+
+    picture = numpy.asarray(sheet(frames, columns=3, rows=2, scale=1))
+
+    assert picture.shape == (2 * 6 + GAP, 3 * 8 + 2 * GAP, 3)
+    assert picture[:: 6 + GAP, :: 8 + GAP, 0].tolist() == [[0, 2, 4], [6, 8, 10]]
