@@ -185,6 +185,7 @@ def test_what_is_left_at_the_end_is_a_shorter_clip():
     assert cuts(100, length=37, shortest=29, stride=37) == [Cut(0, 37), Cut(37, 37)]
     assert cuts(36, length=37, shortest=9, stride=37) == [Cut(0, 33)]
     assert cuts(8, length=37, shortest=9, stride=37) == []
+    assert cuts(12, length=9, shortest=5, stride=4) == [Cut(0, 9)]  # what is left, 4..8, has been shown
 
 
 @settings(max_examples=100)
@@ -271,3 +272,4 @@ def test_a_list_that_names_no_file_there_is_said(tmp_path):
 def test_seconds_count_the_last_frame_too(tmp_path):
     assert Video(tmp_path, (0.0, 0.5, 1.0), 1, 1).seconds == 1.5
     assert Video(tmp_path, (7.0, 7.5), 1, 1).frames(30) == 30
+    assert Video(tmp_path, tuple(frame / 24 for frame in range(39)), 1, 1).frames(30) == 49  # of 48.75
