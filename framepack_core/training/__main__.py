@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 
-from . import encode, settings
+from . import codebook, encode, settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    logging.basicConfig(format="framepack: %(message)s")
+    logging.getLogger("framepack").setLevel(logging.INFO)
     try:
         return options.run(options)
     except (ValueError, OSError) as error:
@@ -24,6 +27,9 @@ def parser() -> argparse.ArgumentParser:
     cache = commands.add_parser("cache", help="encode a folder of videos with captions")
     encode.add_arguments(cache)
     cache.set_defaults(run=encode.run)
+    centres = commands.add_parser("codebook", help="fit the codebook that discretises histories, against drift")
+    codebook.add_arguments(centres)
+    centres.set_defaults(run=codebook.run)
     train = commands.add_parser("train", help="train a transformer on encoded clips, or go on with an unfinished run")
     settings.add_arguments(train)
     train.set_defaults(run=run_training)

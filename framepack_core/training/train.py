@@ -247,9 +247,10 @@ def resume(run: Run) -> None:
 def loop(run: Run, decode: Decode | None) -> Path:
     settings, accelerator = run.settings, run.accelerator
     settings.output.mkdir(parents=True, exist_ok=True)
+    path = settings.output / "model" / (LORA if settings.lora_rank else state.WEIGHTS)
     log = Losses(settings.output / "losses.csv", run.step) if accelerator.is_main_process else None
     bar = tqdm(total=settings.steps, initial=run.step, disable=not accelerator.is_main_process, mininterval=1, unit="step")
-    saved, started = run.step, time.monotonic()
+    started = time.monotonic()
     while run.step < settings.steps:
         figures = take_step(run)
         if log is not None:
@@ -260,11 +261,9 @@ def loop(run: Run, decode: Decode | None) -> Path:
             write_sample(run, decode)
         if run.step % settings.save_every == 0 or overdue(run, started) or run.step == settings.steps:
             save(run)
-            saved, started = run.step, time.monotonic()
-    if saved != run.step:
-        save(run)
+            started = time.monotonic()
     bar.close()
-    return settings.output / "model" / (LORA if settings.lora_rank else state.WEIGHTS)
+    return path
 
 
 def take_step(run: Run) -> dict:
@@ -340,23 +339,24 @@ def overdue(run: Run, since: float) -> bool:
 
 
 def save(run: Run) -> None:
+    """The export first: a run that is killed between the two makes it again."""
     settings = run.settings
+    export(run)
     weights = None if run.ema is None else run.ema.weights
     state.save_state(run.accelerator, settings.output, run.step, settings.to_json(), weights)
-    if run.accelerator.is_main_process:
-        with averaged(run):
-            export(run)
-    run.accelerator.wait_for_everyone()
 
 
 def export(run: Run) -> None:
-    """The model, or its LoRA alone."""
+    """The model with its averaged weights, or its LoRA alone."""
     settings, folder = run.settings, run.settings.output / "model"
-    if settings.lora_rank:
-        adapter = lora.to_comfy(run.trained, settings.lora_alpha or settings.lora_rank)
-        state.write_tensors(folder / LORA, adapter, run.metadata, torch.bfloat16)
-    else:
-        state.export(run.transformer, folder, run.metadata, torch.bfloat16)
+    if run.accelerator.is_main_process:
+        with averaged(run):
+            if settings.lora_rank:
+                adapter = lora.to_comfy(run.trained, settings.lora_alpha or settings.lora_rank)
+                state.write_tensors(folder / LORA, adapter, run.metadata, torch.bfloat16)
+            else:
+                state.export(run.transformer, folder, run.metadata, torch.bfloat16)
+    run.accelerator.wait_for_everyone()
 
 
 @contextmanager
@@ -391,7 +391,7 @@ class Losses:
         rows = []
         if path.is_file():
             with path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if (row["step"] or "").isdigit() and int(row["step"]) <= step]
+                rows = [row for row in csv.DictReader(file) if row["draws"] and int(row["step"]) <= step]
         state.write_whole(path, lambda unfinished: self.write_rows(unfinished, rows))
         self.file = path.open("a", newline="", buffering=1)
         self.writer = csv.DictWriter(self.file, COLUMNS)

@@ -10,10 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import clips
 import pytest
 import torch
-from diffusers import HunyuanVideoFramepackTransformer3DModel
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -358,3 +359,35 @@ def test_a_caption_dropped_without_an_empty_embedding_names_the_file(cache, tmp_
 def test_a_folder_that_is_no_vae_is_named(tmp_path):
     with pytest.raises(ValueError, match=f"{tmp_path} is no AutoencoderKLHunyuanVideo"):
         samples.hunyuan_decoder(tmp_path)
+
+
+def test_samples_are_decoded_by_hunyuan_videos_vae(tmp_path):
+    small = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
+    AutoencoderKLHunyuanVideo(**small).save_pretrained(tmp_path / "vae")
+
+    path = samples.write_sample(tmp_path / "clip", torch.randn(1, 16, 3, 4, 4), samples.hunyuan_decoder(tmp_path / "vae"))
+
+    with av.open(str(path)) as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    assert [frame.shape for frame in frames] == [(32, 32, 3)] * 9
+
+
+def test_the_log_keeps_whole_lines_up_to_the_state(tmp_path):
+    path = tmp_path / "losses.csv"
+    log = train.Losses(path, 0)
+    for step in (1, 2, 3):
+        log.write({"step": step, "loss": 0.5, "lr": 0.1, "gradient": 1.0, "seconds": 2.0, "draws": "forward/f1"})
+    with path.open("a") as file:
+        file.write("1,0.")
+
+    train.Losses(path, 2)
+
+    with path.open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2"]
+
+
+@pytest.mark.slow
+def test_a_compiled_run_learns_the_same(cache, straight, tmp_path):
+    train.train(settings(cache, tmp_path, compile=True))
+
+    assert losses(tmp_path) == pytest.approx(losses(straight), rel=1e-3)
