@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 
 import torch
@@ -37,5 +38,5 @@ def run(options: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         log.error("%s", error)
         return 1
-    log.info("%s: %d centres from %d clips", out, options.centres, len(clips))
+    sys.stderr.write(f"{out}: {options.centres} centres from {len(clips)} clips\n")
     return 0

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -149,9 +150,9 @@ def run(options: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         log.error("%s", error)
         return 1
-    log.info("%d clips written, %d were there, %d problems", report.written, report.found, len(report.problems))
+    sys.stderr.write(f"{report.written} clips written, {report.found} were there, {len(report.problems)} problems\n")
     for problem in report.problems:
-        log.error("%s", problem)
+        sys.stderr.write(f"  {problem}\n")
     return 1 if report.problems else 0
 
 

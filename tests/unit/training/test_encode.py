@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import re
 import subprocess
 import sys
@@ -383,8 +382,7 @@ def arguments(*words: object) -> argparse.Namespace:
     return parser.parse_args([str(word) for word in words])
 
 
-def test_the_command_caches_and_says_what_it_did(folder, hunyuan_folder, tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+def test_the_command_caches_and_says_what_it_did(folder, hunyuan_folder, tmp_path, capsys):
     words = [
         folder,
         "--out",
@@ -400,15 +398,15 @@ def test_the_command_caches_and_says_what_it_did(folder, hunyuan_folder, tmp_pat
     ]
 
     assert encode.run(arguments(*words)) == 0
-    assert "6 clips written, 0 were there, 0 problems" in caplog.text
+    assert "6 clips written, 0 were there, 0 problems" in capsys.readouterr().err
     assert encode.run(arguments(*words)) == 0
-    assert "0 clips written, 6 were there, 0 problems" in caplog.text
+    assert "0 clips written, 6 were there, 0 problems" in capsys.readouterr().err
     assert all(clip.image is None for clip in ClipCache(tmp_path / "cache"))
     settings = json.loads((tmp_path / "cache" / "cache.json").read_text())
     assert settings["encoders"] == "hunyuan" and not settings["image"] and settings["size"] == [32, 32]
 
 
-def test_the_command_ends_with_1_when_a_video_is_missing(folder, hunyuan_folder, write_video, tmp_path, caplog):
+def test_the_command_ends_with_1_when_a_video_is_missing(folder, hunyuan_folder, write_video, tmp_path, capsys):
     break_folder(folder, write_video)
     words = [
         folder,
@@ -425,7 +423,9 @@ def test_the_command_ends_with_1_when_a_video_is_missing(folder, hunyuan_folder,
     ]
 
     assert encode.run(arguments(*words)) == 1
-    assert "broken.mp4 cannot be read as a video" in caplog.text.splitlines()[-4:][1]
+    summary, *problems = capsys.readouterr().err.splitlines()[-5:]
+    assert summary == "6 clips written, 0 were there, 4 problems"
+    assert any("broken.mp4 cannot be read as a video" in problem for problem in problems)
     assert len(ClipCache(tmp_path / "cache")) == 6
 
 
