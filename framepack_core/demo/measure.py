@@ -58,7 +58,7 @@ class Track:
     numbers where it is cut off by the border; `lab` `F 3` the mean colour of its inside. `clear` where no shape in front
     touches it, `whole` where it is clear and not cut off. Where whole, `kind` is the index in SHAPES of the best template,
     `fit` the overlap (intersection over union) with its own shape's, `angle` how far that is turned, in radians, up to the
-    symmetry.
+    symmetry. `share` is how much of all that has its colour is in this one place.
     """
 
     shape: str
@@ -72,6 +72,7 @@ class Track:
     kind: np.ndarray
     fit: np.ndarray
     angle: np.ndarray
+    share: np.ndarray
 
     @property
     def frames(self) -> int:
@@ -98,13 +99,20 @@ def follow(frames: np.ndarray, scene: Scene) -> tuple[Track, ...]:
 
 
 def obeys(motion: str, track: Track) -> bool:
-    """Whether the shape moves as the motion's word says. `OBEYS` holds the criterion of each.
+    """Whether the shape is one shape and moves as the motion's word says. `OBEYS` holds the criterion of each.
 
     Rates may be as low as half those of the world; what counts is the kind of motion. Raises ValueError for an unknown word.
     """
     if motion not in OBEYS:
         raise ValueError(f"motion is {motion!r}; choose one of {', '.join(MOTIONS)}")
-    return bool(np.count_nonzero(track.clear) > LAG and OBEYS[motion](track))
+    return bool(np.count_nonzero(track.clear) > LAG and is_one_shape(track) and OBEYS[motion](track))
+
+
+def is_one_shape(track: Track) -> bool:
+    """Neither a smear, which fits its own template badly, nor several pieces of one colour."""
+    pieces = np.median(track.share[track.clear]) < 0.75 if track.clear.any() else True
+    smear = track.whole.any() and np.median(track.fit[track.whole]) < 0.6
+    return not (pieces or smear)
 
 
 def hidden(track: Track) -> bool:
@@ -215,10 +223,14 @@ def _orbits(track: Track) -> bool:
 
 
 def _grows(track: Track) -> bool:
-    """Ends larger than it began, by half of what the world's shapes grow in that time or more, in its place."""
+    """Ends larger than it began, by half of what the world's shapes grow in that time or more, wider and higher too where
+    that can be seen, in its place."""
     size = _sizes(track)
     expected = (GROWTH - 1) * min(track.frames / GROWTH_FRAMES, 1)
-    return bool(np.mean(track.clear) >= 0.5 and size[-1] / size[0] >= 1 + _HALF * expected and _wander(track) <= 2 * _STAYS)
+    left, right, top, bottom = track.edges[track.whole].T
+    spans = [_smooth(span) for span in (right - left, bottom - top)]
+    grown = [size[-1] / size[0], *(span.max() / span[0] for span in spans if len(span) > track.frames / 2)]
+    return bool(np.mean(track.clear) >= 0.5 and min(grown) >= 1 + _HALF * expected and _wander(track) <= 2 * _STAYS)
 
 
 def _spins(track: Track) -> bool:
@@ -328,7 +340,7 @@ def _follow(frames: np.ndarray, scene: Scene) -> list[Track]:
     covers = _covers(frames, scene)
     blobs = [_largest_blob(cover) for cover in covers]
     return [
-        _measure(actor.shape, cover * blob, blob, frames, blobs[:number])
+        _measure(actor.shape, cover, blob, frames, blobs[:number])
         for number, (actor, cover, blob) in enumerate(zip(scene.actors, covers, blobs, strict=True))
     ]
 
@@ -360,8 +372,11 @@ def _largest_blob(cover: Tensor) -> Tensor:
 
 
 def _measure(shape: str, cover: Tensor, blob: Tensor, frames: np.ndarray, in_front: list[Tensor]) -> Track:
-    """The track of one shape from its cover `F H W` within its blob."""
+    """The track of one shape from the cover `F H W` of its colour and its blob."""
+    everywhere = (cover * (cover > 0.5)).sum(dim=(1, 2))
+    cover = cover * blob
     area = cover.sum(dim=(1, 2))
+    share = (cover * (cover > 0.5)).sum(dim=(1, 2)) / everywhere.clamp_min(1e-6)
     seen = area >= SMALLEST
     area = area * seen
     cells = torch.arange(SIZE) + 0.5
@@ -385,6 +400,7 @@ def _measure(shape: str, cover: Tensor, blob: Tensor, frames: np.ndarray, in_fro
         kind.masked_fill(~whole, -1).numpy(),
         fits.masked_fill(~whole, math.nan).numpy(),
         angle.masked_fill(~whole, math.nan).numpy(),
+        share.masked_fill(~seen, math.nan).numpy(),
     )
 
 

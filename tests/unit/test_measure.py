@@ -139,6 +139,44 @@ def test_a_shape_that_vanishes_obeys_nothing_and_is_lost():
     assert measure.lost(track_of(scene, frames))
 
 
+def test_a_smear_obeys_nothing():
+    scene = scene_of(HELD_OUT, "orbit")
+    frames = scene.render(TWO_SECTIONS)
+    smear = np.stack([extreme(frames[max(number - 40, 0) : number + 1], scene) for number in range(len(frames))])
+
+    assert obeyed(scene, frames) == ["orbit"]
+    assert obeyed(scene, smear) == []
+
+
+def test_a_shape_in_two_places_does_not_obey():
+    scene = scene_of(HELD_OUT, "down")
+    frames = scene.render(TWO_SECTIONS)
+    twice = np.stack([extreme(frames[[number, 0]], scene) for number in range(len(frames))])
+
+    assert "down" not in obeyed(scene, twice)
+
+
+def extreme(frames: np.ndarray, scene: Scene) -> np.ndarray:
+    """One frame that shows the shape wherever one of the frames does."""
+    ground = dataclasses.replace(scene, actors=()).render(1)[0]
+    furthest = np.abs(frames.astype(int) - ground).sum(axis=-1).argmax(axis=0)
+    return np.take_along_axis(frames, furthest[None, ..., None], axis=0)[0]
+
+
+def test_a_shape_that_only_stretches_does_not_grow():
+    scene = scene_of(HELD_OUT, "grow")
+    frames = scene.render(TWO_SECTIONS)
+    place = scene.truth(0)[0]
+    stretched = []
+    for frame in range(TWO_SECTIONS):
+        factor = 1 + 1.2 * frame / TWO_SECTIONS
+        rows = np.clip(np.round(place.y + (np.arange(128) - place.y) / factor), 0, 127).astype(int)
+        stretched.append(frames[0][rows])
+
+    assert obeyed(scene, frames) == ["grow"]
+    assert obeyed(scene, np.stack(stretched)) == []
+
+
 def test_an_unknown_motion_and_a_video_of_another_size_are_refused():
     scene = scene_of(HELD_OUT, "stop")
 
