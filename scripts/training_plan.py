@@ -1,7 +1,7 @@
 """`python3 scripts/training_plan.py`: what training the released 13B transformer takes, by arithmetic.
 
 Prints the tables of docs/training.md. Nothing here was run on a GPU: bytes and operations are counted from shapes, the bytes
-of activations from what PyTorch keeps for a block (tests/unit/training/test_training_plan.py holds both).
+of activations from what PyTorch keeps for a block (tests/training/test_training_plan.py holds both).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A small video autoencoder with HunyuanVideo's compression: 8 x 8 pixels of 4 frames become 16 channels, the first frame alone.
+"""A small video autoencoder with HunyuanVideo's compression: 8 x 8 pixels of 4 frames to 16 channels, the first frame alone.
 
 All layers work at latent resolution, between one space-to-depth and one depth-to-space: that is what makes it quick on a
 CPU. A latent frame depends on its own frames and the ones before (causal), never on later ones.

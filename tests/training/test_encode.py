@@ -21,7 +21,7 @@ from framepack_core.training.encode import Settings, cache_folder
 from framepack_core.training.encoders import Demo, Hunyuan
 from framepack_core.training.videos import BadVideo, Cut, probe, read
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 SETTINGS = Settings(size=(48, 64), latents=3, shortest=2, encoders="fake")
 
 

@@ -14,7 +14,7 @@ from framepack_core.training.__main__ import main
 from framepack_core.training.transformer import PackedTransformer
 from scripts import training_plan
 
-PAGE = Path(__file__).parents[3] / "docs" / "training.md"
+PAGE = Path(__file__).parents[2] / "docs" / "training.md"
 TOKENS, TEXT = 301, 57
 ADAPTED = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "net.0.proj", "net.2",
            "proj_mlp", "proj_out")  # fmt: skip
