@@ -39,6 +39,7 @@ def save_state(accelerator: Accelerator, output: Path, step: int, settings: str,
             unfinished.mkdir(parents=True)
         accelerator.wait_for_everyone()
         accelerator.save_state(str(unfinished))
+        accelerator.wait_for_everyone()  # each process has its own part in the folder
         if accelerator.is_main_process:
             if ema is not None:
                 save_file(dict(ema), unfinished / EMA)
