@@ -31,10 +31,11 @@ WORK = ROOT / ".cache" / "make_demo"
 WEIGHTS = ROOT / "framepack_core" / "demo" / "weights"
 CLIPS = 2400
 
+# The shipped transformer had `--shift 3` until step 1,373 and `--shift 8` from there.
 # Every preset but `temporal`, whose k8 covers more frames than it is worth here; the released two are drawn more often.
 TRANSFORMER = """
     --layouts framepack:4 f1:4 endpoints:3 vanilla:0.5 geometric:0.75 duplicated:0.75 important-start symmetric
-    --max-sections 6 --end-probability 0.1 --sigmas uniform --shift 3 --motion-weight 1 --corruption 0.15
+    --max-sections 6 --end-probability 0.1 --sigmas uniform --shift 8 --motion-weight 1 --corruption 0.15
     --heads 2 --blocks 2 --single-blocks 6 --batch 8 --accumulation 2 --steps 2500 --warmup 50 --held-out 8
     --optimizer muon --muon-lr 1e-2 --lr 1e-3 --ema 0.998 --precision bf16 --save-minutes 6 --save-every 100000 --compile
 """

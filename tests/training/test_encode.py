@@ -382,20 +382,12 @@ def arguments(*words: object) -> argparse.Namespace:
     return parser.parse_args([str(word) for word in words])
 
 
+def short_clips(folder: Path, cache: Path, models: Path) -> list[object]:
+    return [folder, "--out", cache, "--models", models, "--size", "32x32", "--latents", 2, "--shortest", 2]
+
+
 def test_the_command_caches_and_says_what_it_did(folder, hunyuan_folder, tmp_path, capsys):
-    words = [
-        folder,
-        "--out",
-        tmp_path / "cache",
-        "--models",
-        hunyuan_folder,
-        "--size",
-        "32x32",
-        "--latents",
-        2,
-        "--shortest",
-        2,
-    ]
+    words = short_clips(folder, tmp_path / "cache", hunyuan_folder)
 
     assert encode.run(arguments(*words)) == 0
     assert "6 clips written, 0 were there, 0 problems" in capsys.readouterr().err
@@ -408,19 +400,7 @@ def test_the_command_caches_and_says_what_it_did(folder, hunyuan_folder, tmp_pat
 
 def test_the_command_ends_with_1_when_a_video_is_missing(folder, hunyuan_folder, write_video, tmp_path, capsys):
     break_folder(folder, write_video)
-    words = [
-        folder,
-        "--out",
-        tmp_path / "cache",
-        "--models",
-        hunyuan_folder,
-        "--size",
-        "32x32",
-        "--latents",
-        2,
-        "--shortest",
-        2,
-    ]
+    words = short_clips(folder, tmp_path / "cache", hunyuan_folder)
 
     assert encode.run(arguments(*words)) == 1
     summary, *problems = capsys.readouterr().err.splitlines()[-5:]

@@ -42,13 +42,11 @@ def test_frames_can_be_rendered_from_any_moment():
 
 
 @pytest.mark.parametrize("motion", MOTIONS)
-@pytest.mark.parametrize("frame", [0, 30, 70])
+@pytest.mark.parametrize("frame", [0, 10, 20])
 def test_the_mask_lies_where_the_truth_says(motion, frame):
     scene = one_actor(motion)
     place = scene.truth(frame)[0]
-    reach = place.radius
-    if not all(reach < at < SIZE - reach for at in (place.x, place.y)):
-        pytest.skip("partly out of the picture")
+    assert all(place.radius < at < SIZE - place.radius for at in (place.x, place.y))  # all of it is in the picture
 
     mask = scene.mask(0, frame)
     y, x = np.mgrid[:SIZE, :SIZE] + 0.5
