@@ -40,6 +40,9 @@ class Settings:
     layouts: tuple[str, ...] = option(
         ("framepack",), f"preset names ({', '.join(PRESETS)}) or layout strings; name:3 is drawn 3 times as often"
     )
+    base_kernels: tuple[str, ...] = option(
+        (), "kernels without a convolution of their own, like k1h8w8: they stay what packing builds from the base"
+    )
     orders: tuple[str, ...] = option(
         ORDERS, "orders to train, each layout in those that fit it; order:2 is drawn twice as often"
     )
@@ -114,6 +117,8 @@ class Settings:
             raise ValueError("--start brings its own config; leave out --config")
         if self.lora_rank and self.start is None:
             raise ValueError("--lora-rank needs a model to adapt; give its checkpoint with --start")
+        if released := {"k1", "k2", "k4"}.intersection(self.base_kernels):
+            raise ValueError(f"--base-kernels has {min(released)}; every FramePack model has the convolutions of k1, k2 and k4")
         if self.held_out < 0:
             raise ValueError(f"--held-out is {self.held_out}; choose 0 or more")
 

@@ -108,7 +108,8 @@ def prepare(settings: Settings) -> Run:
     found = recipes(settings.layouts, settings.orders)
     clips = ClipCache(settings.cache)
     transformer = make_transformer(settings, clips)
-    transformer.add_kernels(all_kernels(found))
+    transformer.drop_kernels(settings.base_kernels)
+    transformer.add_kernels(kernel for kernel in all_kernels(found) if str(kernel) not in settings.base_kernels)
     if settings.lora_rank:
         lora.add_lora(transformer, settings.lora_rank, settings.lora_alpha or settings.lora_rank)
     if settings.gradient_checkpointing:

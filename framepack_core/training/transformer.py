@@ -51,6 +51,12 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
             added.append(f"proj_{kernel}")
         return tuple(added)
 
+    def drop_kernels(self, names: Iterable[str]) -> None:
+        """Remove the convolutions of these kernels: packing builds them from the base then. The released ones stay."""
+        for name in names:
+            if hasattr(self.clean_x_embedder, f"proj_{name}"):
+                delattr(self.clean_x_embedder, f"proj_{name}")
+
     @property
     def convolutions(self) -> dict[Kernel, nn.Conv3d]:
         return {Kernel(*convolution.kernel_size): convolution for convolution in self.clean_x_embedder.children()}
