@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_lis
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..layout import Kernel
 from . import lora, samples, state
 from .cache import ClipCache
 from .examples import Choices, Examples, MicroBatch, all_kernels, planned, recipes
@@ -108,8 +109,7 @@ def prepare(settings: Settings) -> Run:
     found = recipes(settings.layouts, settings.orders)
     clips = ClipCache(settings.cache)
     transformer = make_transformer(settings, clips)
-    transformer.drop_kernels(settings.base_kernels)
-    transformer.add_kernels(kernel for kernel in all_kernels(found) if str(kernel) not in settings.base_kernels)
+    set_kernels(transformer, all_kernels(found), settings.base_kernels)
     if settings.lora_rank:
         lora.add_lora(transformer, settings.lora_rank, settings.lora_alpha or settings.lora_rank)
     if settings.gradient_checkpointing:
@@ -173,6 +173,15 @@ def make_transformer(settings: Settings, clips: ClipCache) -> PackedTransformer:
     if settings.config is not None:
         config |= state.known_keys(json.loads(settings.config.read_text()), settings.config)
     return start_still(PackedTransformer(**config))
+
+
+def set_kernels(transformer: PackedTransformer, kernels: Iterable[Kernel], from_base: Iterable[str]) -> None:
+    """A convolution for every kernel but those named to be built from the base. Raises ValueError for an unknown name."""
+    names = {str(kernel): kernel for kernel in kernels}
+    if unknown := [name for name in from_base if name not in names]:
+        raise ValueError(f"--base-kernels has {unknown[0]}, but the layouts' kernels are {', '.join(names)}")
+    transformer.drop_kernels(from_base)
+    transformer.add_kernels(kernel for name, kernel in names.items() if name not in from_base)
 
 
 @torch.no_grad()

@@ -60,6 +60,18 @@ def test_kernels_beyond_the_released_ones_get_convolutions_named_after_them(tran
     assert transformer.state_dict()["clean_x_embedder.proj_k1h4w2.weight"].shape == (128, 16, 1, 4, 2)
 
 
+def test_a_dropped_kernel_is_built_from_the_base_again(transformer):
+    inputs = given("geometric")
+    as_base = context_tokens(inputs["context"], inputs["kernels"], transformer.convolutions)
+    transformer.add_kernels([Kernel(1, 8, 8)])
+    torch.nn.init.zeros_(transformer.convolutions[Kernel(1, 8, 8)].weight)
+
+    transformer.drop_kernels(["k1h8w8", "k1h4w2"])
+
+    torch.testing.assert_close(context_tokens(inputs["context"], inputs["kernels"], transformer.convolutions), as_base)
+    assert not [key for key in transformer.state_dict() if "k1h8w8" in key]
+
+
 def test_kernels_that_are_there_stay_as_they_are(transformer):
     transformer.add_kernels([Kernel(1, 4, 4)])
     with torch.no_grad():
