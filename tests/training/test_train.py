@@ -174,7 +174,7 @@ def test_an_export_with_the_released_kernels_loads_in_diffusers(cache, tmp_path)
 
 
 def test_a_run_starts_from_an_export(cache, straight, tmp_path):
-    run = train.train.prepare(settings(cache, tmp_path, start=straight / "model"))
+    run = train.prepare(settings(cache, tmp_path, start=straight / "model"))
 
     exported = load_file(straight / "model" / state.WEIGHTS)
     assert all(torch.equal(tensor, exported[name].float()) for name, tensor in run.transformer.state_dict().items())
@@ -188,7 +188,7 @@ def test_no_average_exports_the_weights_themselves(cache, tmp_path):
 
 
 def test_muon_takes_the_matrices_of_the_blocks(cache, tmp_path):
-    run = train.train.prepare(settings(cache, tmp_path, optimizer="muon"))
+    run = train.prepare(settings(cache, tmp_path, optimizer="muon"))
     adamw, muon = ({id(p) for group in each.param_groups for p in group["params"]} for each in run.optimizers)
     names = {name for name, parameter in run.transformer.named_parameters() if id(parameter) in muon}
 
@@ -202,7 +202,7 @@ def test_a_muon_run_in_bf16_resumes_to_the_same_bits(cache, tmp_path):
     changes = {"optimizer": "muon", "precision": "bf16", "steps": 3, "save_every": 1, "motion_weight": 1.0}
     first = settings(cache, tmp_path / "first", **changes)
     train.train(first)
-    run = train.train.prepare(settings(cache, tmp_path / "second", **changes))
+    run = train.prepare(settings(cache, tmp_path / "second", **changes))
     (tmp_path / "second").mkdir()
     train.take_step(run)
     train.save(run)
@@ -242,7 +242,7 @@ def test_a_lora_trains_nothing_else_and_resumes(cache, straight, tmp_path, preci
     assert not (last / "model.safetensors").exists()
     assert all(".lora_" in name for name in load_file(last / state.TRAINED))
 
-    run = train.train.prepare(settings(cache, tmp_path, **changes))
+    run = train.prepare(settings(cache, tmp_path, **changes))
     train.resume(run)
     assert run.step == 2
     assert all(torch.equal(tensor, run.trained[name]) for name, tensor in load_file(last / state.TRAINED).items())
@@ -287,7 +287,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_weights(cache, tmp
 def test_a_batch_must_divide_among_the_processes(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(train.Accelerator, "num_processes", 3)
     with pytest.raises(ValueError, match="--batch is 2, which does not divide among 3 processes"):
-        train.train.prepare(settings(cache, tmp_path))
+        train.prepare(settings(cache, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ def test_a_caption_dropped_without_an_empty_embedding_names_the_file(cache, tmp_
     (copied / "empty.safetensors").unlink()
 
     with pytest.raises(FileNotFoundError, match=r"empty\.safetensors is missing"):
-        train.train.prepare(settings(copied, tmp_path))
+        train.prepare(settings(copied, tmp_path))
 
 
 def test_a_folder_that_is_no_vae_is_named(tmp_path):
