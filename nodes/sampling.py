@@ -47,6 +47,15 @@ def _seed() -> io.Input:
     )
 
 
+def _preview_vae() -> io.Input:
+    return io.Vae.Input(
+        "preview_vae",
+        optional=True,
+        tooltip="Decodes each finished section, so that the video so far plays in the node while the rest is made. A tiny VAE "
+        "(TAEHV) costs little; the full one makes room for itself on the GPU after every section.",
+    )
+
+
 def _video() -> io.Output:
     return io.Latent.Output(display_name="latent", tooltip="The whole video, start frame included, for FramePack Decode.")
 
@@ -113,6 +122,7 @@ class SamplerNode(io.ComfyNode):
                     default="unipc_bh1",
                     tooltip="unipc_bh1 is the official one. All of ComfyUI's samplers work.",
                 ),
+                _preview_vae(),
             ],
             outputs=[_video()],
             hidden=[io.Hidden.unique_id],
@@ -135,6 +145,7 @@ class SamplerNode(io.ComfyNode):
         negative=None,
         end_latent: dict | None = None,
         clip_vision_output=None,
+        preview_vae=None,
     ) -> io.NodeOutput:
         samples = sample_video(
             make_guider(model, positive, negative, cfg, guidance),
@@ -146,6 +157,7 @@ class SamplerNode(io.ComfyNode):
             clip_vision_output,
             seed,
             progress_text(cls),
+            preview_vae,
         )
         return io.NodeOutput({"samples": samples})
 
@@ -170,6 +182,7 @@ class SamplerCustomNode(io.ComfyNode):
                 PlanType.Input("plan", tooltip="Length, order and layout, from FramePack Plan."),
                 _seed(),
                 *_frames(),
+                _preview_vae(),
             ],
             outputs=[_video()],
             hidden=[io.Hidden.unique_id],
@@ -187,6 +200,7 @@ class SamplerCustomNode(io.ComfyNode):
         start_latent: dict,
         end_latent: dict | None = None,
         clip_vision_output=None,
+        preview_vae=None,
     ) -> io.NodeOutput:
         samples = sample_video(
             guider,
@@ -198,6 +212,7 @@ class SamplerCustomNode(io.ComfyNode):
             clip_vision_output,
             seed,
             progress_text(cls),
+            preview_vae,
         )
         return io.NodeOutput({"samples": samples})
 

@@ -13,7 +13,8 @@ from ..sections import generate
 from ..solver import VARIANTS, flow_sigmas, sample_unipc
 from ..timeline import Timeline
 from . import checks
-from .denoise import GuiderDenoiser, Say, with_conditions
+from .denoise import GuiderDenoiser, with_conditions
+from .preview import Progress, Say
 
 UNIPC = tuple(f"unipc_{variant}" for variant in VARIANTS)
 
@@ -51,8 +52,9 @@ def sample_video(
     clip_vision_output,
     seed: int,
     say: Say,
+    preview_vae=None,
 ) -> Tensor:
-    """The video's latents `B 16 T H W`, unscaled, the start latent first.
+    """The video's latents `B 16 T H W`, unscaled, the start latent first. `preview_vae` decodes finished sections to be seen.
 
     Raises ValueError for anything that does not fit together, before the model is loaded.
     """
@@ -65,16 +67,15 @@ def sample_video(
     schedules = {len(section.target): checks.enough_sigmas(sigmas(section, timeline)) for section in sections}
     warnings = checks.warnings(plan, patcher)
 
-    denoise = GuiderDenoiser(
-        guider if clip_vision_output is None else with_conditions(guider, clip_vision_output=clip_vision_output),
-        sampler,
-        lambda section: schedules[len(section.target)],
-        seed,
-        sections,
-        lambda line: say("\n".join([*warnings, line])),
-    )
-    for _ in generate(sections, timeline, denoise, seed):
-        pass
+    if clip_vision_output is not None:
+        guider = with_conditions(guider, clip_vision_output=clip_vision_output)
+    steps = [len(schedules[len(section.target)]) - 1 for section in sections]
+    with Progress(
+        patcher, sections, steps, timeline, plan.fps, lambda line: say("\n".join([*warnings, line])), preview_vae
+    ) as progress:
+        denoise = GuiderDenoiser(guider, sampler, lambda section: schedules[len(section.target)], seed, progress.of)
+        for section, latents in generate(sections, timeline, denoise, seed):
+            progress.finish(section, latents)
     return timeline.latents
 
 

@@ -62,8 +62,6 @@ class Studio:
             sampler_named(SAMPLER),
             partial(schedule, first.steps, first.shift, timeline=timeline),
             0,
-            sections,
-            _silent,
         )
         generators = [torch.Generator("cpu").manual_seed(video.seed) for video in videos]
 
@@ -105,7 +103,3 @@ def fingerprint() -> str:
     for name in (TRANSFORMER, VAE, TEXT, VISION):
         digest.update(weights_file(name).read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _silent(line: str) -> None:
-    pass
