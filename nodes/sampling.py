@@ -1,10 +1,14 @@
+from collections import Counter
 from functools import partial
 
 import comfy.samplers
 from comfy_api.latest import io
 
+from ..framepack_core.comfyui.identity import origin
 from ..framepack_core.comfyui.sampling import (
+    ON_CANCEL,
     UNIPC,
+    OnCancel,
     make_guider,
     sample_video,
     sampler_named,
@@ -17,6 +21,9 @@ from ..framepack_core.solver import VARIANTS
 from .schema import PlanType, named_errors, progress_text
 
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
+
+# How often each node's result was a part: ComfyUI must not take that from its cache when the graph is queued again.
+_cut_short: Counter[str] = Counter()
 
 
 def _frames() -> list[io.Input]:
@@ -54,6 +61,26 @@ def _preview_vae() -> io.Input:
         tooltip="Decodes each finished section, so that the video so far plays in the node while the rest is made. A tiny VAE "
         "(TAEHV) costs little; the full one makes room for itself on the GPU after every section.",
     )
+
+
+def _stopping() -> list[io.Input]:
+    return [
+        io.Boolean.Input(
+            "resume",
+            default=True,
+            optional=True,
+            tooltip="Keeps every finished section on disk. After a cancel or a crash, the same graph goes on from there and "
+            "ends in the same video; a longer plan in the forward order goes on from a shorter one.",
+        ),
+        io.Combo.Input(
+            "on_cancel",
+            options=list(ON_CANCEL),
+            default=ON_CANCEL[0],
+            optional=True,
+            tooltip="What cancel does. discard ends the run. return finished part ends sampling only: the sections that are "
+            "done go on to be decoded and saved.",
+        ),
+    ]
 
 
 def _video() -> io.Output:
@@ -123,9 +150,10 @@ class SamplerNode(io.ComfyNode):
                     tooltip="unipc_bh1 is the official one. All of ComfyUI's samplers work.",
                 ),
                 _preview_vae(),
+                *_stopping(),
             ],
             outputs=[_video()],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
@@ -146,8 +174,10 @@ class SamplerNode(io.ComfyNode):
         end_latent: dict | None = None,
         clip_vision_output=None,
         preview_vae=None,
+        resume: bool = True,
+        on_cancel: OnCancel = "discard",
     ) -> io.NodeOutput:
-        samples = sample_video(
+        video = sample_video(
             make_guider(model, positive, negative, cfg, guidance),
             sampler_named(sampler),
             partial(schedule, steps, shift),
@@ -158,8 +188,16 @@ class SamplerNode(io.ComfyNode):
             seed,
             progress_text(cls),
             preview_vae,
+            origin(cls.hidden.dynprompt, cls.hidden.unique_id) if resume else None,
+            on_cancel,
         )
-        return io.NodeOutput({"samples": samples})
+        if not video.whole:
+            _cut_short[cls.hidden.unique_id] += 1
+        return io.NodeOutput({"samples": video.latents})
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs) -> int:
+        return _cut_short[cls.hidden.unique_id]
 
 
 class SamplerCustomNode(io.ComfyNode):
@@ -183,9 +221,10 @@ class SamplerCustomNode(io.ComfyNode):
                 _seed(),
                 *_frames(),
                 _preview_vae(),
+                *_stopping(),
             ],
             outputs=[_video()],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
@@ -201,8 +240,10 @@ class SamplerCustomNode(io.ComfyNode):
         end_latent: dict | None = None,
         clip_vision_output=None,
         preview_vae=None,
+        resume: bool = True,
+        on_cancel: OnCancel = "discard",
     ) -> io.NodeOutput:
-        samples = sample_video(
+        video = sample_video(
             guider,
             sampler,
             lambda section, timeline: sigmas,
@@ -213,8 +254,16 @@ class SamplerCustomNode(io.ComfyNode):
             seed,
             progress_text(cls),
             preview_vae,
+            origin(cls.hidden.dynprompt, cls.hidden.unique_id) if resume else None,
+            on_cancel,
         )
-        return io.NodeOutput({"samples": samples})
+        if not video.whole:
+            _cut_short[cls.hidden.unique_id] += 1
+        return io.NodeOutput({"samples": video.latents})
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs) -> int:
+        return _cut_short[cls.hidden.unique_id]
 
 
 class UniPCNode(io.ComfyNode):

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import comfy.samplers
+from comfy.model_management import InterruptProcessingException
 from torch import Tensor
 
 from ..layout import BASE_KERNEL
-from ..plan import Plan, Section
+from ..plan import Plan, Section, runs
+from ..resume import section_keys
 from ..sections import generate
 from ..solver import VARIANTS, flow_sigmas, sample_unipc
 from ..timeline import Timeline
 from . import checks
+from .checkpoints import Checkpoints
 from .denoise import GuiderDenoiser, with_conditions
+from .identity import identity
 from .preview import Progress, Say
 
+OnCancel = Literal["discard", "return finished part"]
+ON_CANCEL: tuple[OnCancel, ...] = get_args(OnCancel)
 UNIPC = tuple(f"unipc_{variant}" for variant in VARIANTS)
 
 
@@ -42,6 +50,14 @@ def make_guider(model, positive, negative, cfg: float, guidance: float) -> comfy
     return guider
 
 
+@dataclass(frozen=True)
+class Video:
+    """Latents `B 16 T H W`, unscaled: the start latent and all that was planned, or the finished part of a cancelled run."""
+
+    latents: Tensor
+    whole: bool
+
+
 def sample_video(
     guider,
     sampler,
@@ -53,9 +69,13 @@ def sample_video(
     seed: int,
     say: Say,
     preview_vae=None,
-) -> Tensor:
-    """The video's latents `B 16 T H W`, unscaled, the start latent first. `preview_vae` decodes finished sections to be seen.
+    origin: str | None = None,
+    on_cancel: OnCancel = "discard",
+) -> Video:
+    """Sample a video. `preview_vae` decodes finished sections to be seen.
 
+    Finished sections are kept on disk under `identity.origin`, and those of an earlier run are not made again; without one,
+    neither. A cancel raises, or ends the video where it is once a section is finished.
     Raises ValueError for anything that does not fit together, before the model is loaded.
     """
     patcher = guider.model_patcher
@@ -65,18 +85,52 @@ def sample_video(
     checks.require_conditioning(guider.original_conds, patcher)
     checks.require_image_embedding(clip_vision_output, patcher)
     schedules = {len(section.target): checks.enough_sigmas(sigmas(section, timeline)) for section in sections}
-    warnings = checks.warnings(plan, patcher)
+    section_sigmas = [schedules[len(section.target)] for section in sections]
+    notes = Notes(say, checks.warnings(plan, patcher))
+    checkpoints = None
+    if origin is not None:
+        name = identity(origin, guider, sampler, timeline, clip_vision_output, seed)
+        checkpoints = Checkpoints(name, section_keys(name, sections, section_sigmas), notes.add)
 
     if clip_vision_output is not None:
         guider = with_conditions(guider, clip_vision_output=clip_vision_output)
-    steps = [len(schedules[len(section.target)]) - 1 for section in sections]
-    with Progress(
-        patcher, sections, steps, timeline, plan.fps, lambda line: say("\n".join([*warnings, line])), preview_vae
-    ) as progress:
-        denoise = GuiderDenoiser(guider, sampler, lambda section: schedules[len(section.target)], seed, progress.of)
-        for section, latents in generate(sections, timeline, denoise, seed):
-            progress.finish(section, latents)
-    return timeline.latents
+    steps, given = [len(schedule) - 1 for schedule in section_sigmas], len(timeline.known)
+    with Progress(patcher, sections, steps, timeline, plan.fps, notes.say, preview_vae) as progress:
+        denoise = GuiderDenoiser(guider, sampler, lambda section: section_sigmas[section.number], seed, progress.of)
+        try:
+            for section, latents in generate(sections, timeline, denoise, seed, checkpoints.latents if checkpoints else ()):
+                if checkpoints:
+                    checkpoints.add(section, latents)
+                progress.finish(section, latents)
+        except InterruptProcessingException:
+            if on_cancel == "discard" or len(timeline.known) == given:
+                raise
+            return Video(finished_part(timeline), whole=False)
+    return Video(timeline.latents, whole=True)
+
+
+class Notes:
+    """Lines that stay above the one on progress."""
+
+    def __init__(self, say: Say, lines: Sequence[str]) -> None:
+        self._say = say
+        self.lines = list(lines)
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+        self._say("\n".join(self.lines))
+
+    def say(self, line: str) -> None:
+        self._say("\n".join([*self.lines, line]))
+
+
+def finished_part(timeline: Timeline) -> Tensor:
+    """The longest stretch of known frames: the video's beginning in the forward order, its end in the inverted one.
+
+    The endpoints order has two of one length at first; the earlier one is taken.
+    """
+    start, stop = max(runs(sorted(timeline.known)), key=lambda run: run[1] - run[0])
+    return timeline.latents[:, :, start:stop].contiguous()
 
 
 def start_timeline(plan: Plan, start_latent: dict, end_latent: dict | None) -> Timeline:

@@ -23,7 +23,7 @@ def sample(
     seed: int = 11,
 ) -> torch.Tensor:
     positive, negative = ([[text, {"pooled_output": pooled}]] for text, pooled in (inputs.positive, inputs.negative))
-    latents = sample_video(
+    video = sample_video(
         make_guider(model, positive, negative if cfg != 1 else None, cfg, GUIDANCE),
         sampler_named(sampler),
         partial(schedule, steps, 0.0),
@@ -34,7 +34,7 @@ def sample(
         seed,
         lambda text: None,
     )
-    return latents * SCALE
+    return video.latents * SCALE
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
