@@ -19,7 +19,7 @@ COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_path
            "nodes", "execution", "server"}  # fmt: skip
 
 TRAINING = CORE / "training"
-FOR_TRAINING = {"accelerate", "av", "diffusers", "peft", "tqdm", "transformers"}
+FOR_TRAINING = {"accelerate", "diffusers", "peft", "tqdm", "transformers"}
 
 TOP_LEVEL = """
 import importlib.util, sys, time
