@@ -19,12 +19,12 @@ NODES = {
     "FramePack_DrawPlan": ("plan width=640 height=608", "", "image"),
     "FramePack_Sampler": (
         "model positive plan start_latent seed=0 steps=25 cfg=1.0 guidance=10.0 shift=0.0 sampler=unipc_bh1",
-        "negative end_latent clip_vision_output",
+        "negative end_latent clip_vision_output preview_vae resume=True on_cancel=discard",
         "latent",
     ),
     "FramePack_SamplerCustom": (
         "guider sampler sigmas plan seed=0 start_latent",
-        "end_latent clip_vision_output",
+        "end_latent clip_vision_output preview_vae resume=True on_cancel=discard",
         "latent",
     ),
     "FramePack_UniPC": ("variant=bh1", "", "SAMPLER"),
@@ -39,6 +39,7 @@ CHOICES = {
         *("symmetric", "custom"),
     ],
     ("FramePack_Plan", "paddings"): ["released", "exact"],
+    ("FramePack_Sampler", "on_cancel"): ["discard", "return finished part"],
     ("FramePack_UniPC", "variant"): ["bh1", "bh2"],
 }
 
