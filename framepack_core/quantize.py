@@ -1,0 +1,130 @@
+"""Packed weights in ComfyUI's own formats: which layers take them, how large they are, how they are made.
+
+ComfyUI reads a packed layer from `weight`, its scales and `comfy_quant`, a JSON that names the format for this layer alone, so
+one file mixes formats. Names are ComfyUI's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from comfy_kitchen.tensor import QuantizedTensor
+from torch import Tensor
+
+Spec = tuple[torch.dtype, tuple[int, ...]]  # dtype and shape of a tensor in the file
+
+BLOCK_MATRIX = re.compile(r"(double|single)_blocks\.\d+\.(.+)\.weight")
+MODULATION = ("img_mod.lin", "txt_mod.lin", "modulation.lin")
+SMALLEST_SCALE = 1e-12  # for a matrix of zeros
+E4M3_MAX, E2M1_MAX = 448.0, 6.0
+
+
+@dataclass(frozen=True)
+class Format:
+    """One of ComfyUI's formats. `columns` divides the columns of every matrix that it takes."""
+
+    name: str
+    layout: str
+    columns: int
+    modulation: str  # the 8-bit format of modulation layers
+    specs: Callable[[int, int], dict[str, Spec]]  # rows, columns -> tensors by suffix
+    options: Callable[[Tensor], dict]
+    full_precision_product: bool = False  # weights only: activations are not rounded, on any card
+
+
+def _fp8_specs(rows: int, columns: int) -> dict[str, Spec]:
+    return {"": (torch.float8_e4m3fn, (rows, columns)), "_scale": (torch.float32, ())}
+
+
+def _int8_specs(rows: int, columns: int) -> dict[str, Spec]:
+    return {"": (torch.int8, (rows, columns)), "_scale": (torch.float32, (rows, 1))}
+
+
+def _mxfp8_specs(rows: int, columns: int) -> dict[str, Spec]:
+    return {"": (torch.float8_e4m3fn, (_up(rows, 32), columns)), "_scale": (torch.uint8, _tiles(rows, columns // 32))}
+
+
+def _nvfp4_specs(rows: int, columns: int) -> dict[str, Spec]:
+    return {
+        "": (torch.uint8, (_up(rows, 16), columns // 2)),
+        "_scale": (torch.float8_e4m3fn, _tiles(rows, columns // 16)),
+        "_scale_2": (torch.float32, ()),
+    }
+
+
+def _convrot_specs(rows: int, columns: int) -> dict[str, Spec]:
+    return {"": (torch.int8, (rows, columns // 2)), "_scale": (torch.float32, (rows,))}
+
+
+def _up(number: int, multiple: int) -> int:
+    return math.ceil(number / multiple) * multiple
+
+
+def _tiles(rows: int, scales: int) -> tuple[int, int]:
+    """Scales of blocks come in tiles of 128 rows and 4 columns, as tensor cores read them."""
+    return _up(rows, 128), _up(scales, 4)
+
+
+def _largest_over(limit: float) -> Callable[[Tensor], dict]:
+    return lambda weight: {"scale": weight.abs().amax().clamp(min=SMALLEST_SCALE) / limit}
+
+
+FORMATS = {
+    format.name: format
+    for format in (
+        Format("float8_e4m3fn", "TensorCoreFP8Layout", 1, "float8_e4m3fn", _fp8_specs, _largest_over(E4M3_MAX), True),
+        Format("int8_tensorwise", "TensorWiseINT8Layout", 1, "int8_tensorwise", _int8_specs, lambda _: {"per_channel": True}),
+        Format("mxfp8", "TensorCoreMXFP8Layout", 32, "mxfp8", _mxfp8_specs, lambda _: {}),
+        Format("nvfp4", "TensorCoreNVFP4Layout", 16, "int8_tensorwise", _nvfp4_specs, _largest_over(E4M3_MAX * E2M1_MAX)),
+        Format("convrot_w4a4", "TensorCoreConvRotW4A4Layout", 256, "int8_tensorwise", _convrot_specs, lambda _: {}),
+    )
+}
+
+
+def format_of(key: str, shape: tuple[int, ...], name: str) -> Format | None:
+    """The format of a weight in a file of format `name`; None where it keeps its precision.
+
+    Packed are the blocks' matrices. Norms, biases, embedders and the head are not, nor is a matrix that does not fit.
+    """
+    match = BLOCK_MATRIX.fullmatch(key)
+    if not match or len(shape) != 2:
+        return None
+    format = FORMATS[FORMATS[name].modulation if match[2] in MODULATION else name]
+    return format if shape[1] % format.columns == 0 else None
+
+
+def specs(key: str, shape: tuple[int, ...], format: Format) -> dict[str, Spec]:
+    """The tensors of a packed weight, by their names in the file, before anything is computed."""
+    tensors = {key + suffix: spec for suffix, spec in format.specs(*shape).items()}
+    return {**tensors, _mark_key(key): (torch.uint8, (len(_mark(key, format)),))}
+
+
+def pack(key: str, weight: Tensor, format: Format) -> tuple[dict[str, Tensor], Tensor]:
+    """(the tensors that `specs` announces, what they stand for in float32)."""
+    weight = weight.float()
+    packed = QuantizedTensor.from_float(weight, format.layout, **format.options(weight))
+    expected = specs(key, tuple(weight.shape), format)
+    tensors = {name: tensor.view(expected[name][0]) for name, tensor in packed.state_dict(key).items()}
+    tensors[_mark_key(key)] = torch.frombuffer(bytearray(_mark(key, format)), dtype=torch.uint8)
+    return tensors, packed.dequantize()
+
+
+def nbytes(tensors: Mapping[str, Spec]) -> int:
+    return sum(dtype.itemsize * math.prod(shape) for dtype, shape in tensors.values())
+
+
+def _mark_key(key: str) -> str:
+    return key.removesuffix("weight") + "comfy_quant"
+
+
+def _mark(key: str, format: Format) -> bytes:
+    mark: dict = {"format": format.name}
+    if format.full_precision_product or BLOCK_MATRIX.fullmatch(key)[2] in MODULATION:
+        mark["full_precision_matrix_mult"] = True  # modulation has one token: exact activations cost nothing
+    text = json.dumps(mark).encode()
+    return text + b" " * (-len(text) % 8)  # what follows it in the file stays aligned
