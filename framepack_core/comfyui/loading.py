@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 
 from .. import fp8, keys
 from ..trained import Trained
+from . import gguf
 
 log = logging.getLogger("framepack")
 
 FOLDERS = ("diffusion_models", "diffusers")
-SUFFIXES = (".safetensors", ".sft")
+SUFFIXES = (".safetensors", ".sft", gguf.SUFFIX)
 INDEX = "*.safetensors.index.json"
 
 SHAPE_WEIGHTS = (
@@ -75,14 +76,30 @@ def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> 
         if keys.is_diffusers(weights):
             weights, metadata = to_comfy(weights, metadata), None
         require_shape_weights(weights)
-        patcher = comfy.sd.load_diffusion_model_state_dict(
-            weights, model_options=model_options.copy(), metadata=metadata, disable_dynamic=disable_dynamic
-        )
+        if Path(path).suffix == gguf.SUFFIX:
+            patcher = _load_packed_blocks(weights, model_options)
+        else:
+            options = {} if _chose_its_formats(weights, metadata) else model_options.copy()
+            patcher = comfy.sd.load_diffusion_model_state_dict(
+                weights, model_options=options, metadata=metadata, disable_dynamic=disable_dynamic
+            )
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     patcher.model.trained = trained
     patcher.cached_patcher_init = (load_path, (path, model_options))
     return patcher
+
+
+def _load_packed_blocks(weights: keys.Weights, model_options: dict) -> gguf.PackedPatcher:
+    """A GGUF's weights; its types of blocks are the precision, and ComfyUI's dynamic loading does not know them."""
+    options = model_options | {"custom_operations": gguf.Operations}
+    options.pop("dtype", None)
+    return gguf.with_packed_patches(comfy.sd.load_diffusion_model_state_dict(weights, options, disable_dynamic=True))
+
+
+def _chose_its_formats(weights: keys.Weights, metadata: dict | None) -> bool:
+    """Whether layers are packed already: casting them to fp8 on top would turn packed bytes into numbers."""
+    return "_quantization_metadata" in (metadata or {}) or any(key.endswith(".comfy_quant") for key in weights)
 
 
 def read_trained(metadata: dict[str, str], name: str) -> Trained | None:
@@ -111,6 +128,8 @@ def read_checkpoint(path: Path) -> tuple[keys.Weights, dict | None]:
     """All tensors of a file or a sharded folder, and the file's metadata."""
     if path.is_dir():
         return _read_shards(path), None
+    if path.suffix == gguf.SUFFIX:
+        return gguf.read(path)
     return _read_file(path)
 
 
