@@ -5,16 +5,21 @@ from __future__ import annotations
 import random
 import re
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
 from scripts.environment import ROOT
 from scripts.server import RunFailed, Server, ServerError
-from tests.server.graph import Graph, Outputs, Seen
+from scripts.stand_ins.prompt import LORA
+from tests.server.graph import Graph, Outputs, Seen, new_log_lines
 
 START_IMAGE = ROOT / "scripts" / "stand_ins" / "start_image.png"
-DISCARD, RETURN = "discard", "return finished part"
+RETURN = "return finished part"
 
 
 @pytest.fixture
@@ -50,6 +55,29 @@ def run(graph: Graph, server: Server, sampler: Outputs) -> tuple[torch.Tensor, s
     return latents, resumed(seen, sampler)
 
 
+def sections_folder(server: Server) -> Path:
+    return server.base / "user" / "__framepack" / "sections"
+
+
+def newest_run(server: Server) -> Path:
+    return max(sections_folder(server).iterdir(), key=lambda run: run.stat().st_mtime)
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@contextmanager
+def a_file_in_place_of(folder: Path) -> Iterator[None]:
+    aside = folder.rename(folder.with_name("aside"))
+    folder.write_text("no folder")
+    yield
+    folder.unlink()
+    aside.rename(folder)
+
+
 def cancel(graph: Graph, server: Server, sampler: Outputs, steps: int) -> None:
     with pytest.raises(RunFailed) as failure:
         graph.latents(server, sampler, on_message=StopAfter(sampler, steps, server.interrupt))
@@ -70,3 +98,165 @@ def test_after_a_cancel_the_same_graph_goes_on_and_ends_in_the_same_video(graph,
 
     assert what in ("2 of 4", "2 of 3") and nothing is None
     assert torch.equal(found, expected)
+
+
+def test_a_graph_with_other_node_ids_goes_on_too(graph, server, start_image):
+    cancel(graph, server, graph.sampler(plan=graph.plan_of(3), seed=200), steps=3)
+    other = Graph(start_image)
+    other.text("This node leads nowhere")
+
+    assert run(other, server, other.sampler(plan=other.plan_of(3), seed=200))[1] == "1 of 3"
+
+
+@pytest.mark.parametrize("change", ["seed", "steps", "guidance", "sampler", "text", "image", "lora"])
+def test_nothing_is_resumed_when_something_else_decides_the_result(graph, server, change):
+    before = {"plan": graph.plan_of(2), "seed": 300}
+    graph.latents(server, graph.sampler(**before))
+    lora = {"model": graph.model, "lora_name": LORA, "strength_model": 0.5}
+    after = {
+        "seed": lambda: {"seed": 301},
+        "steps": lambda: {"steps": 3},
+        "guidance": lambda: {"guidance": 9.0},
+        "sampler": lambda: {"sampler": "euler"},
+        "text": lambda: {"positive": graph.text("The girl sits down")},
+        "image": lambda: {"clip_vision_output": None},
+        "lora": lambda: {"model": graph.add("LoraLoaderModelOnly", **lora)},
+    }
+
+    assert run(graph, server, graph.sampler(**before | after[change]()))[1] is None
+
+
+def test_a_longer_forward_video_begins_with_the_shorter_one_and_does_not_make_it_again(graph, server):
+    settings = {"sampler": "euler_ancestral", "seed": 400}
+    short = graph.latents(server, graph.sampler(plan=graph.plan_of(2, order="forward"), **settings))
+
+    long, what = run(graph, server, graph.sampler(plan=graph.plan_of(4, order="forward"), **settings))
+    alone, _ = run(graph, server, graph.sampler(plan=graph.plan_of(4, order="forward"), **settings, resume=False))
+
+    assert what == "2 of 4"
+    assert torch.equal(long[:, :, :19], short) and torch.equal(long, alone)
+
+
+# Cancel, and have what is done
+
+
+@pytest.mark.parametrize(
+    ("order", "frames"),
+    [("forward", slice(0, 19)), ("inverted", slice(19, 37)), ("endpoints", slice(0, 19))],
+)
+def test_a_cancel_may_return_the_finished_part_and_the_graph_goes_on(graph, server, order, frames):
+    """Two sections: 18 frames, beside the start where they touch it."""
+    plan = graph.plan_of(4, order=order)
+    settings = {"plan": plan, "steps": 4, "seed": 500}
+    sampler = graph.sampler(**settings, on_cancel=RETURN)
+
+    part = graph.latents(server, sampler, on_message=StopAfter(sampler, 10, server.interrupt))
+    whole, what = run(graph, server, sampler)
+
+    assert torch.equal(part, whole[:, :, frames])
+    assert what == f"2 of {3 if order == 'endpoints' else 4}"
+
+
+def test_a_cancel_before_anything_is_finished_is_a_cancel(graph, server):
+    cancel(graph, server, graph.sampler(plan=graph.plan_of(2), steps=6, seed=501, on_cancel=RETURN), steps=2)
+
+
+# Trouble with the disk
+
+
+def test_a_damaged_section_is_made_again_with_those_after_it(graph, server):
+    settings = {"plan": graph.plan_of(3), "seed": 600}
+    expected = graph.latents(server, graph.sampler(**settings))
+    flip_a_bit(sorted(newest_run(server).iterdir())[1])
+
+    seen = Seen()
+    sampler = graph.sampler(**settings, on_cancel=RETURN)  # so that ComfyUI does not simply remember the result
+    with new_log_lines(server) as log:
+        found = graph.latents(server, sampler, on_message=seen)
+
+    assert resumed(seen, sampler) == "1 of 3"
+    assert "a finished section was damaged and is made again: 0002-" in "\n".join(seen.texts(sampler)) and "0002-" in log.text
+    assert torch.equal(found, expected)
+
+
+def test_a_disk_that_cannot_be_written_costs_a_warning_only(graph, server):
+    settings = {"plan": graph.plan_of(2), "seed": 601}
+    sampler = graph.sampler(**settings)
+    seen = Seen()
+    with a_file_in_place_of(sections_folder(server)), new_log_lines(server) as log:
+        found = graph.latents(server, sampler, on_message=seen)
+
+    assert "finished sections are no longer kept" in "\n".join(seen.texts(sampler))
+    assert log.text.count("finished sections are no longer kept") == 1
+    assert torch.equal(found, graph.latents(server, graph.sampler(**settings, resume=False)))
+
+
+def test_the_setting_of_zero_gigabytes_keeps_nothing(graph, server):
+    graph.latents(server, graph.sampler(seed=602))
+    server.set_setting("FramePack.CheckpointGB", 0)
+    try:
+        cancel(graph, server, graph.sampler(plan=graph.plan_of(2), seed=603), steps=3)
+
+        assert list(sections_folder(server).iterdir()) == []
+        assert run(graph, server, graph.sampler(plan=graph.plan_of(2), seed=603))[1] is None
+    finally:
+        server.set_setting("FramePack.CheckpointGB", 10)
+
+
+def test_without_resume_nothing_is_written(graph, server):
+    before = set(sections_folder(server).iterdir())
+
+    graph.latents(server, graph.sampler(seed=604, resume=False))
+
+    assert set(sections_folder(server).iterdir()) == before
+
+
+# Killed servers
+
+
+def test_a_killed_server_s_run_goes_on_in_a_new_one(graph, server, environment, models_directory, tmp_path):
+    killed_at_random(1, graph, server, lambda: Server(environment, tmp_path / "comfyui", models_directory))
+
+
+@pytest.mark.slow
+def test_a_run_killed_ten_times_ends_as_if_nothing_had_been(graph, server, environment, models_directory, tmp_path):
+    killed_at_random(10, graph, server, lambda: Server(environment, tmp_path / "comfyui", models_directory))
+
+
+def killed_at_random(times: int, graph: Graph, undisturbed: Server, start: Callable[[], Server]) -> None:
+    """Each of the servers is killed in the midst of sampling; the next one finds all that the ones before had finished."""
+    moments = random.Random(times)
+    settings = {"steps": 3, "seed": 700, "sampler": "euler_ancestral"}
+    sections, done = 2 * times + 2, 0
+    for _ in range(times):
+        with start() as server:
+            mine = Graph(server.upload_image(START_IMAGE))
+            sampler = mine.sampler(plan=mine.plan_of(sections), **settings)
+            kill = partial(kill_after, moments.uniform(0, 0.03), server)
+            seen = StopAfter(sampler, moments.randint(1, 5), kill)
+            with pytest.raises((ServerError, OSError)):
+                mine.latents(server, sampler, on_message=seen)
+        assert resumed(seen, sampler) == spelled(done, sections)
+        done = finished(server)
+
+    with start() as server:
+        mine = Graph(server.upload_image(START_IMAGE))
+        found, what = run(mine, server, mine.sampler(plan=mine.plan_of(sections), **settings))
+    expected = graph.latents(undisturbed, graph.sampler(plan=graph.plan_of(sections), **settings))
+
+    assert what == spelled(done, sections)
+    assert torch.equal(found, expected)
+
+
+def kill_after(seconds: float, server: Server) -> None:
+    time.sleep(seconds)
+    server.kill()
+
+
+def finished(server: Server) -> int:
+    """Sections of the only run that a server knows."""
+    return len(list(sections_folder(server).glob("*/*.safetensors")))
+
+
+def spelled(done: int, sections: int) -> str | None:
+    return f"{done} of {sections}" if done else None
