@@ -32,7 +32,7 @@ class Filmstrip:
         self.size = size
         columns = min(COLUMNS, frames)
         self.cells = tuple((2 * column + 1) * frames // (2 * columns) for column in range(columns))
-        self.cell = _fit(width, height, size // columns, size // 4)
+        self.cell = _fit(width, height, size // columns - 2, size // 4)
         self.screen = _fit(width, height, size, size - self.cell[1] - BAR)
         self.thumbnails: dict[int, Image.Image] = {}
 

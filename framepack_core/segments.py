@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 
 # Without B-frames a packet is a frame; with equal settings the segments' headers are equal.
 X264 = {"preset": "veryfast", "crf": "23", "bf": "0"}
+INDEX_IN_FRONT = {"movflags": "faststart"}
 
 
 def write_segment(path: Path, frames: Iterable[np.ndarray], fps: float, width: int, height: int) -> None:
@@ -25,24 +26,29 @@ def write_segment(path: Path, frames: Iterable[np.ndarray], fps: float, width: i
         segment.mux(stream.encode(None))
 
 
-def join_segments(segments: Iterable[Path], path: Path, fps: float) -> None:
+def join_segments(segments: Sequence[Path], path: Path, fps: float) -> None:
     """The segments, one after the other, as an MP4 that appears when it is complete."""
     unfinished = path.with_suffix(".part")
-    frames = 0
-    with av.open(str(unfinished), "w", format="mp4", options={"movflags": "faststart"}) as joined:
-        stream = None
-        for segment in segments:
-            with av.open(str(segment)) as source:
-                stream = stream or joined.add_stream_from_template(source.streams.video[0])
-                for packet in source.demux(video=0):
-                    if packet.size:  # the last one only says that there are no more
-                        packet.stream, packet.time_base = stream, 1 / frame_rate(fps)
-                        packet.pts = packet.dts = frames
-                        packet.duration = 1
-                        joined.mux(packet)
-                        frames += 1
-    os.replace(unfinished, path)
+    try:
+        with av.open(str(segments[0])) as first, av.open(str(unfinished), "w", format="mp4", options=INDEX_IN_FRONT) as joined:
+            stream = joined.add_stream_from_template(first.streams.video[0])
+            for number, packet in enumerate(_packets(segments)):
+                packet.stream, packet.time_base = stream, 1 / frame_rate(fps)
+                packet.pts = packet.dts = number
+                packet.duration = 1
+                joined.mux(packet)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def frame_rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
+
+
+def _packets(segments: Iterable[Path]) -> Iterator[av.Packet]:
+    for segment in segments:
+        with av.open(str(segment)) as source:
+            for packet in source.demux(video=0):
+                if packet.size:  # the last one only says that there are no more
+                    yield packet

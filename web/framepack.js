@@ -36,9 +36,8 @@ function addPlayer(node) {
   const video = document.createElement("video")
   Object.assign(video, { autoplay: true, controls: true, loop: true, muted: true, playsInline: true })
   Object.assign(video.style, { width: "100%", objectFit: "contain" })
-  const widget = node.addDOMWidget(WIDGET, "video", video, { hideOnZoom: false, serialize: false })
+  const widget = node.addDOMWidget(WIDGET, "video", video, { getMinHeight: () => HEIGHT, hideOnZoom: false, serialize: false })
   widget.serialize = false // neither in prompts nor in saved workflows
-  widget.computeLayoutSize = () => ({ minHeight: HEIGHT, minWidth: HEIGHT })
   node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])])
   return widget
 }

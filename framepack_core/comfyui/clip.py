@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import folder_paths
-import torch
+import numpy as np
 from torch import Tensor
 
-from ..plan import runs
+from ..plan import PIXEL_FRAMES, runs
 from ..segments import join_segments, write_segment
 from ..timeline import Timeline
 
@@ -38,20 +38,20 @@ class Clip:
         self.fps = fps
         self.tell = tell
         self.waiting = set(timeline.known)
+        self.folder: Path | None = None
         self.segments: dict[int, Path] = {}  # by their first latent frame
         self.file: Path | None = None
 
     def __enter__(self) -> Clip:
-        temp = Path(folder_paths.get_temp_directory())
-        temp.mkdir(parents=True, exist_ok=True)
-        self.folder = Path(tempfile.mkdtemp(prefix="framepack_", dir=temp))
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        for segment in self.segments.values():
-            segment.unlink()
-        if not self.file:
-            self.folder.rmdir()
+        """The newest clip stays for the node, until ComfyUI clears its folder."""
+        with suppress(OSError):
+            for segment in self.segments.values():
+                segment.unlink(missing_ok=True)
+            if self.folder and not self.file:
+                self.folder.rmdir()
 
     def add(self, frames: Collection[int]) -> None:
         """These latent frames of the timeline are finished."""
@@ -62,18 +62,15 @@ class Clip:
             self.waiting.clear()
             self._show()
         except Exception as error:  # whatever a VAE may raise: the video is worth more than its preview
-            log.warning("FramePack: preview_vae does not show the video: %s. Sampling goes on without.", error)
+            log.warning("FramePack: preview_vae cannot show the video (%s); sampling goes on without", error)
             self.vae = None
 
     def _decode(self, frames: Collection[int]) -> None:
-        height, width = self.timeline.latents.shape[3:]
-        scale = min(1.0, WIDEST / (8 * max(width, height)))
-        width, height = (2 * round(4 * side * scale) for side in (width, height))
+        self.folder = self.folder or _new_folder()
         for start, stop in pieces(frames):
             images = self._images(start, stop)
-            segment = self.folder / f"segment_{start:06}.mp4"
-            self.segments[start] = segment
-            write_segment(segment, (pixels(image) for image in images), self.fps, width, height)
+            self.segments[start] = self.folder / f"segment_{start:06}.mp4"
+            write_segment(self.segments[start], map(pixels, images), self.fps, *shrunk(images.shape[2], images.shape[1]))
 
     def _images(self, start: int, stop: int) -> Tensor:
         """`F H W 3`. What gives the first latent frame its four pixel frames is the one before, if it is known, or itself."""
@@ -81,14 +78,18 @@ class Clip:
         latents = self.timeline.read([*([before] if start else []), *range(start, stop)])[:1]
         tiled = self.vae.memory_used_decode(latents.shape, self.vae.vae_dtype) > MEMORY
         images = self.vae.decode_tiled(latents, 32, 32, 8) if tiled else self.vae.decode(latents)
+        expected = PIXEL_FRAMES * latents.shape[2] - (PIXEL_FRAMES - 1)
+        if images.ndim != 5 or images.shape[1] != expected or images.shape[4] != 3:
+            raise ValueError(f"it decodes {latents.shape[2]} latent frames to shape {tuple(images.shape)}, expected {expected} "
+                             "frames; connect TAEHV or HunyuanVideo's VAE")  # fmt: skip
         return images[0, 1:] if start else images[0]
 
     def _show(self) -> None:
         outdated, self.file = self.file, self.folder / f"clip_{len(self.segments):06}.mp4"
-        join_segments((self.segments[start] for start in sorted(self.segments)), self.file, self.fps)
+        join_segments([self.segments[start] for start in sorted(self.segments)], self.file, self.fps)
         self.tell(EVENT, {"filename": self.file.name, "subfolder": self.folder.name, "type": "temp"})
         if outdated:
-            with suppress(OSError):  # a system may keep it while it is being read; ComfyUI clears the folder later
+            with suppress(OSError):  # a system may hold on to it while it is read
                 outdated.unlink()
 
 
@@ -99,6 +100,18 @@ def pieces(frames: Collection[int]) -> Iterator[tuple[int, int]]:
             yield first, min(first + LONGEST, stop)
 
 
-def pixels(image: Tensor):
+def shrunk(width: int, height: int) -> tuple[int, int]:
+    """The size within `WIDEST`, even as H.264 needs it."""
+    scale = min(1.0, WIDEST / max(width, height))
+    return 2 * round(width * scale / 2), 2 * round(height * scale / 2)
+
+
+def pixels(image: Tensor) -> np.ndarray:
     """`H W 3` in 0..1 as uint8."""
-    return (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return (image.float().clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+
+def _new_folder() -> Path:
+    temp = Path(folder_paths.get_temp_directory())
+    temp.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="framepack_", dir=temp))

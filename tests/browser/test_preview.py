@@ -1,0 +1,53 @@
+"""The clip that grows in the sampler node, in ComfyUI's own front end."""
+
+import json
+
+import pytest
+
+from scripts.environment import ROOT
+from scripts.workflow import with_widgets
+
+WORKFLOW = ROOT / "example_workflows" / "FramePack demo.json"
+FRAMES = 73  # of two sections
+FPS = 30
+
+CONNECT_AND_RUN = """async () => {
+  const find = type => app.graph.nodes.find(node => node.type === type)
+  const demo = find('FramePack_LoadDemo'), sampler = find('FramePack_Sampler')
+  demo.connect(demo.outputs.findIndex(output => output.type === 'VAE'), sampler, 'preview_vae')
+  await app.queuePrompt(0)
+}"""
+PLAYER = "app.graph.nodes.find(node => node.type === 'FramePack_Sampler').widgets.find(w => w.name === 'framepack_clip')"
+
+
+@pytest.fixture(params=[False, True], ids=["canvas", "elements"])
+def nodes_as_elements(request, server):
+    """The front end draws nodes on a canvas or, where the user asks for it, as elements of the page."""
+    server.set_setting("Comfy.VueNodes.Enabled", request.param)
+    yield request.param
+    server.set_setting("Comfy.VueNodes.Enabled", False)
+
+
+def test_the_finished_sections_play_in_the_node(nodes_as_elements, page, server, load_workflow):
+    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    unseen = 100 + nodes_as_elements  # ComfyUI would not make the same video again
+    load_workflow(with_widgets(workflow, server.object_info(), {"seconds": 2.4, "steps": 2, "seed": unseen}))
+
+    page.evaluate(CONNECT_AND_RUN)
+    page.wait_for_function(f"{PLAYER}?.element.duration > {(FRAMES - 0.5) / FPS}")
+    page.wait_for_function(f"(({{ element }}) => !element.paused && element.currentTime > 0)({PLAYER})")
+
+    assert page.evaluate(f"(({{ element }}) => element.isConnected && element.offsetHeight)({PLAYER})") >= 100
+    assert page.evaluate(f"(({{ element }}) => element.muted && element.loop)({PLAYER})")
+
+
+def test_the_player_is_no_part_of_prompts_and_saved_workflows(page, server, load_workflow):
+    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    load_workflow(with_widgets(workflow, server.object_info(), {"seconds": 1.2, "steps": 1, "seed": 102}))
+    before = page.evaluate("app.graph.serialize().nodes.map(node => node.widgets_values)")
+
+    page.evaluate(CONNECT_AND_RUN)
+    page.wait_for_function(f"{PLAYER}?.element.duration > 0")
+
+    assert page.evaluate("app.graph.serialize().nodes.map(node => node.widgets_values)") == before
+    assert "framepack_clip" not in page.evaluate("async () => JSON.stringify((await app.graphToPrompt()).output)")
