@@ -8,6 +8,7 @@ from .image import DecodeNode, EncodeImageNode
 from .model import LoadModelNode
 from .planning import DrawPlanNode, PlanNode
 from .sampling import SamplerCustomNode, SamplerNode, SchedulerNode, UniPCNode
+from .video import SaveVideoNode
 
 
 class FramePackExtension(ComfyExtension):
@@ -27,4 +28,5 @@ class FramePackExtension(ComfyExtension):
             UniPCNode,
             SchedulerNode,
             DecodeNode,
+            SaveVideoNode,
         ]

@@ -30,6 +30,11 @@ NODES = {
     "FramePack_UniPC": ("variant=bh1", "", "SAMPLER"),
     "FramePack_Scheduler": ("steps=25 shift=0.0 latent window=9", "", "SIGMAS"),
     "FramePack_Decode": ("latent vae", "", "images"),
+    "FramePack_SaveVideo": (
+        "latent vae fps=30.0 filename_prefix=video/FramePack crf=16",
+        "pixel_format=yuv420p audio png_frames=False blending=exact attention_frames=96",
+        "video",
+    ),
 }
 CHOICES = {
     ("FramePack_LoadModel", "weight_dtype"): ["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"],
@@ -40,6 +45,8 @@ CHOICES = {
     ],
     ("FramePack_Plan", "paddings"): ["released", "exact"],
     ("FramePack_Sampler", "on_cancel"): ["discard", "return finished part"],
+    ("FramePack_SaveVideo", "pixel_format"): ["yuv420p", "yuv444p", "yuv420p10le"],
+    ("FramePack_SaveVideo", "blending"): ["exact", "linear"],
     ("FramePack_UniPC", "variant"): ["bh1", "bh2"],
 }
 

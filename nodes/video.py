@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import folder_paths
+from comfy.cli_args import args
+from comfy_api.latest import InputImpl, io, ui
+
+from ..framepack_core.comfyui.decode import ATTENTION_FRAMES, EXACT, LINEAR, frame_size, stream_frames
+from ..framepack_core.video import PIXEL_FORMATS, Audio, Encoding, write_video
+from .schema import named_errors
+
+
+class SaveVideoNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FramePack_SaveVideo",
+            display_name="FramePack Save Video",
+            category="FramePack/video",
+            description="Decodes a sampled video a few frames at a time and saves it as an MP4 as they come. It needs no more "
+            "memory for a long video than for a short one.",
+            search_aliases=["framepack save mp4", "framepack long video", "framepack decode to file", "stream decode", "h264"],
+            inputs=[
+                io.Latent.Input("latent", tooltip="The video from a FramePack sampler."),
+                io.Vae.Input("vae", tooltip="HunyuanVideo's VAE, the one that encoded the start image."),
+                io.Float.Input(
+                    "fps",
+                    default=30.0,
+                    min=1.0,
+                    max=120.0,
+                    step=1.0,
+                    tooltip="Frames a second in the file. FramePack's motion is made for 30; other values change its speed.",
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default="video/FramePack",
+                    tooltip="Where in the output folder, and how the file's name begins. May contain %date:yyyy-MM-dd%.",
+                ),
+                io.Int.Input(
+                    "crf",
+                    default=16,
+                    min=0,
+                    max=51,
+                    tooltip="Quality: lower is better and larger. 16 hides its loss, 23 is about half the size, 0 has no loss.",
+                ),
+                io.Combo.Input(
+                    "pixel_format",
+                    options=list(PIXEL_FORMATS),
+                    default=PIXEL_FORMATS[0],
+                    optional=True,
+                    tooltip="yuv420p plays everywhere. yuv444p keeps sharp edges of colour, yuv420p10le smooth gradients; many "
+                    "players and browsers show neither.",
+                ),
+                io.Audio.Input("audio", optional=True, tooltip="Sound from the video's start on, cut to its length."),
+                io.Boolean.Input(
+                    "png_frames",
+                    default=False,
+                    optional=True,
+                    tooltip="Also saves every frame as a PNG, without loss, in a folder of the video's name beside it.",
+                ),
+                io.Combo.Input(
+                    "blending",
+                    options=[EXACT, LINEAR],
+                    default=EXACT,
+                    optional=True,
+                    tooltip="exact: as if the whole video were decoded at once. linear: sections are decoded one by one and "
+                    "blend into each other, as in the official program.",
+                ),
+                io.Int.Input(
+                    "attention_frames",
+                    default=ATTENTION_FRAMES,
+                    min=16,
+                    max=4096,
+                    step=2,
+                    optional=True,
+                    tooltip="HunyuanVideo's decoder looks at this many latent frames for each. A video that has no more is "
+                    "decoded exactly; in a longer one it looks at those around, and at others spread over the rest. More takes "
+                    "memory and time in proportion. Other VAEs and linear do not use it.",
+                ),
+            ],
+            outputs=[
+                io.Video.Output(display_name="video", tooltip="The saved file, for Save Video or any node that takes a VIDEO.")
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    @named_errors
+    def execute(
+        cls,
+        latent: dict,
+        vae,
+        fps: float,
+        filename_prefix: str,
+        crf: int,
+        pixel_format: str = PIXEL_FORMATS[0],
+        audio: dict | None = None,
+        png_frames: bool = False,
+        blending: str = EXACT,
+        attention_frames: int = ATTENTION_FRAMES,
+    ) -> io.NodeOutput:
+        chunks = stream_frames(vae, latent["samples"], blending, attention_frames)
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory(), *frame_size(vae, latent["samples"])
+        )
+        stem = f"{name}_{counter:05}_"
+        file = Path(folder) / f"{stem}.mp4"
+        write_video(
+            file,
+            chunks,
+            Encoding(fps, crf, pixel_format),
+            None if audio is None else Audio(audio["waveform"][0], int(audio["sample_rate"])),
+            cls.metadata(),
+            Path(folder) / stem if png_frames else None,
+        )
+        saved = ui.SavedResult(file.name, subfolder, io.FolderType.output)
+        return io.NodeOutput(InputImpl.VideoFromFile(str(file)), ui=ui.PreviewVideo([saved]))
+
+    @classmethod
+    def metadata(cls) -> dict:
+        """The graph, as ComfyUI's own Save Video writes it."""
+        if args.disable_metadata:
+            return {}
+        prompt = {} if cls.hidden.prompt is None else {"prompt": cls.hidden.prompt}
+        return {**(cls.hidden.extra_pnginfo or {}), **prompt}
