@@ -49,7 +49,7 @@ class Checkpoints:
             self.run.add(latents)
         except OSError as error:
             self.writing = False
-            self._warn(f"finished sections are no longer kept: {error}; sampling goes on")
+            self._warn(f"finished sections are no longer kept in {folder()}: {error.strerror or error}; sampling goes on")
 
     def _read(self) -> None:
         try:
