@@ -18,15 +18,15 @@ class LoadModelNode(io.ComfyNode):
                 io.Combo.Input(
                     "model_name",
                     options=model_names(),
-                    tooltip="A file, or a folder with shards (ends in /), under models/diffusion_models or models/diffusers. "
-                    "FramePackI2V goes with the inverted order, FramePack F1 with the forward order.",
+                    tooltip="A .safetensors or .gguf file, or a folder with shards (ends in /), under models/diffusion_models "
+                    "or models/diffusers. FramePackI2V goes with the inverted order, FramePack F1 with the forward order.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
                     options=list(WEIGHT_DTYPES),
                     default="default",
                     tooltip="How weights are kept in memory. default keeps the file's precision; fp8 halves the memory of a "
-                    "bf16 file at a small loss of detail. Scaled fp8 files are best left at default.",
+                    "bf16 file at a small loss of detail. Quantised files and GGUF keep their own formats.",
                     advanced=True,
                 ),
             ],

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import comfy.model_patcher
 import comfy.ops
+import comfy.sd
 import comfy.utils
 import torch
 from comfy.quant_ops import QuantizedLayout, QuantizedTensor, register_layout_class, register_layout_op
@@ -22,11 +23,12 @@ SUFFIX = ".gguf"
 REMEDY = "pip install gguf (in ComfyUI's Python), then start ComfyUI again"
 LAYOUT = "FramePackGGUFLayout"
 SHAPE_KEY = "comfy.gguf.orig_shape."  # converters note here the shape of what they had to reshape
+ELEMENTS_AT_ONCE = 2**22  # float32 on the way: 16 MB an intermediate, where a whole layer would take 264
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors, matrices of packed blocks as QuantizedTensors, and the text entries that say what FramePack was trained with.
+    """All tensors, matrices of blocks as QuantizedTensors; and the text entries that say what FramePack was trained with.
 
     Raises ValueError when the gguf package is missing, the file is damaged, or a type of block is not known.
     """
@@ -206,8 +208,13 @@ class Layout(QuantizedLayout):
 
 
 def _unpack(data: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
-    _, size, unpack = BLOCKS[kind]
-    return unpack(data.unflatten(0, (-1, size))).to(dtype).flatten()
+    elements, size, unpack = BLOCKS[kind]
+    blocks = data.unflatten(0, (-1, size))
+    full = torch.empty(len(blocks), elements, dtype=dtype, device=data.device)
+    some = ELEMENTS_AT_ONCE // elements
+    for target, source in zip(full.split(some), blocks.split(some), strict=True):
+        target.copy_(unpack(source))
+    return full.flatten()
 
 
 def _joined(first, args: tuple, kwargs: dict) -> Tensor:
@@ -305,5 +312,8 @@ class PackedPatcher(comfy.model_patcher.ModelPatcher):
                 yield key, comfy.utils.get_attr(self.model, key.removesuffix(".weight"))
 
 
-def with_packed_patches(patcher: comfy.model_patcher.ModelPatcher) -> PackedPatcher:
+def load(weights: dict[str, Tensor], model_options: dict) -> PackedPatcher:
+    """The model of weights in ComfyUI's names. Not loaded dynamically: ComfyUI would write patched weights back, packed."""
+    options = model_options | {"custom_operations": Operations}
+    patcher = comfy.sd.load_diffusion_model_state_dict(weights, options, disable_dynamic=True)
     return PackedPatcher(patcher.model, load_device=patcher.load_device, offload_device=patcher.offload_device)

@@ -39,6 +39,7 @@ _FP8_OPTIONS = {
     "fp8_e5m2": {"dtype": torch.float8_e5m2},
 }
 WEIGHT_DTYPES = tuple(_FP8_OPTIONS)
+FP8_OPTIONS = ("dtype", "fp8_optimizations")
 
 
 def model_names() -> list[str]:
@@ -59,7 +60,8 @@ def find_model(name: str) -> Path:
 def load(name: str, weight_dtype: str) -> comfy.model_patcher.ModelPatcher:
     """A FramePack checkpoint as an ordinary MODEL, in official/diffusers or ComfyUI's names.
 
-    Raises ValueError for a file that is truncated, incomplete, or something else than FramePack.
+    A quantised file or a GGUF keeps its formats whatever `weight_dtype` says. Raises ValueError for a file that is truncated,
+    incomplete, or something else than FramePack.
     """
     return load_path(str(find_model(name)), dict(_FP8_OPTIONS[weight_dtype]))
 
@@ -76,12 +78,13 @@ def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> 
         if keys.is_diffusers(weights):
             weights, metadata = to_comfy(weights, metadata), None
         require_shape_weights(weights)
-        if Path(path).suffix == gguf.SUFFIX:
-            patcher = _load_packed_blocks(weights, model_options)
+        if _chose_its_formats(weights, metadata):
+            model_options = {key: value for key, value in model_options.items() if key not in FP8_OPTIONS}
+        if any(map(gguf.is_packed, weights.values())):
+            patcher = gguf.load(weights, model_options)
         else:
-            options = {} if _chose_its_formats(weights, metadata) else model_options.copy()
             patcher = comfy.sd.load_diffusion_model_state_dict(
-                weights, model_options=options, metadata=metadata, disable_dynamic=disable_dynamic
+                weights, model_options=model_options.copy(), metadata=metadata, disable_dynamic=disable_dynamic
             )
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
@@ -90,16 +93,10 @@ def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> 
     return patcher
 
 
-def _load_packed_blocks(weights: keys.Weights, model_options: dict) -> gguf.PackedPatcher:
-    """A GGUF's weights; its types of blocks are the precision, and ComfyUI's dynamic loading does not know them."""
-    options = model_options | {"custom_operations": gguf.Operations}
-    options.pop("dtype", None)
-    return gguf.with_packed_patches(comfy.sd.load_diffusion_model_state_dict(weights, options, disable_dynamic=True))
-
-
 def _chose_its_formats(weights: keys.Weights, metadata: dict | None) -> bool:
-    """Whether layers are packed already: casting them to fp8 on top would turn packed bytes into numbers."""
-    return "_quantization_metadata" in (metadata or {}) or any(key.endswith(".comfy_quant") for key in weights)
+    """Whether layers are packed already: a cast to fp8 on top would take packed bytes for numbers."""
+    marked = "_quantization_metadata" in (metadata or {}) or any(key.endswith(".comfy_quant") for key in weights)
+    return marked or any(map(gguf.is_packed, weights.values()))
 
 
 def read_trained(metadata: dict[str, str], name: str) -> Trained | None:

@@ -11,7 +11,7 @@ import comfy.model_base
 import comfy.model_management
 import comfy.supported_models
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..fp8 import FP8_DTYPES
 from ..layout import BASE_KERNEL, Kernel
@@ -119,7 +119,7 @@ class FramePackModel(comfy.model_base.HunyuanVideo):
         In fp8 only the blocks' matrices are cast, and none in a file that has chosen its fp8 weights itself.
         """
         found = self.model_config.process_unet_state_dict({key.removeprefix(unet_prefix): sd[key] for key in sd})
-        missing = sorted(self.diffusion_model.state_dict().keys() - found.keys())
+        missing = sorted(weight_names(self.diffusion_model) - found.keys())
         if missing:
             raise ValueError(
                 f"the checkpoint lacks {len(missing)} of FramePack's weights, first {missing[0]}; the file is incomplete, "
@@ -146,6 +146,16 @@ class FramePack(comfy.supported_models.HunyuanVideo):
         projection = state_dict.get(f"{prefix}image_projection.up.weight")
         self.unet_config["image_dim"] = None if projection is None else projection.shape[1]
         return FramePackModel(self, device=device)
+
+
+def weight_names(model: nn.Module) -> set[str]:
+    """What a file must hold. A linear layer that may be packed has no weight before it is loaded."""
+    empty = {name for name, module in model.named_modules() if hasattr(module, "in_features") and not has_weight(module)}
+    return {name for name, _ in model.named_parameters()} | {f"{name}.weight" for name in empty}
+
+
+def has_weight(module: nn.Module) -> bool:
+    return getattr(module, "weight", None) is not None
 
 
 def is_block_matrix(key: str, weight: Tensor) -> bool:

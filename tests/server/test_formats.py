@@ -1,0 +1,51 @@
+"""Packed checkpoints in a real ComfyUI: listed, loaded, run through the whole graph, near the full-precision video."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from scripts.quantizing.convert import convert
+from scripts.quantizing.to_gguf import write_gguf
+from scripts.server import Server
+from scripts.stand_ins.prompt import INVERTED
+from tests.server.graph import Graph, own_models
+
+BOUNDS = {"int8_tensorwise.safetensors": 0.1, "nvfp4.safetensors": 0.7, "Q8_0.gguf": 0.1}
+
+
+@pytest.fixture
+def packed(server: Server, models_directory: Path) -> Iterator[Path]:
+    """A folder of the server's with the stand-in transformer in three formats."""
+    source = models_directory / "diffusion_models" / INVERTED
+    with own_models(server) as folder:
+        for format in ("int8_tensorwise", "nvfp4"):
+            convert(source, folder / f"{format}.safetensors", format)
+        write_gguf(folder / "Q8_0.gguf", load_file(source), "Q8_0")
+        yield folder
+
+
+def test_packed_files_run_through_the_whole_graph(packed, server, start_image):
+    graph = Graph(start_image)
+    expected = graph.latents(server, graph.sampler())
+
+    for name, bound in BOUNDS.items():
+        model = graph.add("FramePack_LoadModel", model_name=f"{packed.name}/{name}", weight_dtype="default")
+        found = graph.latents(server, graph.sampler(model=model))
+        assert 1e-4 < difference(found, expected) < bound, name
+
+
+def test_core_s_loader_reads_what_the_script_writes(packed, server, start_image):
+    graph = Graph(start_image)
+    ours = graph.add("FramePack_LoadModel", model_name=f"{packed.name}/nvfp4.safetensors", weight_dtype="default")
+    core = graph.add("UNETLoader", unet_name=f"{packed.name}/nvfp4.safetensors", weight_dtype="default")
+
+    found, expected = (graph.latents(server, graph.sampler(model=model)) for model in (core, ours))
+
+    assert torch.equal(found, expected)
+
+
+def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((found - expected).norm() / expected.norm()).item()
