@@ -260,7 +260,7 @@ def anonymous():
 def convert_and_watch(source, destination):
     peak, done = [0], threading.Event()
     def watch():
-        while not done.wait(0.001):
+        while not done.wait(0.005):
             peak[0] = max(peak[0], anonymous())
     thread = threading.Thread(target=watch)
     thread.start()
