@@ -225,6 +225,8 @@ class Server:
             if message and not _may_end_a_run(message):
                 continue
             if entry := self.history(prompt_id):
+                while on_message and message is None and (late := self._receive(messages)):
+                    on_message(late)  # a busy server may answer first and send what it had to say afterwards
                 return _succeeded(entry)
         self.interrupt()
         raise ServerError(f"prompt {prompt_id} did not finish within {timeout} s:\n{self.log_tail()}")
