@@ -95,19 +95,6 @@ def sampler_of(prompt: Prompt) -> Outputs:
     return Outputs(sampler)
 
 
-def test_previews_show_every_step(new_server):
-    server = new_server("--preview-method", "latent2rgb")
-    graph, seen = Graph(server.upload_image(ROOT / "scripts" / "stand_ins" / "start_image.png")), Seen()
-    sampler = graph.sampler(plan=graph.plan_of(2))
-
-    graph.latents(server, sampler, on_message=seen)
-
-    assert seen.steps(sampler) == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    previews = seen.data("preview")
-    assert len(previews) == 4
-    assert all(b"\xff\xd8\xff" in preview[:16] for preview in previews), "no JPEG"
-
-
 def test_decode_gives_four_pixel_frames_for_a_latent_frame(graph, server):
     images = graph.add("FramePack_Decode", latent=graph.sampler(), vae=graph.vae)
     graph.add("PreviewImage", images=images)
