@@ -26,7 +26,7 @@ Chunks = Iterator[Tensor]
 
 
 def whole_middle(decoder: Decoder, z: Tensor) -> Tensor:
-    """The decoder's own middle block on all latents `1 16 T H W` at once, in memory of about ten times its result.
+    """The decoder's own middle block on all latents `1 16 T H W` at once, in memory of seven times its result.
 
     The attention is torch's; what ComfyUI would choose may take all the memory that is free.
     """
