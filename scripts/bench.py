@@ -1,6 +1,9 @@
-"""`python3 scripts/bench.py`: paired speed comparisons, printed as ratios; ends non-zero when a bound is missed.
+"""`python3 scripts/bench.py [speed | memory] [--help]`
 
-Each figure is the median of interleaved runs in one process, so that it holds when the machine's speed drifts.
+speed (default): paired comparisons, printed as ratios; ends non-zero when a bound is missed. Each figure is the median of
+interleaved runs in one process, so that it holds when the machine's speed drifts.
+
+memory: peak memory and time of real servers by the length of the video, the sampler and the ways to save.
 """
 
 from __future__ import annotations
@@ -13,10 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.environment import ROOT, prepare_or_exit
 
+BENCHMARKS = ("speed", "memory", "decode")
+
 
 def main() -> int:
+    name, *options = sys.argv[1:] if sys.argv[1:2] and sys.argv[1] in BENCHMARKS else ["speed", *sys.argv[1:]]
     environment = prepare_or_exit()
-    command = [environment.python, ROOT / "scripts" / "benchmarks" / "speed.py", environment.comfyui, *sys.argv[1:]]
+    command = [environment.python, ROOT / "scripts" / "benchmarks" / f"{name}.py", environment.comfyui, *options]
     return subprocess.run(command, cwd=ROOT).returncode
 
 
