@@ -1,15 +1,20 @@
 """ComfyUI is told what a call takes: not less, and not so much more that it offloads weights for nothing."""
 
 import comfy.model_management
+import comfy.model_patcher
 import comfy.ops
 import pytest
 import torch
+from framepack.framepack_core.comfyui import loading
 from framepack.framepack_core.comfyui.model import CONTEXT_KEY, FramePack, FramePackModel, PackedContext
 from framepack.framepack_core.layout import Kernel
 from framepack.framepack_core.packing import Context
 from framepack.framepack_core.plan import Plan
+from safetensors.torch import load_file
 
 from scripts.benchmarks.live import LiveBytes
+from scripts.quantizing.convert import convert
+from scripts.quantizing.to_gguf import write_gguf
 
 KERNELS = {"proj": Kernel(1, 2, 2), "proj_2x": Kernel(2, 4, 4), "proj_4x": Kernel(4, 8, 8)}
 TEXT, IMAGE = 512, 729
@@ -107,3 +112,77 @@ def test_the_estimate_before_sampling_equals_the_one_while_sampling():
     shapes = [{name: [shape] for name, shape in before.items()}, {name: [c.size()] for name, c in during.items()}]
     first, second = (model.memory_required([1, 16, 9, 8, 8], given) for given in shapes)
     assert first == second > model.memory_required([1, 16, 9, 8, 8], {})
+
+
+class Card:
+    """A device that ComfyUI takes for a GPU of some size, whose used memory is what its models say they have loaded."""
+
+    device = torch.device("cpu", 0)
+
+    def __init__(self, monkeypatch) -> None:
+        self.size, self.patchers = 0.0, []
+        management = comfy.model_management
+        monkeypatch.setattr(management, "current_loaded_models", [])
+        monkeypatch.setattr(management, "vram_state", management.VRAMState.NORMAL_VRAM)
+        monkeypatch.setattr(management, "is_device_cpu", lambda device: device != self.device)
+        monkeypatch.setattr(management, "get_free_memory", lambda device, torch_free_too=False: self.free(torch_free_too))
+
+    def free(self, of_torch_too: bool = False):
+        free = self.size - sum(patcher.loaded_size() for patcher in self.patchers)
+        return (free, 0) if of_torch_too else free
+
+    def encoder(self, megabytes: int) -> comfy.model_patcher.ModelPatcher:
+        layers = torch.nn.Sequential(comfy.ops.manual_cast.Linear(1000, 250 * megabytes, bias=False))
+        return self.patcher(comfy.model_patcher.ModelPatcher(layers, self.device, torch.device("cpu")))
+
+    def patcher(self, patcher: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
+        self.patchers.append(patcher)
+        return patcher
+
+
+def reserved(call: float) -> float:
+    """What ComfyUI keeps free for a call."""
+    management = comfy.model_management
+    return max(management.minimum_inference_memory(), call + management.extra_reserved_memory())
+
+
+@pytest.fixture(params=["nvfp4", "Q4_0"])
+def packed(request, checkpoint, tmp_path) -> str:
+    if request.param == "nvfp4":
+        convert(checkpoint, tmp_path / "packed.safetensors", "nvfp4")
+        return str(tmp_path / "packed.safetensors")
+    return str(write_gguf(tmp_path / "packed.gguf", load_file(checkpoint), request.param))
+
+
+CALL = 2e9  # bytes that a call is said to take
+
+
+def test_encoders_and_vae_leave_the_card_for_a_packed_model_that_fits(monkeypatch, packed):
+    card = Card(monkeypatch)
+    model = card.patcher(loading.load_path(packed, {"load_device": card.device}))
+    text, vae = card.encoder(20), card.encoder(10)
+    card.size = reserved(CALL) + 1.1 * model.model_size() + 1e6
+    comfy.model_management.load_models_gpu([text, vae])
+    assert text.loaded_size() == text.model_size()
+
+    comfy.model_management.load_models_gpu([model], memory_required=CALL)
+
+    assert model.loaded_size() == model.model_size()
+    assert card.free() >= reserved(CALL)
+    assert text.loaded_size() == 0
+
+
+def test_of_a_model_that_does_not_fit_just_enough_is_offloaded(monkeypatch, packed, checkpoint):
+    """On the card that holds the packed model, a part of the full one stays outside; no layer more would have fitted.
+
+    For a call smaller than what ComfyUI keeps free anyway: for larger ones it gives weights two fifths of the card.
+    """
+    card = Card(monkeypatch)
+    card.size = reserved(0) + 1.1 * loading.load_path(packed, {}).model_size()
+    model = card.patcher(loading.load_path(str(checkpoint), {"load_device": card.device}))
+
+    comfy.model_management.load_models_gpu([model], memory_required=0)
+
+    largest = max(weight.nbytes for weight in model.model.parameters())
+    assert 0 < model.loaded_size() < model.model_size()
+    assert reserved(0) <= card.free() < reserved(0) + 4 * largest
