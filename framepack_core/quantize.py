@@ -20,6 +20,8 @@ Spec = tuple[torch.dtype, tuple[int, ...]]  # dtype and shape of a tensor in the
 
 BLOCK_MATRIX = re.compile(r"(double|single)_blocks\.\d+\.(.+)\.weight")
 MODULATION = ("img_mod.lin", "txt_mod.lin", "modulation.lin")
+ELEMENTS_AT_ONCE = 2**22  # packing keeps a dozen float32 copies of what it works on: of these, not of a whole matrix
+TILE_ROWS = 128  # rows that scales of blocks are stored together for
 SMALLEST_SCALE = 1e-12  # for a matrix of zeros
 E4M3_MAX, E2M1_MAX = 448.0, 6.0
 
@@ -66,8 +68,8 @@ def _up(number: int, multiple: int) -> int:
 
 
 def _tiles(rows: int, scales: int) -> tuple[int, int]:
-    """Scales of blocks come in tiles of 128 rows and 4 columns, as tensor cores read them."""
-    return _up(rows, 128), _up(scales, 4)
+    """Scales of blocks come in tiles of rows and 4 columns, as tensor cores read them."""
+    return _up(rows, TILE_ROWS), _up(scales, 4)
 
 
 def _largest_over(limit: float) -> Callable[[Tensor], dict]:
@@ -106,12 +108,19 @@ def specs(key: str, shape: tuple[int, ...], format: Format) -> dict[str, Spec]:
 
 def pack(key: str, weight: Tensor, format: Format) -> tuple[dict[str, Tensor], Tensor]:
     """(the tensors that `specs` announces, what they stand for in float32)."""
-    weight = weight.float()
-    packed = QuantizedTensor.from_float(weight, format.layout, **format.options(weight))
-    expected = specs(key, tuple(weight.shape), format)
-    tensors = {name: tensor.view(expected[name][0]) for name, tensor in packed.state_dict(key).items()}
+    options = format.options(weight.float())
+    rows = max(1, ELEMENTS_AT_ONCE // (weight.shape[1] * TILE_ROWS)) * TILE_ROWS
+    pieces = [QuantizedTensor.from_float(some.float(), format.layout, **options) for some in weight.split(rows)]
+    announced = specs(key, tuple(weight.shape), format)
+    parts = [piece.state_dict(key) for piece in pieces]
+    tensors = {name: _stack([part[name] for part in parts]).view(announced[name][0]) for name in parts[0]}
     tensors[_mark_key(key)] = torch.frombuffer(bytearray(_mark(key, format)), dtype=torch.uint8)
-    return tensors, packed.dequantize()
+    return tensors, torch.cat([piece.dequantize() for piece in pieces])
+
+
+def _stack(pieces: list[Tensor]) -> Tensor:
+    """Rows of all pieces; the one scale of a whole matrix is the same in each."""
+    return torch.cat(pieces) if pieces[0].ndim else pieces[0]
 
 
 def nbytes(tensors: Mapping[str, Spec]) -> int:

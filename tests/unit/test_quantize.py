@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from framepack_core import quantize
 from framepack_core.quantize import FORMATS, format_of, nbytes, pack, specs
 from framepack_core.trained import Trained
 from scripts.quantizing import convert as conversion
@@ -71,6 +72,18 @@ def test_the_announced_tensors_are_those_that_come(name, shape):
     assert nbytes(announced) == sum(tensor.nbytes for tensor in tensors.values())
     assert restored.shape == shape
     assert (restored - random(*shape).float()).norm() < BOUNDS[name] * random(*shape).float().norm()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_large_matrix_packed_in_pieces_is_the_same(name, monkeypatch):
+    expected, restored = pack(MATRIX, random(1000, 256), FORMATS[name])
+    monkeypatch.setattr(quantize, "ELEMENTS_AT_ONCE", 256 * 256)
+
+    found, also = pack(MATRIX, random(1000, 256), FORMATS[name])
+
+    assert torch.equal(also, restored)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key].float(), expected[key].float()) for key in expected)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -262,7 +275,7 @@ def convert_and_watch(source, destination):
     def watch():
         while not done.wait(0.005):
             peak[0] = max(peak[0], anonymous())
-    thread = threading.Thread(target=watch)
+    thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     convert(source, destination, "nvfp4")
     done.set()
@@ -270,9 +283,9 @@ def convert_and_watch(source, destination):
     return peak[0]
 
 small, large, folder = map(Path, sys.argv[1:])
-convert_and_watch(small, folder / "small.safetensors")
+convert_and_watch(small, folder / "a.safetensors")
 before = anonymous()
-print(convert_and_watch(large, folder / "large.safetensors") - before)
+print(convert_and_watch(large, folder / "b.safetensors") - before)
 """
 
 
