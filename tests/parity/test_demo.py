@@ -73,7 +73,7 @@ def test_the_model_is_framepack_and_says_what_it_was_trained_with(model):
 
 
 def test_the_files_are_small():
-    assert sum((demo.WEIGHTS / name).stat().st_size for name in FILES) <= 40 * 2**20
+    assert sum((demo.WEIGHTS / name).stat().st_size for name in FILES) <= 40e6
 
 
 def test_previews_have_the_colours_of_the_picture(model):
