@@ -1,12 +1,13 @@
 """Peak memory of a real ComfyUI, and its time, by the length of the video. Run by `scripts/bench.py memory`.
 
-Every figure comes from a server of its own, which has run the same nodes once on a short video: what is counted is what a
-longer one adds to that. The models are the demo's.
+Every figure comes from a server of its own, which has run the same nodes once on a short video and, before a video is saved,
+has loaded its latents: what is counted is what the run adds to that. The models are the demo's.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import statistics
 import sys
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -55,7 +57,7 @@ def main() -> int:
         bench = Bench(environment, Path(folder))
         print_sampling(bench, options.sections)
         print_saving(bench, options.sections)
-        print_long(bench, options.frames)
+        print_long(bench, options.frames, options.repeats)
     return 0
 
 
@@ -70,6 +72,7 @@ def arguments() -> argparse.Namespace:
         default=FRAMES,
         help=f"latent frames of {SQUARE}x{SQUARE} to save (default: %(default)s)",
     )
+    parser.add_argument("--repeats", type=int, default=3, help="of which the last table has the medians (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -79,8 +82,8 @@ def print_sampling(bench: Bench, lengths: list[int]) -> None:
     for sections in lengths:
         cost = bench.sampling(sections)
         frames = 1 + PIXEL_FRAMES * WINDOW * sections
-        median = statistics.median(cost.parts or [cost.seconds])
-        print_row(sections, frames, tokens(sections), f"{cost.megabytes:.0f}", f"{median:.2f}")
+        median = f"{statistics.median(cost.parts):.2f}" if cost.parts else "-"
+        print_row(sections, frames, tokens(sections), f"{cost.megabytes:.0f}", median)
 
 
 def tokens(sections: int) -> str:
@@ -97,15 +100,20 @@ def print_saving(bench: Bench, lengths: list[int]) -> None:
         print_row(sections, *(shown(bench.saving(way, bench.sampled(sections))) for way in WAYS))
 
 
-def print_long(bench: Bench, lengths: list[int]) -> None:
+def print_long(bench: Bench, lengths: list[int], repeats: int) -> None:
     print_head(f"latent frames of {SQUARE}x{SQUARE}")
     ours = []
     for frames in lengths:
-        costs = [bench.saving(way, random_latents(bench.folder, frames)) for way in WAYS]
+        latents = random_latents(bench.folder, frames)
+        costs = [middle([bench.saving(way, latents) for _ in range(repeats)]) for way in WAYS]
         print_row(frames, *map(shown, costs))
         ours.append((costs[0].megabytes, costs[0].seconds / frames))
     memory, time_a_frame = (last / first for first, last in zip(ours[0], ours[-1], strict=True))
     print(f"\n{WAYS[0]}, longest against shortest: {memory:.2f} of the memory, {time_a_frame:.2f} of the time a frame")
+
+
+def middle(costs: list[Cost]) -> Cost:
+    return Cost(statistics.median(cost.megabytes for cost in costs), statistics.median(cost.seconds for cost in costs))
 
 
 def print_head(length: str) -> None:
@@ -133,11 +141,11 @@ class Bench:
         """The sampler on the demo's models. Its latents are kept for `saving`."""
         with self.server() as server:
             server.run(sampling_prompt(1, seed=1))
-            ends = SectionEnds()
-            cost = measure(server, lambda: server.run(sampling_prompt(sections, seed=2), timeout=3600, on_message=ends))
+            starts = SectionStarts()
+            cost = measure(server, lambda: server.run(sampling_prompt(sections, seed=2), timeout=3600, on_message=starts))
             (latents,) = (server.base / "output").glob("sampled_00002_.latent")
             latents.replace(self.sampled(sections))
-        return Cost(cost.megabytes, cost.seconds, ends.durations)
+        return Cost(cost.megabytes, cost.seconds, starts.durations)
 
     def saving(self, way: str, latents: Path) -> Cost:
         """Latents to an MP4 through the demo's VAE."""
@@ -145,6 +153,7 @@ class Bench:
             for name, path in (("warm_up", random_latents(self.folder, 2)), ("video", latents)):
                 shutil.copyfile(path, server.base / "input" / f"{name}.latent")
             server.run(saving_prompt(way, "warm_up.latent"))
+            server.run(loading_prompt("video.latent"))
             return measure(server, lambda: server.run(saving_prompt(way, "video.latent"), timeout=3600))
 
     def sampled(self, sections: int) -> Path:
@@ -189,22 +198,20 @@ class Peak:
         return self.process.memory_info().rss
 
 
-class SectionEnds:
-    """How long each section of a run took, from the server's progress messages."""
+class SectionStarts:
+    """How long each section of a run but the last took, from the sampler's line of text."""
 
     def __init__(self) -> None:
-        self.times: list[float] = []
+        self.times: dict[int, float] = {}
 
     def __call__(self, message: Message) -> None:
-        data = message["data"]
-        if message["type"] == "progress" and data["value"] == STEPS * (len(self.times) + 1):
-            self.times.append(time.perf_counter())
+        if message["type"] == "text" and (found := re.match(r"section (\d+) of", message["data"]["text"])):
+            self.times.setdefault(int(found[1]), time.perf_counter())
 
     @property
     def durations(self) -> tuple[float, ...]:
-        """The first section is left out: what comes before it has no message."""
-        pairs = zip(self.times, self.times[1:], strict=False)
-        return tuple(end - begin for begin, end in pairs)
+        times = list(self.times.values())
+        return tuple(end - begin for begin, end in pairwise(times))
 
 
 def sampling_prompt(sections: int, seed: int) -> Prompt:
@@ -221,6 +228,14 @@ def sampling_prompt(sections: int, seed: int) -> Prompt:
                         guidance=10.0, shift=0.0, sampler="unipc_bh1"),
         "save": node("SaveLatent", samples=["sampler", 0], filename_prefix="sampled"),
     }  # fmt: skip
+
+
+def loading_prompt(latents: str) -> Prompt:
+    """Latents into the server's cache, where `saving_prompt` finds them."""
+    return {
+        "latent": node("LoadLatent", latent=latents),
+        "copy": node("SaveLatent", samples=["latent", 0], filename_prefix="copy"),
+    }
 
 
 def saving_prompt(way: str, latents: str) -> Prompt:
