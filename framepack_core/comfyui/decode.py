@@ -8,6 +8,7 @@ needs a few latent frames before it, and no others. Any other VAE is decoded in 
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Callable, Iterator
 
@@ -29,7 +30,7 @@ EXACT, LINEAR = "exact", "linear"
 ATTENTION_FRAMES = 96  # what the middle block then needs, HunyuanVideo's up path needs anyway
 
 STEP = 2  # latent frames: HunyuanVideo's decoder goes up in twos
-CAUSAL_STEP = 16
+CAUSAL_STEP = 8
 TILE_OVERLAP, SMALLEST_TILE = 8, 24  # latents
 
 # What is in memory at once, in latent frames of the middle block's features: in that block for each of its frames, in a step
@@ -39,6 +40,13 @@ MIDDLE_PLANES, UP_PLANES, CARRIED_PLANES = 8, 950, 600
 WINDOW, ADVANCE = 18, 9  # latent frames, as the official program decodes: each section with the one before
 
 Frames = Iterator[Tensor]
+
+try:  # the C library's, if it is glibc: what chunks have freed would otherwise lie in pieces between what is still used
+    malloc_trim = ctypes.CDLL(None).malloc_trim
+except (AttributeError, OSError, TypeError):
+
+    def malloc_trim(pad: int) -> None:
+        pass
 
 
 def stream_frames(
@@ -73,6 +81,7 @@ def _reported(chunks: Frames, total: int) -> Frames:
         comfy.model_management.throw_exception_if_processing_interrupted()
         yield frames
         bar.update(len(frames))
+        malloc_trim(0)
 
 
 def _chunks(vae: comfy.sd.VAE, latents: Tensor, blending: str, attention_frames: int) -> Frames:
