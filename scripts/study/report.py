@@ -61,7 +61,7 @@ class Values(dict):
         self.study = Study(results, amount, way, output)
 
     def __missing__(self, name: str) -> str:
-        """`name` is a method of Study, with its arguments after dots: `color.6.inverted`."""
+        """`name` is a method of Study, with its arguments: `color__6__inverted`."""
         method, *arguments = name.split("__")
         return getattr(self.study, method)(*arguments) or NOT_RUN
 
