@@ -219,7 +219,7 @@ def sampling_prompt(sections: int, seed: int) -> Prompt:
     return {
         "demo": node("FramePack_LoadDemo"),
         "image": node("FramePack_DemoImage", seed=12),
-        "text": node("CLIPTextEncode", text="a pink circle orbits the center", clip=["demo", 1]),
+        "text": node("CLIPTextEncode", text="a pink circle bounces", clip=["demo", 1]),
         "start": node("FramePack_EncodeImage", image=["image", 0], vae=["demo", 2], clip_vision=["demo", 3],
                       base_resolution=128),
         "plan": node("FramePack_Plan", seconds=SECONDS * sections, order="inverted", window=WINDOW, layout="auto", fps=FPS),

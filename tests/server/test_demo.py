@@ -41,13 +41,7 @@ def psnr(found: numpy.ndarray, expected: numpy.ndarray) -> float:
 # The prompt and the pictures decide what is seen.
 
 
-IN_TRAINING = pytest.mark.xfail(strict=True, reason="the shipped transformer has had 2500 steps, too few for this one")
-
-
-@pytest.mark.parametrize(
-    ("order", "motion"),
-    [pytest.param("inverted", "right", marks=IN_TRAINING), ("forward", "up"), ("endpoints", "right")],
-)
+@pytest.mark.parametrize(("order", "motion"), [("inverted", "right"), ("forward", "up"), ("endpoints", "right")])
 def test_the_shape_does_what_the_prompt_says(graph, server, order, motion):
     plan, words = graph.plan_of(2, order=order), graph.text(f"a pink circle moves {motion}")
 
@@ -62,7 +56,7 @@ def test_two_prompts_on_one_image_give_two_motions(graph, server):
 
     larger, same = (follow(graph.video(server, positive=words, steps=STEPS), DEMO_SCENE)[0].area for words in (grow, rest))
 
-    assert larger[-1] > 1.15 * larger[0] and abs(same[-1] / same[0] - 1) < 0.1
+    assert larger[-1] > 1.4 * larger[0] and abs(same[-1] / same[0] - 1) < 0.2
 
 
 @pytest.mark.parametrize("order", ["inverted", "forward"])
