@@ -19,6 +19,9 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 PIXEL_FORMATS = ("yuv420p", "yuv444p", "yuv420p10le")
+# H.273's code points of what swscale makes of RGB: BT.601's matrix in the limited range, of sRGB. A player that is not told all
+# of them takes BT.709's matrix for pictures of 720 lines or more, and shows portraits in wrong colours.
+COLORS = {"colorspace": 6, "color_range": 1, "color_primaries": 1, "color_trc": 13}
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
 # Tags of any name, which is where ComfyUI looks for a workflow, and an index in front, for players that stream.
@@ -101,6 +104,8 @@ class VideoTrack:
         self.stream = container.add_stream("h264", rate=encoding.rate)
         self.stream.pix_fmt = encoding.pixel_format
         self.stream.options = {"crf": str(encoding.crf)}
+        for name, code in COLORS.items():
+            setattr(self.stream.codec_context, name, code)
 
     def write(self, frames: Tensor) -> None:
         if self.count == 0:

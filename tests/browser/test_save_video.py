@@ -5,6 +5,10 @@ import json
 import time
 from pathlib import Path
 
+import pytest
+import torch
+
+from framepack_core.video import Encoding, write_video
 from scripts.environment import ROOT
 from scripts.workflow import with_widgets
 
@@ -18,6 +22,18 @@ DROP = """video => {
   const files = new DataTransfer()
   files.items.add(new File([bytes], 'video.mp4', { type: 'video/mp4' }))
   app.canvas.canvas.dispatchEvent(new DragEvent('drop', { dataTransfer: files, bubbles: true, cancelable: true }))
+}"""
+COLOR_IN_THE_MIDDLE = """async video => {
+  const player = Object.assign(document.createElement('video'), { muted: true, loop: true })
+  document.body.append(player)
+  player.src = 'data:video/mp4;base64,' + video
+  const shown = new Promise(shown => player.requestVideoFrameCallback(shown))
+  await player.play()
+  await shown
+  const canvas = Object.assign(document.createElement('canvas'), { width: player.videoWidth, height: player.videoHeight })
+  const context = canvas.getContext('2d')
+  context.drawImage(player, 0, 0)
+  return Array.from(context.getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data).slice(0, 3)
 }"""
 
 
@@ -34,6 +50,20 @@ def test_dropping_a_saved_video_brings_its_graph_back(page, server, load_workflo
     page.wait_for_function(f"app.graph.nodes.length === {len(workflow['nodes'])}")
 
     assert page.evaluate(PROMPT) == prompt
+
+
+@pytest.mark.parametrize("height", [64, 832])
+@pytest.mark.parametrize("color", [(30, 200, 60), (255, 120, 180)])
+def test_a_browser_shows_the_colors_of_pictures_of_any_height(browser, tmp_path, height, color):
+    """Untold, it takes another matrix from 720 lines on, 25 levels away."""
+    file = tmp_path / "video.mp4"
+    write_video(file, [torch.tensor(color).div(255).expand(8, height, 64, 3)], Encoding(crf=4))
+
+    page = browser.new_page()
+    found = page.evaluate(COLOR_IN_THE_MIDDLE, base64.b64encode(file.read_bytes()).decode())
+    page.close()
+
+    assert found == pytest.approx(color, abs=3)
 
 
 def appeared(path: Path) -> Path:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from framepack_core.video import Audio, Encoding, write_video
+from framepack_core.video import COLORS, PIXEL_FORMATS, Audio, Encoding, write_video
 
 ROOT = Path(__file__).parents[2]
 WIDTH, HEIGHT, FRAMES = 64, 48, 20
@@ -54,6 +54,15 @@ def test_frames_come_back_in_order_and_at_their_rate(frames, path):
         assert container.streams.video[0].codec_context.name == "h264"
 
 
+@pytest.mark.parametrize("pixel_format", PIXEL_FORMATS)
+def test_the_file_says_what_its_colors_mean(frames, path, pixel_format):
+    write_video(path, [frames], Encoding(pixel_format=pixel_format))
+
+    with av.open(str(path)) as container:
+        codec = container.streams.video[0].codec_context
+        assert {name: getattr(codec, name) for name in COLORS} == COLORS
+
+
 def test_a_lower_crf_is_nearer_and_larger(frames, path, tmp_path):
     grain = torch.randn(*frames.shape[:3], 1, generator=torch.Generator().manual_seed(0))
     noisy = (frames.mean(dim=-1, keepdim=True) + 0.1 * grain).clamp(0, 1).expand_as(frames)
@@ -65,7 +74,7 @@ def test_a_lower_crf_is_nearer_and_larger(frames, path, tmp_path):
     assert psnr(pictures(path), noisy) > psnr(pictures(rough), noisy) + 3
 
 
-@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p", "yuv420p10le"])
+@pytest.mark.parametrize("pixel_format", PIXEL_FORMATS)
 def test_the_file_has_the_pixel_format(frames, path, pixel_format):
     write_video(path, [frames], Encoding(pixel_format=pixel_format))
 
