@@ -1,7 +1,8 @@
 from comfy_api.latest import io
 
 from ..framepack_core.buckets import BASE, STEP
-from ..framepack_core.comfyui.latents import decode_video, encode_image, fit_image
+from ..framepack_core.comfyui.decode import decode_video
+from ..framepack_core.comfyui.latents import encode_image, fit_image
 from .schema import named_errors
 
 
@@ -57,7 +58,7 @@ class DecodeNode(io.ComfyNode):
             node_id="FramePack_Decode",
             display_name="FramePack Decode",
             category="FramePack/image",
-            description="Decodes a sampled video to images: 4 T - 3 frames of T latent frames.",
+            description="Decodes a sampled video to images, a few frames at a time: 4 T - 3 frames of T latent frames.",
             search_aliases=["framepack vae decode", "framepack video frames"],
             inputs=[
                 io.Latent.Input("latent", tooltip="The video from a FramePack sampler."),

@@ -65,6 +65,18 @@ def stream_frames(
                      total=len(latents) * frame_count(latents.shape[2]))  # fmt: skip
 
 
+def decode_video(vae: comfy.sd.VAE, latents: Tensor) -> Tensor:
+    """All frames `N H W 3` at once, N = B (4 T - 3), in the same way. Raises ValueError for other latents."""
+    chunks = stream_frames(vae, latents)
+    width, height = frame_size(vae, latents)
+    images = torch.empty(len(latents) * frame_count(latents.shape[2]), height, width, 3, dtype=vae.vae_output_dtype())
+    end = 0
+    for frames in chunks:
+        start, end = end, end + len(frames)
+        images[start:end] = frames
+    return images
+
+
 def frame_size(vae: comfy.sd.VAE, latents: Tensor) -> tuple[int, int]:
     """Width and height of the frames, in pixels."""
     ratio = vae.spacial_compression_decode()

@@ -1,4 +1,4 @@
-"""Images to latents and back, through a ComfyUI VAE."""
+"""Images to latents, through a ComfyUI VAE."""
 
 from __future__ import annotations
 
@@ -31,16 +31,3 @@ def encode_image(vae, image_NHWC: Tensor) -> Tensor:
         raise ValueError(f"vae gives latents of shape {tuple(latent.shape)}, expected (1, {CHANNELS}, 1, H, W); "
                          "load HunyuanVideo's VAE (hunyuan_video_vae_bf16.safetensors)")  # fmt: skip
     return latent
-
-
-def decode_video(vae, latents: Tensor) -> Tensor:
-    """Images `N H W C` of latents `B 16 T H W`, N = B (4 T - 3). Raises ValueError for other latents."""
-    if latents.ndim != 5 or latents.shape[1] != CHANNELS:
-        raise ValueError(f"latent has shape {tuple(latents.shape)}, expected (B, {CHANNELS}, T, H, W) from a FramePack "
-                         "sampler")  # fmt: skip
-    images = vae.decode(latents)
-    expected = 4 * latents.shape[2] - 3
-    if images.ndim != 5 or images.shape[1] != expected:
-        raise ValueError(f"vae decodes {latents.shape[2]} latent frames to shape {tuple(images.shape)}, expected {expected} "
-                         "frames; load HunyuanVideo's VAE (hunyuan_video_vae_bf16.safetensors)")  # fmt: skip
-    return images.flatten(0, 1)

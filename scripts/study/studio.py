@@ -10,9 +10,10 @@ from functools import partial
 
 import numpy as np
 import torch
+from framepack.framepack_core.comfyui.decode import decode_video
 from framepack.framepack_core.comfyui.demo import TEXT, TRANSFORMER, VAE, VISION, load_demo, picture, weights_file
 from framepack.framepack_core.comfyui.denoise import GuiderDenoiser, with_conditions
-from framepack.framepack_core.comfyui.latents import decode_video, encode_image
+from framepack.framepack_core.comfyui.latents import encode_image
 from framepack.framepack_core.comfyui.sampling import make_guider, sampler_named, schedule, start_timeline
 from framepack.framepack_core.demo.world import Scene
 from framepack.framepack_core.packing import Context

@@ -7,7 +7,7 @@ import comfy.sd
 import pytest
 import torch
 from framepack.framepack_core.comfyui import demo
-from framepack.framepack_core.comfyui.decode import LINEAR, spans, stream_frames
+from framepack.framepack_core.comfyui.decode import LINEAR, decode_video, spans, stream_frames
 from framepack.framepack_core.comfyui.middle import Middle, whole_middle
 from torch import Tensor
 
@@ -160,10 +160,13 @@ def test_an_unknown_decoder_runs_in_windows(frames, monkeypatch):
     assert torch.allclose(streamed(vae, latents), vae.decode(latents)[0], atol=1e-5)
 
 
-def test_videos_follow_one_another(demo_vae):
-    latents = torch.cat([scene_latents(3, 2, 2, seed) for seed in (1, 2)])
+def test_videos_follow_one_another_and_all_their_frames_can_be_had_at_once(demo_vae):
+    latents = torch.cat([scene_latents(10, 2, 3, seed) for seed in (1, 2)])
 
-    assert psnr(streamed(demo_vae, latents), demo_vae.decode(latents).flatten(0, 1)) > 80
+    found = streamed(demo_vae, latents)
+
+    assert psnr(found, demo_vae.decode(latents).flatten(0, 1)) > 80
+    assert torch.equal(decode_video(demo_vae, latents), found)
 
 
 def test_it_can_be_interrupted_between_chunks(demo_vae):
