@@ -40,6 +40,7 @@ TRANSFORMER = """
 """
 ALL = "--layouts framepack:4 f1:4 endpoints:3 vanilla:0.5 geometric:0.75 duplicated:0.75 important-start symmetric"
 RELEASED = "--layouts framepack:6 f1:4 endpoints:3 vanilla:0.5 geometric:0.5 duplicated:0.5 important-start:0.5 symmetric:0.5"
+INVERTED = "--layouts framepack:8 f1:4 endpoints:4 vanilla:0.5 geometric:0.5 duplicated:0.5 important-start:0.5 symmetric:0.5"
 
 # Each run but the first starts from the average of the one before. The shipped weights went another way twice: the first run
 # had `--shift 3` until step 1,373 and a k1h8w8 of its own, which the second dropped; the third's rate was planned for 2,400
@@ -48,6 +49,7 @@ RUNS = (
     f"{ALL} --heads 2 --blocks 2 --single-blocks 6 --steps 2500 --muon-lr 1e-2 --lr 1e-3 --motion-weight 1",
     f"{ALL} --steps 2400 --muon-lr 1e-2 --lr 1e-3 --motion-weight 2 --caption-dropout 0.05 --seed 1",
     f"{RELEASED} --steps 1800 --muon-lr 6e-3 --lr 6e-4 --motion-weight 3 --caption-dropout 0.05 --seed 2",
+    f"{INVERTED} --steps 2800 --muon-lr 6e-3 --lr 6e-4 --motion-weight 3 --caption-dropout 0.05 --seed 3",
 )
 
 
