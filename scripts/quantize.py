@@ -32,7 +32,7 @@ def main() -> int:
     options = parse_arguments()
     if options.compare is not None:
         environment = prepare_or_exit()
-        command = [environment.python, "-P", "-m", "scripts.quantizing.compare", environment.comfyui, options.compare]
+        command = [environment.python, ROOT / "scripts" / "quantizing" / "compare.py", environment.comfyui, options.compare]
         return subprocess.run(command, cwd=ROOT).returncode
     if not all(map(importlib.util.find_spec, NEEDED)):
         return subprocess.run([prepare_or_exit(tests=False).python, __file__, *sys.argv[1:]]).returncode

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
 from scripts.pack import load_pack
 from scripts.quantizing.convert import FORMAT_NAMES, convert
 

@@ -1,5 +1,7 @@
 """Files of scripts/quantize.py through the whole graph: packed in memory, and near the full-precision result."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import comfy.sd
@@ -13,6 +15,7 @@ from ours import relative_error, sample
 from safetensors.torch import load_file, save_file
 
 from framepack_core.quantize import FORMATS
+from scripts.environment import ROOT
 from scripts.quantizing.convert import convert
 
 # The transformer of the tests answers errors of its weights with several times as large ones.
@@ -92,3 +95,20 @@ def test_a_packed_file_that_lacks_a_matrix_is_refused(packed, tmp_path):
 
     with pytest.raises(ValueError, match=r"lacks 1 of FramePack's weights, first double_blocks.0.img_attn.qkv.weight"):
         loading.load_path(str(tmp_path / "hole.safetensors"), {})
+
+
+@pytest.mark.slow
+def test_the_demo_in_every_format_is_the_same_video_with_a_small_error(tmp_path):
+    """The table that the script prints; eight bits err less than four, and take more memory."""
+    command = [sys.executable, ROOT / "scripts" / "quantize.py", "--compare"]
+
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip("` ") for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()[2:]]
+    memory, error = ({row[0]: float(row[column].split()[0].rstrip("%")) for row in rows} for column in (1, 3))
+    eight, four = ("float8_e4m3fn", "int8_tensorwise", "mxfp8", "GGUF Q8_0"), ("nvfp4", "convrot_w4a4", "GGUF Q4_0")
+    assert error.keys() == {"bf16", "GGUF Q5_0", *eight, *four}
+    assert error["bf16"] < min(error[name] for name in eight)
+    assert max(error[name] for name in eight) < min(error[name] for name in four) and max(error.values()) < 50
+    assert max(memory[name] for name in four) < min(memory[name] for name in eight) < memory["bf16"] / 3
