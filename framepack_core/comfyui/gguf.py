@@ -190,6 +190,7 @@ class Layout(QuantizedLayout):
 
     @classmethod
     def quantize(cls, tensor: Tensor, **kwargs) -> tuple[Tensor, Params]:
+        """Never called: as comfy_kitchen's own layouts for weights that were packed offline."""
         raise NotImplementedError("GGUF weights are read, not made")
 
     @classmethod

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from framepack_core import keys
-from framepack_core.quantize import Spec, nbytes
+from framepack_core.comfyui.quantize import Spec, nbytes
 
 INDEX = "*.safetensors.index.json"
 FLOATING = (torch.float32, torch.bfloat16, torch.float16)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from framepack_core.quantize import FORMATS, Spec, format_of, pack, specs
+from framepack_core.comfyui.quantize import FORMATS, Spec, format_of, pack, specs
 from scripts.quantizing.checkpoint import Checkpoint, StreamedFile, of_tensors
 
 KEEP = "bf16"  # the format that packs nothing

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from framepack_core.quantize import FORMATS, Spec, format_of, nbytes, specs
+from framepack_core.comfyui.quantize import FORMATS, Spec, format_of, nbytes, specs
 
 HIDDEN, MLP, DOUBLE, SINGLE, HEAD, REFINER = 3072, 4 * 3072, 20, 40, 128, 2
 TEXT, POOLED, TIME, IMAGE, CHANNELS = 4096, 768, 256, 1152, 16

@@ -14,7 +14,7 @@ from framepack.framepack_core.comfyui.model import FramePackModel
 from ours import relative_error, sample
 from safetensors.torch import load_file, save_file
 
-from framepack_core.quantize import FORMATS
+from framepack_core.comfyui.quantize import FORMATS
 from scripts.environment import ROOT
 from scripts.quantizing.convert import convert
 

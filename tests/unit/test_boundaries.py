@@ -15,8 +15,8 @@ ADAPTER = CORE / "comfyui"
 PACK = [ROOT / "__init__.py", *sorted(CORE.rglob("*.py")), *sorted((ROOT / "nodes").rglob("*.py"))]
 FREE = [path for path in PACK if ADAPTER not in path.parents and ROOT / "nodes" not in path.parents]
 
-COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "latent_preview", "node_helpers",
-           "nodes", "execution", "server"}  # fmt: skip
+COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "comfy_kitchen", "folder_paths", "latent_preview",
+           "node_helpers", "nodes", "execution", "server"}  # fmt: skip
 
 TRAINING = CORE / "training"
 FOR_TRAINING = {"accelerate", "diffusers", "peft", "tqdm", "transformers"}

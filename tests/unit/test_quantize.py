@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from framepack_core import quantize
-from framepack_core.quantize import FORMATS, format_of, nbytes, pack, specs
+from framepack_core.comfyui import quantize
+from framepack_core.comfyui.quantize import FORMATS, format_of, nbytes, pack, specs
 from framepack_core.trained import Trained
 from scripts.quantizing import convert as conversion
 from scripts.quantizing.convert import FORMAT_NAMES, convert
