@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
-from .layout import (
-    BASE_KERNEL,
-    PRESETS,
-    TAIL_POOL,
-    Group,
-    Kernel,
-    Layout,
-    Pool,
-    Side,
-    resolve,
-    tail_kernel,
-    token_count,
-)
+from .frames import MAX_FPS, PIXEL_FRAMES, pixel_frames
+from .layout import BASE_KERNEL, PRESETS, TAIL_POOL, Group, Kernel, Layout, Pool, Side, tail_kernel, token_count
+from .orders import INVERTED, PADDINGS, Order, Paddings, Step, order_named, orders_with_end
 
 if TYPE_CHECKING:
     from .timeline import Timeline
 
-Order = Literal["inverted", "forward", "endpoints"]
-Paddings = Literal["released", "exact"]
-ORDERS: tuple[Order, ...] = get_args(Order)
-PADDINGS: tuple[Paddings, ...] = get_args(Paddings)
-AUTO: dict[Order, str] = {"inverted": "framepack", "forward": "f1", "endpoints": "endpoints"}
-
-MAX_SECONDS, MAX_WINDOW, MAX_FPS = 3600.0, 64, 240.0
-
-PIXEL_FRAMES = 4  # a latent frame holds four pixel frames, the first one a single frame
+MAX_SECONDS, MAX_WINDOW = 3600.0, 64
 
 
 @dataclass(frozen=True)
@@ -75,9 +57,9 @@ class Plan:
     """
 
     sections: int
-    order: Order = "inverted"
+    order: Order = INVERTED
     window: int = 9
-    layout: Layout = field(default_factory=lambda: resolve("framepack"))
+    layout: Layout = field(default_factory=lambda: INVERTED.fit("framepack"))
     fps: float = 30.0
     paddings: Paddings = "released"
     name: str = "framepack"
@@ -86,27 +68,26 @@ class Plan:
     def of(
         cls,
         seconds: float,
-        order: Order = "inverted",
+        order: str = "inverted",
         window: int = 9,
         layout: str = "auto",
         fps: float = 30.0,
         paddings: Paddings = "released",
     ) -> Plan:
-        """The plan for a video of about `seconds`; `layout` is `auto`, a preset's name or a layout string.
+        """The plan for a video of about `seconds` in the order of this name; `layout` is `auto`, a preset or a layout string.
 
         Raises ValueError for a value out of range, a bad layout string, or a layout that does not fit the order.
         """
-        if order not in ORDERS:
-            raise ValueError(f"order is {order!r}; choose one of {', '.join(ORDERS)}")
+        chosen = order_named(order)
         if paddings not in PADDINGS:
             raise ValueError(f"paddings is {paddings!r}; choose one of {', '.join(PADDINGS)}")
         for name, value, most in (("seconds", seconds, MAX_SECONDS), ("window", window, MAX_WINDOW), ("fps", fps, MAX_FPS)):
             if not 0 < value <= most:
                 raise ValueError(f"{name} is {value}; choose a value above 0 and up to {most:g}")
-        name = AUTO[order] if layout == "auto" else layout
-        fitted = fit(resolve(name), order, name).with_window(window)
+        name = chosen.layout if layout == "auto" else layout
+        fitted = chosen.fit(name).with_window(window)
         name = name if name in PRESETS else "custom"
-        return cls(section_count(seconds, fps, window), order, window, fitted, fps, paddings, name)
+        return cls(section_count(seconds, fps, window), chosen, window, fitted, fps, paddings, name)
 
     @property
     def generated(self) -> int:
@@ -132,20 +113,24 @@ class Plan:
                 f"the plan generates {self.sections} x {self.window} = {self.generated} latent frames, but "
                 f"{frames - len(known)} of the video's {frames} are unknown; plan for {frames - len(known)} frames"
             )
-        if end and self.order != "inverted":
-            raise ValueError(f"an end frame beyond the video is shown in the inverted order, not in {self.order}")
+        if end and self.order.end != "beyond":
+            raise ValueError(
+                f"an end frame beyond the video is shown in the {orders_with_end('beyond')} order, not in {self.order}"
+            )
         sections: list[Section] = []
         done = set(known)
         gaps = runs(frame for frame in range(frames) if frame not in done)
-        for start, stop in gaps if self.order == "forward" else gaps[::-1]:
+        for start, stop in gaps[::-1] if self.order.backwards else gaps:
             if (stop - start) % self.window:
                 raise ValueError(
                     f"latent frames {start} to {stop - 1} are unknown: {stop - start} frames, which is not a multiple "
                     f"of the window {self.window}; move the known frames"
                 )
-            for target, layout, padding, shown in _steps(self, start, stop, frames if end else None):
-                sections.append(_section(len(sections), target, layout, frames, done | shown, padding))
-                done.update(target)
+            windows = [tuple(range(first, first + self.window)) for first in range(start, stop, self.window)]
+            for step in self.order.steps(windows, self.layout, self.paddings):
+                beyond = {frames} if end and step.target[-1] + 1 == frames else set()
+                sections.append(_section(len(sections), step, frames, done | beyond))
+                done.update(step.target)
         return tuple(sections)
 
     def table(self, known: Collection[int] = (0,)) -> str:
@@ -169,42 +154,6 @@ class Plan:
 def section_count(seconds: float, fps: float, window: int) -> int:
     """Sections of a video, rounded half to even as the official program does."""
     return max(round(seconds * fps / (PIXEL_FRAMES * window)), 1)
-
-
-def pixel_frames(latent_frames: int) -> int:
-    return PIXEL_FRAMES * latent_frames - 3
-
-
-def fit(layout: Layout, order: Order, name: str) -> Layout:
-    """The layout as this order uses it. Raises ValueError naming both when its shape does not allow the order.
-
-    Forward needs context before the generated frames only, inverted context after them, endpoints both. A schedule with
-    one side serves the inverted order mirrored, with the video's start in front.
-    """
-    left, right = layout.left, layout.right
-    if order == "forward" and left.near and right.empty:
-        return layout
-    if order == "inverted":
-        if right.near and not left.near:
-            return layout
-        if left.near and not left.far and right.empty:
-            return Layout(Layout.parse("f1k1_x_g1").left, layout.window, left.mirrored())
-    if order == "endpoints" and left.near and right.skip and not right.near:
-        return layout
-    needs = {
-        "forward": "groups before g and none after it, like td_f16k4f2k2f1k1_g9",
-        "inverted": "groups after g, like f1k1_x_g9_f1k1f2k2f16k4_td",
-        "endpoints": "groups before g and skipped-to frames after it, like td_f16k4f2k2f1k1_g9_x_f1k1",
-    }
-    spelled = f"{name} ({layout})" if name in PRESETS else str(layout)
-    raise ValueError(f"layout {spelled} does not fit the order {order}, which needs {needs[order]}")
-
-
-def released_paddings(sections: int) -> list[int]:
-    """Blank windows before each section of the inverted order, as the official program spaces them."""
-    if sections > 4:
-        return [3] + [2] * (sections - 3) + [1, 0]
-    return list(range(sections))[::-1]
 
 
 def runs(frames: Iterable[int | None]) -> list[tuple[int, int]]:
@@ -231,30 +180,6 @@ def spell_seconds(section: Section, fps: float, separator: str = "-") -> str:
     return ", ".join(f"{begin:.2f}{separator}{end:.2f}" for begin, end in times)
 
 
-_Step = tuple[tuple[int, ...], Layout, int | None, set[int]]
-
-
-def _steps(plan: Plan, start: int, stop: int, end: int | None) -> Iterator[_Step]:
-    """Targets that fill one gap: frames, layout, blank indices (None: as many as there are), extra frames shown."""
-    w, layout = plan.window, plan.layout
-    windows = [tuple(range(first, first + w)) for first in range(start, stop, w)]
-    if plan.order == "forward":
-        for target in windows:
-            yield target, layout, None, set()
-    elif plan.order == "inverted":
-        blanks = released_paddings(len(windows))
-        for target, blank in zip(windows[::-1], blanks, strict=True):
-            shown = {end} if target[-1] + 1 == end else set()
-            yield target, layout, None if plan.paddings == "exact" else blank * w, shown
-    else:
-        yield windows[0] + (windows[-1] if len(windows) > 1 else ()), layout, None, set()
-        inner = windows[1:-1]
-        while inner:
-            yield inner.pop(0), layout, None, set()
-            if inner:
-                yield inner.pop(), layout.mirrored(), None, set()
-
-
 @dataclass(frozen=True)
 class _Span:
     """A stretch of time indices: context frames, generated frames (no kernel), or blanks (no frames)."""
@@ -270,13 +195,12 @@ class _Span:
         return _Span(self.length, frames, self.kernel, self.pool)
 
 
-def _section(
-    number: int, target: tuple[int, ...], layout: Layout, frames: int, known: set[int], padding: int | None
-) -> Section:
+def _section(number: int, step: Step, frames: int, known: set[int]) -> Section:
+    target, layout, blank = step
     last = frames - 1
     mirrored = {last - frame for frame in known}
-    left = _left_spans(layout.left, target[0], known, frames, padding)
-    right = _left_spans(layout.right.mirrored(), last - target[-1], mirrored, frames, None)
+    left = _left_spans(layout.left, target[0], known, blank)
+    right = _left_spans(layout.right.mirrored(), last - target[-1], mirrored, None)
     spans = [*left, *_target_spans(target), *(span.reversed(last) for span in right[::-1])]
     indices: list[int] = []
     groups: list[ContextGroup] = []
@@ -302,7 +226,7 @@ def _target_spans(target: tuple[int, ...]) -> list[_Span]:
     return spans
 
 
-def _left_spans(side: Side, start: int, known: set[int], frames: int, padding: int | None) -> list[_Span]:
+def _left_spans(side: Side, start: int, known: set[int], blank: int | None) -> list[_Span]:
     """Everything before the generated frames, which begin at `start`, in time order.
 
     Near groups are the frames just before. Far groups are the video's first frames beyond a tail, or, next to a skip, the
@@ -312,7 +236,7 @@ def _left_spans(side: Side, start: int, known: set[int], frames: int, padding: i
     near = _group_spans(side.near, first_near, known)
     if side.skip and not side.near:
         nearest = max((frame for frame in known if frame < start), default=-1)
-        blank = start - nearest - 1 if padding is None else padding
+        blank = start - nearest - 1 if blank is None else blank
         return [*_group_spans(side.far, nearest + 1 - side.far_frames, known), _Span(blank)]
     far = _group_spans(side.far, 0, known)
     between = tuple(frame if frame in known else None for frame in range(side.far_frames, first_near))

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .layout import resolve
-from .plan import ORDERS, Plan, fit
+from .orders import ORDERS
+from .plan import Plan
 
 LAYOUTS_KEY, ORDERS_KEY = "framepack.layouts", "framepack.orders"  # safetensors header entries, JSON lists of strings
 
@@ -37,21 +38,15 @@ class Trained:
         return {LAYOUTS_KEY: json.dumps(self.layouts), ORDERS_KEY: json.dumps(self.orders)}
 
     def knows_order(self, plan: Plan) -> bool:
-        return not self.orders or plan.order in self.orders
+        return not self.orders or plan.order.name in self.orders
 
     def knows_layout(self, plan: Plan) -> bool:
         """Whether one of the layouts, as the plan's order uses it, is the plan's."""
-        return any(_fits(layout, plan) for layout in self.layouts)
+        fitting = filter(plan.order.fits, self.layouts)
+        return any(plan.order.fit(layout).with_window(plan.window) == plan.layout for layout in fitting)
 
 
 RELEASED = Trained(("framepack", "f1"))
-
-
-def _fits(name: str, plan: Plan) -> bool:
-    try:
-        return fit(resolve(name), plan.order, name).with_window(plan.window) == plan.layout
-    except ValueError:
-        return False
 
 
 def _strings(metadata: Mapping[str, str], key: str) -> tuple[str, ...]:

@@ -1,32 +1,44 @@
-"""The nodes: schema, inputs, one call into the core, outputs."""
+"""The nodes: schema, inputs, one call into the core, outputs.
 
-from comfy_api.latest import ComfyExtension
+Each module is imported on its own: one that needs something of ComfyUI that is gone costs its own nodes and no others.
+"""
 
-from ..framepack_core.comfyui.model import register
-from .demo import DemoImageNode, LoadDemoNode
-from .image import DecodeNode, EncodeImageNode
-from .model import LoadModelNode
-from .planning import DrawPlanNode, PlanNode
-from .sampling import SamplerCustomNode, SamplerNode, SchedulerNode, UniPCNode
-from .video import SaveVideoNode
+from importlib import import_module
+
+from comfy_api.latest import ComfyExtension, io
+
+from ..framepack_core.comfyui.log import log
+
+NODES = {
+    "model": ("LoadModelNode",),
+    "demo": ("LoadDemoNode",),
+    "image": ("EncodeImageNode", "DemoImageNode", "DecodeNode"),
+    "planning": ("PlanNode", "DrawPlanNode"),
+    "sampling": ("SamplerNode", "SamplerCustomNode"),
+    "solver": ("UniPCNode", "SchedulerNode"),
+    "video": ("SaveVideoNode",),
+}
 
 
 class FramePackExtension(ComfyExtension):
     async def on_load(self) -> None:
-        register()
+        """Let ComfyUI's own loaders recognise FramePack."""
+        try:
+            from ..framepack_core.comfyui.model.framepack import register
 
-    async def get_node_list(self) -> list:
-        return [
-            LoadModelNode,
-            LoadDemoNode,
-            DemoImageNode,
-            EncodeImageNode,
-            PlanNode,
-            DrawPlanNode,
-            SamplerNode,
-            SamplerCustomNode,
-            UniPCNode,
-            SchedulerNode,
-            DecodeNode,
-            SaveVideoNode,
-        ]
+            register()
+        except ImportError as error:
+            log.error("FramePack: %s", error)
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [node for module, names in NODES.items() for node in load(module, names)]
+
+
+def load(module: str, names: tuple[str, ...]) -> list[type[io.ComfyNode]]:
+    """The nodes of a module; none, and a line in the log, where it cannot be imported."""
+    try:
+        part = import_module(f".{module}", __name__)
+    except ImportError as error:
+        log.error("FramePack: without %s: %s", ", ".join(names), error)
+        return []
+    return [getattr(part, name) for name in names]

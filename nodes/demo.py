@@ -1,9 +1,7 @@
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ..framepack_core.comfyui.demo import draw_scene, load_demo
+from ..framepack_core.comfyui.demo import load_demo
 from .schema import named_errors
-
-MAX_SEED = 0xFFFFFFFF
 
 
 class LoadDemoNode(io.ComfyNode):
@@ -35,36 +33,3 @@ class LoadDemoNode(io.ComfyNode):
     @named_errors
     def execute(cls) -> io.NodeOutput:
         return io.NodeOutput(*load_demo())
-
-
-class DemoImageNode(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="FramePack_DemoImage",
-            display_name="FramePack Demo Image",
-            category="FramePack/image",
-            description="Draws a start image that the demo models understand: one or two coloured shapes on a background.",
-            search_aliases=["framepack demo start image", "framepack example image", "coloured shapes", "synthetic scene"],
-            inputs=[
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Each seed is another scene. The demo models have seen none of them in training.",
-                ),
-            ],
-            outputs=[
-                io.Image.Output(display_name="image", tooltip="The scene, 128x128, for FramePack Encode Image."),
-                io.String.Output(display_name="prompt", tooltip="What could happen in it, in words that the demo models know."),
-            ],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
-        )
-
-    @classmethod
-    @named_errors
-    def execute(cls, seed: int) -> io.NodeOutput:
-        image, prompt = draw_scene(seed)
-        return io.NodeOutput(image, prompt, ui=ui.PreviewImage(image, cls=cls))

@@ -1,9 +1,12 @@
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
-from ..framepack_core.buckets import BASE, STEP
-from ..framepack_core.comfyui.decode import decode_video
-from ..framepack_core.comfyui.latents import encode_image, fit_image
+from ..framepack_core.comfyui.decoding.stream import decode_video
+from ..framepack_core.comfyui.encoding import encode_image, fit_image
+from ..framepack_core.demo.scenes import draw_scene
+from ..framepack_core.weights.buckets import BASE, STEP
 from .schema import named_errors
+
+MAX_SCENE = 0xFFFFFFFF
 
 
 class EncodeImageNode(io.ComfyNode):
@@ -49,6 +52,39 @@ class EncodeImageNode(io.ComfyNode):
         image = fit_image(image, base_resolution)
         vision = None if clip_vision is None else clip_vision.encode_image(image, crop=False)
         return io.NodeOutput({"samples": encode_image(vae, image)}, vision, image)
+
+
+class DemoImageNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FramePack_DemoImage",
+            display_name="FramePack Demo Image",
+            category="FramePack/image",
+            description="Draws a start image that the demo models understand: one or two coloured shapes on a background.",
+            search_aliases=["framepack demo start image", "framepack example image", "coloured shapes", "synthetic scene"],
+            inputs=[
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MAX_SCENE,
+                    control_after_generate=True,
+                    tooltip="Each seed is another scene. The demo models have seen none of them in training.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The scene, 128x128, for FramePack Encode Image."),
+                io.String.Output(display_name="prompt", tooltip="What could happen in it, in words that the demo models know."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+        )
+
+    @classmethod
+    @named_errors
+    def execute(cls, seed: int) -> io.NodeOutput:
+        image, prompt = draw_scene(seed)
+        return io.NodeOutput(image, prompt, ui=ui.PreviewImage(image, cls=cls))
 
 
 class DecodeNode(io.ComfyNode):

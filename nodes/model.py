@@ -1,6 +1,6 @@
 from comfy_api.latest import io
 
-from ..framepack_core.comfyui.loading import WEIGHT_DTYPES, load, model_names
+from ..framepack_core.comfyui.loading.checkpoints import WEIGHT_DTYPES, load, model_names
 from .schema import named_errors
 
 

@@ -2,9 +2,11 @@ import numpy
 import torch
 from comfy_api.latest import io
 
-from ..framepack_core.drawing import draw_plan
+from ..framepack_core.drawing.painting import draw_plan
+from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.layout import PRESETS
-from ..framepack_core.plan import MAX_FPS, MAX_SECONDS, MAX_WINDOW, ORDERS, PADDINGS, Plan
+from ..framepack_core.orders import ORDERS, PADDINGS
+from ..framepack_core.plan import MAX_SECONDS, MAX_WINDOW, Plan
 from .schema import PlanType, named_errors
 
 

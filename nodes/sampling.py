@@ -1,23 +1,15 @@
 from collections import Counter
-from functools import partial
+from typing import Any
 
-import comfy.samplers
 from comfy_api.latest import io
 
-from ..framepack_core.comfyui.identity import origin
-from ..framepack_core.comfyui.sampling import (
-    ON_CANCEL,
-    UNIPC,
-    OnCancel,
-    make_guider,
-    sample_video,
-    sampler_named,
-    schedule,
-    unipc,
-    window_sigmas,
-)
-from ..framepack_core.plan import MAX_WINDOW, Plan
-from ..framepack_core.solver import VARIANTS
+from ..framepack_core.comfyui import private
+from ..framepack_core.comfyui.log import log_once
+from ..framepack_core.comfyui.sampling.identity import origin
+from ..framepack_core.comfyui.sampling.request import ON_CANCEL, Request, make_guider, start_timeline
+from ..framepack_core.comfyui.sampling.sample import sample
+from ..framepack_core.comfyui.sampling.samplers import UNIPC, sampler_named, section_sigmas
+from ..framepack_core.plan import Plan
 from .schema import PlanType, named_errors, progress_text
 
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
@@ -87,6 +79,24 @@ def _video() -> io.Output:
     return io.Latent.Output(display_name="latent", tooltip="The whole video, start frame included, for FramePack Decode.")
 
 
+def _origin(node: type[io.ComfyNode], resume: bool) -> str | None:
+    """What finished sections are kept under; None where they are not."""
+    if not resume:
+        return None
+    try:
+        return origin(node.hidden.dynprompt, node.hidden.unique_id)
+    except private.Missing as missing:
+        log_once(f"finished sections are not kept: {missing}")
+        return None
+
+
+def _sampled(node: type[io.ComfyNode], request: Request) -> io.NodeOutput:
+    video = sample(request, progress_text(node))
+    if not video.whole:
+        _cut_short[node.hidden.unique_id] += 1
+    return io.NodeOutput({"samples": video.latents})
+
+
 class SamplerNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -145,7 +155,7 @@ class SamplerNode(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "sampler",
-                    options=[*UNIPC, *comfy.samplers.SAMPLER_NAMES],
+                    options=[*UNIPC, *private.SAMPLER_NAMES],
                     default="unipc_bh1",
                     tooltip="unipc_bh1 is the official one. All of ComfyUI's samplers work.",
                 ),
@@ -172,28 +182,24 @@ class SamplerNode(io.ComfyNode):
         sampler: str,
         negative=None,
         end_latent: dict | None = None,
-        clip_vision_output=None,
-        preview_vae=None,
         resume: bool = True,
-        on_cancel: OnCancel = "discard",
+        **options: Any,
     ) -> io.NodeOutput:
-        video = sample_video(
-            make_guider(model, positive, negative, cfg, guidance),
-            sampler_named(sampler),
-            partial(schedule, steps, shift),
-            plan,
-            start_latent,
-            end_latent,
-            clip_vision_output,
-            seed,
-            progress_text(cls),
-            preview_vae,
-            origin(cls.hidden.dynprompt, cls.hidden.unique_id) if resume else None,
-            on_cancel,
+        guider = make_guider(model, positive, negative, cfg, guidance)
+        timeline = start_timeline(plan, start_latent, end_latent)
+        sections = plan.bind(timeline)
+        request = Request(
+            guider=guider,
+            sampler=sampler_named(sampler),
+            plan=plan,
+            timeline=timeline,
+            sections=sections,
+            sigmas=section_sigmas(sections, timeline, steps, shift),
+            seed=seed,
+            origin=_origin(cls, resume),
+            **options,
         )
-        if not video.whole:
-            _cut_short[cls.hidden.unique_id] += 1
-        return io.NodeOutput({"samples": video.latents})
+        return _sampled(cls, request)
 
     @classmethod
     def fingerprint_inputs(cls, **inputs) -> int:
@@ -238,87 +244,24 @@ class SamplerCustomNode(io.ComfyNode):
         seed: int,
         start_latent: dict,
         end_latent: dict | None = None,
-        clip_vision_output=None,
-        preview_vae=None,
         resume: bool = True,
-        on_cancel: OnCancel = "discard",
+        **options: Any,
     ) -> io.NodeOutput:
-        video = sample_video(
-            guider,
-            sampler,
-            lambda section, timeline: sigmas,
-            plan,
-            start_latent,
-            end_latent,
-            clip_vision_output,
-            seed,
-            progress_text(cls),
-            preview_vae,
-            origin(cls.hidden.dynprompt, cls.hidden.unique_id) if resume else None,
-            on_cancel,
+        timeline = start_timeline(plan, start_latent, end_latent)
+        sections = plan.bind(timeline)
+        request = Request(
+            guider=guider,
+            sampler=sampler,
+            plan=plan,
+            timeline=timeline,
+            sections=sections,
+            sigmas=[sigmas for _ in sections],
+            seed=seed,
+            origin=_origin(cls, resume),
+            **options,
         )
-        if not video.whole:
-            _cut_short[cls.hidden.unique_id] += 1
-        return io.NodeOutput({"samples": video.latents})
+        return _sampled(cls, request)
 
     @classmethod
     def fingerprint_inputs(cls, **inputs) -> int:
         return _cut_short[cls.hidden.unique_id]
-
-
-class UniPCNode(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="FramePack_UniPC",
-            display_name="FramePack UniPC",
-            category="FramePack/sampling",
-            description="The official program's sampler, UniPC for flow matching, for any ComfyUI sampling node.",
-            search_aliases=["unipc flow matching", "unipc_bh1", "unipc_bh2"],
-            inputs=[
-                io.Combo.Input(
-                    "variant",
-                    options=list(VARIANTS),
-                    default="bh1",
-                    tooltip="bh1 is the official one and better at few steps; bh2 differs slightly at strong guidance.",
-                )
-            ],
-            outputs=[io.Sampler.Output(tooltip="For FramePack Sampler (Custom) or SamplerCustomAdvanced.")],
-        )
-
-    @classmethod
-    @named_errors
-    def execute(cls, variant: str) -> io.NodeOutput:
-        return io.NodeOutput(unipc(variant))
-
-
-class SchedulerNode(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="FramePack_Scheduler",
-            display_name="FramePack Scheduler",
-            category="FramePack/sampling",
-            description="The official program's sigmas, which depend on the size of the video.",
-            search_aliases=["framepack sigmas", "flow matching shift", "resolution dependent shift"],
-            inputs=[
-                io.Int.Input("steps", default=25, min=1, max=1000, tooltip="Steps for each section."),
-                io.Float.Input(
-                    "shift",
-                    default=0.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="0 takes the value that belongs to the size. Higher spends more steps on layout and motion.",
-                ),
-                io.Latent.Input("latent", tooltip="Gives the size: the start latent."),
-                io.Int.Input("window", default=9, min=1, max=MAX_WINDOW, tooltip="Latent frames made at once, as in the plan."),
-            ],
-            outputs=[io.Sigmas.Output(tooltip="For FramePack Sampler (Custom).")],
-        )
-
-    @classmethod
-    @named_errors
-    def execute(cls, steps: int, shift: float, latent: dict, window: int) -> io.NodeOutput:
-        return io.NodeOutput(window_sigmas(steps, shift, latent["samples"], window))

@@ -4,8 +4,9 @@ import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import InputImpl, io, ui
 
-from ..framepack_core.comfyui.decode import ATTENTION_FRAMES, EXACT, LINEAR, frame_size, stream_frames
-from ..framepack_core.video import PIXEL_FORMATS, Audio, Encoding, write_video
+from ..framepack_core.comfyui.decoding.stream import ATTENTION_FRAMES, EXACT, LINEAR, frame_size, stream_frames
+from ..framepack_core.frames import MAX_FPS
+from ..framepack_core.media.video import PIXEL_FORMATS, Audio, Encoding, write_video
 from .schema import named_errors
 
 
@@ -26,7 +27,7 @@ class SaveVideoNode(io.ComfyNode):
                     "fps",
                     default=30.0,
                     min=1.0,
-                    max=120.0,
+                    max=MAX_FPS,
                     step=1.0,
                     tooltip="Frames a second in the file. FramePack's motion is made for 30; other values change its speed.",
                 ),

@@ -10,13 +10,12 @@ decode: how close the ways to decode a long video in little memory come to Comfy
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from scripts.environment import ROOT, prepare_or_exit
+from scripts.support.environment import prepare_or_exit, run_module
 
 BENCHMARKS = ("speed", "memory", "decode")
 
@@ -24,8 +23,7 @@ BENCHMARKS = ("speed", "memory", "decode")
 def main() -> int:
     name, *options = sys.argv[1:] if sys.argv[1:2] and sys.argv[1] in BENCHMARKS else ["speed", *sys.argv[1:]]
     environment = prepare_or_exit()
-    command = [environment.python, ROOT / "scripts" / "benchmarks" / f"{name}.py", environment.comfyui, *options]
-    return subprocess.run(command, cwd=ROOT).returncode
+    return run_module(environment, f"experiments.benchmarks.{name}", environment.comfyui, *options)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from scripts.environment import ROOT, Environment, prepare_or_exit
-from scripts.server import Json, RunFailed, Server, ServerError
-from scripts.websocket import Message
-from scripts.workflow import to_prompt, with_widgets
+from scripts.support.environment import ROOT, Environment, prepare_or_exit
+from scripts.support.server import Json, RunFailed, Server, ServerError
+from scripts.support.websocket import Message
+from scripts.support.workflow import to_prompt, with_widgets
 
 WORKFLOW = ROOT / "example_workflows" / "FramePack demo.json"
 PICTURE = ROOT / "scripts" / "demo_image.png"

@@ -10,13 +10,12 @@ Everything is seeded. The results of each video are kept in .cache/experiments, 
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from scripts.environment import ROOT, prepare_or_exit
+from scripts.support.environment import prepare_or_exit, run_module
 
 
 def main() -> int:
@@ -24,8 +23,7 @@ def main() -> int:
         print(__doc__)
         return 0
     environment = prepare_or_exit()
-    command = [environment.python, ROOT / "scripts" / "study" / "run.py", environment.comfyui, *sys.argv[1:]]
-    return subprocess.run(command, cwd=ROOT).returncode
+    return run_module(environment, "experiments.study.run", environment.comfyui, *sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from scripts.environment import ROOT, prepare_or_exit
+from scripts.support.environment import ROOT, prepare_or_exit, run_module
 
 NEEDED = ("torch", "numpy", "safetensors", "comfy_kitchen")
 DEMO = ROOT / "framepack_core" / "demo" / "weights" / "demo_transformer.safetensors"
@@ -32,8 +32,7 @@ def main() -> int:
     options = parse_arguments()
     if options.compare is not None:
         environment = prepare_or_exit()
-        command = [environment.python, ROOT / "scripts" / "quantizing" / "compare.py", environment.comfyui, options.compare]
-        return subprocess.run(command, cwd=ROOT).returncode
+        return run_module(environment, "scripts.support.quantising.compare", environment.comfyui, options.compare.resolve())
     if not all(map(importlib.util.find_spec, NEEDED)):
         return subprocess.run([prepare_or_exit(tests=False).python, __file__, *sys.argv[1:]]).returncode
     return convert(options)
@@ -53,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def convert(options: argparse.Namespace) -> int:
-    from scripts.quantizing.convert import convert, table
+    from scripts.support.quantising.convert import convert, table
 
     try:
         print(table(convert(options.source, options.destination, options.format, options.force, progress)))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from scripts.chromium import find_chromium
-from scripts.environment import ROOT, Environment, prepare_or_exit
+from scripts.support.chromium import find_chromium
+from scripts.support.environment import ROOT, Environment, prepare_or_exit
 
 HANGING = "faulthandler_timeout=900"  # seconds in one test after which pytest prints where every thread is
 

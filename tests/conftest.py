@@ -8,23 +8,38 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
 MARKED_FOLDERS = ("server", "browser")
+TINY_TENSORS = ("unit", "training", "experiments")  # where threads would only wait for each other
 
 # Last, so that ComfyUI's own modules (nodes, server, utils) are found before this repository's folders.
-sys.path.append(str(ROOT))
+sys.path += [str(ROOT), str(TESTS)]
 
-from scripts.environment import Environment, cache_directory  # noqa: E402
-from scripts.server import Server  # noqa: E402
-from scripts.stand_ins.models import stand_in_models  # noqa: E402
+from support.stand_ins.models import NODES, stand_in_models  # noqa: E402
+
+from scripts.support.environment import Environment, cache_directory  # noqa: E402
+from scripts.support.server import Server  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests in server/ and browser/ get the mark of that name."""
+    """Tests in server/ and browser/ get the mark of that name, and folders of tiny tensors run on one thread."""
     for item in items:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        folder = item.path.relative_to(TESTS).parts[0]
         if folder in MARKED_FOLDERS:
             item.add_marker(folder)
+        if folder in TINY_TENSORS:
+            item.add_marker(pytest.mark.usefixtures("one_thread"))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +57,7 @@ def environment(comfyui_path: Path) -> Environment:
 
 @pytest.fixture(scope="session")
 def models_directory(environment: Environment) -> Path:
-    """The stand-in models (scripts/stand_ins), as ComfyUI's models folder. Shared between runs: do not write to it."""
+    """The stand-in models (tests/support/stand_ins), as ComfyUI's models folder. Shared between runs: do not write to it."""
     return stand_in_models(environment)
 
 
@@ -51,7 +66,7 @@ def server(environment: Environment, models_directory: Path, tmp_path_factory) -
     """One ComfyUI with this pack, for all server and browser tests."""
     base = tmp_path_factory.mktemp("comfyui")
     flags = ["--extra-model-paths-config", str(linked_models(base / "linked"))]
-    with Server(environment, base, models_directory, flags=flags) as server:
+    with Server(environment, base, models_directory, flags=flags, packs=[NODES]) as server:
         yield server
 
 
@@ -70,4 +85,4 @@ def linked_models(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def start_image(server: Server) -> str:
     """The name of an uploaded picture, for LoadImage."""
-    return server.upload_image(ROOT / "scripts" / "stand_ins" / "start_image.png")
+    return server.upload_image(ROOT / "tests" / "support" / "stand_ins" / "start_image.png")

@@ -12,19 +12,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import comfy.clip_vision
-import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
-import comfy.sd1_clip
 import torch
 from torch import Tensor, nn
 
+from ..demo.scenes import UNSEEN, picture
 from ..demo.text import PAD, TOKENS, TextEncoder, Tokenizer
-from ..demo.vae import CHANNELS, FRAMES, PATCH, SCALE, DemoVAE
+from ..demo.vae import CHANNELS, PATCH, SCALE, DemoVAE
 from ..demo.vision import IMAGE_SIZE, VisionEncoder
 from ..demo.world import Scene
-from .loading import load_path, read_checkpoint
+from ..frames import PIXEL_FRAMES, latent_frames, pixel_frames
+from . import private
+from .loading.checkpoints import load_path, read_checkpoint
+
+private.require_for(private.DEMO)
 
 log = logging.getLogger("framepack")
 
@@ -35,7 +38,6 @@ REMEDY = (
 )
 
 CPU = torch.device("cpu")
-UNSEEN = 3_000_000  # scenes from this seed on are never trained on
 
 # Numbers that the VAE keeps at once for each latent pixel: what tests/parity/test_demo.py measures, and some for workspace.
 VAE_NUMBERS = 3072
@@ -49,21 +51,10 @@ def load_demo() -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.
         raise ValueError(f"{error}; {REMEDY}") from error
 
 
-def draw_scene(seed: int) -> tuple[Tensor, str]:
-    """A picture of the demo's world `1 H W 3` and a sentence on what could happen in it."""
-    scene = Scene.draw(UNSEEN + seed)
-    return picture(scene), scene.caption
-
-
-def picture(scene: Scene) -> Tensor:
-    """The first frame `1 H W 3` in 0..1."""
-    return torch.from_numpy(scene.render(1)) / 255
-
-
 # Transformer
 
 
-class DemoLatents(comfy.latent_formats.HunyuanVideo):
+class DemoLatents(private.HunyuanVideoLatents):
     """HunyuanVideo's scale, and the colours that the demo VAE's channels stand for, for previews."""
 
     taesd_decoder_name = None
@@ -99,8 +90,8 @@ class WordTokenizer:
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict[str, list[list[tuple]]]:
         pairs, unknown = [], []
-        for part, weight in comfy.sd1_clip.token_weights(comfy.sd1_clip.escape_important(text), 1.0):
-            for word in comfy.sd1_clip.unescape_important(part).split():
+        for part, weight in private.token_weights(private.escape_important(text), 1.0):
+            for word in private.unescape_important(part).split():
                 ids, strange = self.words.encode(word)
                 pairs += [(number, weight) for number in ids if number != self.pad]
                 unknown += strange
@@ -130,7 +121,7 @@ class WordTokenizer:
         return {}
 
 
-class TextModel(nn.Module, comfy.sd1_clip.ClipTokenWeightEncoder):
+class TextModel(nn.Module, private.ClipTokenWeightEncoder):
     """The text encoder as `comfy.sd.CLIP` calls it; weights scale a word's distance from the empty text."""
 
     disable_offload = True
@@ -164,7 +155,7 @@ class ClipTarget:
 
 def load_clip() -> comfy.sd.CLIP:
     options = {"dtype": torch.float32, "load_device": CPU, "offload_device": CPU, "initial_device": CPU}
-    clip = comfy.sd.CLIP(ClipTarget, model_options=options)
+    clip = private.CLIP(ClipTarget, model_options=options)
     fill(clip.cond_stage_model.encoder, TEXT)
     return reloadable(clip, load_clip)
 
@@ -174,12 +165,12 @@ def load_clip() -> comfy.sd.CLIP:
 
 def load_vae() -> comfy.sd.VAE:
     """Built as ComfyUI's smallest VAE, which then gets the demo's network and its sizes."""
-    vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
+    vae = private.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
     vae.first_stage_model = fill(DemoVAE(), VAE)
     vae.latent_dim, vae.latent_channels = 3, CHANNELS
-    vae.upscale_ratio = (lambda latents: max(0, FRAMES * latents - (FRAMES - 1)), PATCH, PATCH)
+    vae.upscale_ratio = (lambda latents: max(0, pixel_frames(latents)), PATCH, PATCH)
     vae.downscale_ratio = (lambda frames: latent_shape(frames, 0, 0)[0], PATCH, PATCH)
-    vae.upscale_index_formula = vae.downscale_index_formula = (FRAMES, PATCH, PATCH)
+    vae.upscale_index_formula = vae.downscale_index_formula = (PIXEL_FRAMES, PATCH, PATCH)
     vae.memory_used_decode = lambda shape, dtype: VAE_NUMBERS * math.prod(shape[2:]) * dtype.itemsize
     vae.memory_used_encode = lambda shape, dtype: vae.memory_used_decode((1, CHANNELS, *latent_shape(*shape[2:])), dtype)
     vae.working_dtypes = [torch.float32]
@@ -187,14 +178,14 @@ def load_vae() -> comfy.sd.VAE:
     vae.first_stage_model.to(vae.vae_dtype)
     vae.disable_offload = True
     offload = comfy.model_management.vae_offload_device()
-    vae.patcher = comfy.model_patcher.ModelPatcher(vae.first_stage_model, load_device=vae.device, offload_device=offload)
+    vae.patcher = private.ModelPatcher(vae.first_stage_model, load_device=vae.device, offload_device=offload)
     vae.size = None
     vae.model_size()
     return reloadable(vae, load_vae)
 
 
 def latent_shape(frames: int, height: int, width: int) -> tuple[int, int, int]:
-    return (frames + FRAMES - 1) // FRAMES, height // PATCH, width // PATCH
+    return latent_frames(frames), height // PATCH, width // PATCH
 
 
 # Images
@@ -227,13 +218,11 @@ class VisionModel(nn.Module):
 
 def load_vision() -> comfy.clip_vision.ClipVisionModel:
     """Built as a ClipVisionModel of next to nothing, which then gets the demo's network."""
-    vision = comfy.clip_vision.ClipVisionModel(
-        SMALLEST_CLIP | {"image_size": IMAGE_SIZE, "image_mean": HALF, "image_std": HALF}
-    )
+    vision = private.ClipVisionModel(SMALLEST_CLIP | {"image_size": IMAGE_SIZE, "image_mean": HALF, "image_std": HALF})
     vision.model = VisionModel()
     fill(vision.model.encoder, VISION)
     vision.load_device, vision.dtype = CPU, torch.float32
-    vision.patcher = comfy.model_patcher.ModelPatcher(vision.model, load_device=CPU, offload_device=CPU)
+    vision.patcher = private.ModelPatcher(vision.model, load_device=CPU, offload_device=CPU)
     return reloadable(vision, load_vision)
 
 

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..frames import PIXEL_FRAMES
+
 CHANNELS = 16
-FRAMES, PATCH = 4, 8  # pixel frames, and pixels of a side, of one latent
+PATCH = 8  # pixels of a latent's side
 SCALE = 0.476986  # HunyuanVideo's: latents times this have unit deviation
 
 
@@ -54,9 +56,14 @@ class Coder(nn.Module):
 class DemoVAE(nn.Module):
     """Pixels `B 3 F H W` in -1..1, F = 4T - 3, to latents `B 16 T H/8 W/8` and back."""
 
+    @property
+    def reach_back(self) -> int:
+        """How many latent frames before it a latent frame's pixels depend on."""
+        return len(self.decoder.blocks)
+
     def __init__(self) -> None:
         super().__init__()
-        pixels = 3 * FRAMES * PATCH * PATCH
+        pixels = 3 * PIXEL_FRAMES * PATCH * PATCH
         self.encoder = Coder(pixels, width=192, blocks=2, outputs=CHANNELS)
         self.register_buffer("mean", torch.zeros(CHANNELS))  # of the encoder's channels over the world
         self.register_buffer("deviation", torch.ones(CHANNELS))
@@ -67,14 +74,14 @@ class DemoVAE(nn.Module):
         _, _, F_, H, W = pixels.shape
         if H % PATCH or W % PATCH:
             raise ValueError(f"the demo VAE encodes multiples of {PATCH} pixels, not {W}x{H}")
-        frames = (F_ - 1) // FRAMES * FRAMES + 1
-        first = pixels[:, :, :1].expand(-1, -1, FRAMES - 1, -1, -1)
+        frames = (F_ - 1) // PIXEL_FRAMES * PIXEL_FRAMES + 1
+        first = pixels[:, :, :1].expand(-1, -1, PIXEL_FRAMES - 1, -1, -1)
         channels = self.encoder(to_depth(torch.cat([first, pixels[:, :, :frames]], dim=2)))
         return (channels - self._per_channel(self.mean)) / self._per_channel(self.deviation) / SCALE
 
     def decode(self, latents: Tensor) -> Tensor:
         channels = latents * SCALE * self._per_channel(self.deviation) + self._per_channel(self.mean)
-        return to_space(self.decoder(channels))[:, :, FRAMES - 1 :]
+        return to_space(self.decoder(channels))[:, :, PIXEL_FRAMES - 1 :]
 
     @staticmethod
     def _per_channel(values: Tensor) -> Tensor:
@@ -84,12 +91,12 @@ class DemoVAE(nn.Module):
 def to_depth(pixels: Tensor) -> Tensor:
     """`B 3 4T 8h 8w` to `B 768 T h w`."""
     B, C, F_, H, W = pixels.shape
-    cells = pixels.reshape(B, C, F_ // FRAMES, FRAMES, H // PATCH, PATCH, W // PATCH, PATCH)
+    cells = pixels.reshape(B, C, F_ // PIXEL_FRAMES, PIXEL_FRAMES, H // PATCH, PATCH, W // PATCH, PATCH)
     return cells.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
 
 
 def to_space(cells: Tensor) -> Tensor:
     """The inverse of `to_depth`."""
     B, _, T, h, w = cells.shape
-    pixels = cells.reshape(B, 3, FRAMES, PATCH, PATCH, T, h, w).permute(0, 1, 5, 2, 6, 3, 7, 4)
-    return pixels.reshape(B, 3, T * FRAMES, h * PATCH, w * PATCH)
+    pixels = cells.reshape(B, 3, PIXEL_FRAMES, PATCH, PATCH, T, h, w).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return pixels.reshape(B, 3, T * PIXEL_FRAMES, h * PATCH, w * PATCH)

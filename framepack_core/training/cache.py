@@ -7,9 +7,7 @@ clips.shapes[0], clips[0].latents
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from ..media.files import whole_file
 
 SUFFIX = ".safetensors"
 EMPTY, CODEBOOK = "empty", "codebook"
@@ -108,16 +108,12 @@ def save_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
 
     Raises OSError naming the file when the disk is full or not writable; what was there before stays.
     """
-    unfinished = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, dict(metadata))
-        os.replace(unfinished, path)
+        with whole_file(path) as unfinished:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, dict(metadata))
     except (SafetensorError, OSError) as error:
         raise OSError(f"{path} was not written ({error}); free disk space or choose another folder, then go on") from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
     return path
 
 

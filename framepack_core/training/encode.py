@@ -9,7 +9,6 @@ import argparse
 import hashlib
 import json
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
-from ..buckets import BASE, STEP, nearest_bucket
+from ..frames import latent_frames, pixel_frames
+from ..media.files import whole_file
+from ..weights.buckets import BASE, STEP, nearest_bucket
 from .cache import EMPTY, SUFFIX, Clip, save_whole, write_clip, write_empty
 from .encoders import Demo, Encoders, Hunyuan
 from .videos import BadVideo, Cut, Video, caption_of, cuts, find_videos, probe, random_cuts, read, read_captions, whole
@@ -67,13 +68,13 @@ class Settings:
 
     def cuts_of(self, video: Video, name: str) -> list[Cut]:
         """Raises BadVideo when the video is too short."""
-        frames, length, shortest = video.frames(self.fps), 4 * self.latents - 3, 4 * self.shortest - 3
+        frames, length, shortest = video.frames(self.fps), pixel_frames(self.latents), pixel_frames(self.shortest)
         if self.random:
             found = random_cuts(frames, length, shortest, self.random, f"{self.seed} {name}")
         else:
             found = cuts(frames, length, shortest, self.stride or length)
         if not found:
-            has = f"{frames} frames at {self.fps:g} fps, {(whole(frames) + 3) // 4} latent frames"
+            has = f"{frames} frames at {self.fps:g} fps, {latent_frames(whole(frames))} latent frames"
             raise BadVideo(
                 f"{video.path} is too short: it has {has}, but a clip has at least {self.shortest}; take a longer video, "
                 "or lower --shortest"
@@ -258,7 +259,7 @@ def _finished(out: Path, job: Job) -> bool:
     try:
         with safe_open(out / f"{job.name}{SUFFIX}", framework="pt") as file:
             _, T, H, W = file.get_slice("latents").get_shape()
-            shape = ((job.cut.frames + 3) // 4, job.size[0] // 8, job.size[1] // 8)
+            shape = (latent_frames(job.cut.frames), job.size[0] // 8, job.size[1] // 8)
             return shape == (T, H, W) and file.metadata().get("caption") == job.caption
     except (SafetensorError, OSError):
         return False
@@ -269,9 +270,8 @@ def _keep_settings(file: Path, settings: Settings) -> None:
     now = json.loads(json.dumps(asdict(settings)))
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(now, indent=1), encoding="utf-8")
-        os.replace(unfinished, file)
+        with whole_file(file) as unfinished:
+            unfinished.write_text(json.dumps(now, indent=1), encoding="utf-8")
         return
     try:
         begun = json.loads(file.read_text(encoding="utf-8"))

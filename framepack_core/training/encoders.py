@@ -167,7 +167,7 @@ class Demo:
     def __post_init__(self) -> None:
         for part in ("text", "vae", "vision"):
             if not self._file(part).exists():
-                raise FileNotFoundError(f"{self._file(part)} is missing; install the pack again, or run scripts/make_demo.py")
+                raise FileNotFoundError(f"{self._file(part)} is missing; install the pack again")
 
     def text(self) -> TextEncoder:
         return DemoText(self)

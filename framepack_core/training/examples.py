@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..layout import Kernel, resolve
+from ..orders import ORDERS, PADDINGS, Paddings, order_named
 from ..packing import gather, rotary_phases
-from ..plan import ORDERS, PADDINGS, Order, Paddings, Plan, Section, fit
+from ..plan import Plan, Section
 from ..timeline import Timeline
 from .cache import Clip, ClipCache
 from .history import Codebook, corrupt
@@ -28,7 +29,7 @@ class Recipe:
     """A layout in an order, and how often it is drawn."""
 
     layout: str
-    order: Order
+    order: str
     weight: float = 1.0
 
 
@@ -135,9 +136,9 @@ class Examples:
         fewest, most = choices.sections
         sections = uniform(generator, fewest, min(most, (longest - 1) // choices.window))
         wants_end = torch.rand((), generator=generator).item() < choices.end_probability
-        has_end = wants_end and recipe.order != "forward" and longest >= 2 + sections * choices.window
         plan = planned(recipe, sections, choices.window, paddings)
-        if recipe.order == "endpoints" and has_end:
+        has_end = wants_end and plan.order.end is not None and longest >= 2 + plan.generated
+        if plan.order.end == "last" and has_end:
             length, known, end = 2 + plan.generated, frozenset((0, 1 + plan.generated)), False
         else:
             length, known, end = 1 + plan.generated, frozenset((0,)), has_end
@@ -176,11 +177,10 @@ def recipes(layouts: Sequence[str], orders: Sequence[str]) -> tuple[Recipe, ...]
     found: list[Recipe] = []
     ordered = [weighted(order) for order in orders]
     for order, _ in ordered:
-        if order not in ORDERS:
-            raise ValueError(f"order is {order!r}; choose from {', '.join(ORDERS)}")
+        order_named(order)
     for layout, weight in map(weighted, layouts):
         resolve(layout)
-        fitting = [(order, share) for order, share in ordered if fits(layout, order)]
+        fitting = [(order, share) for order, share in ordered if ORDERS[order].fits(layout)]
         if not fitting:
             raise ValueError(f"layout {layout} fits none of the orders {', '.join(order for order, _ in ordered)}")
         found += [Recipe(layout, order, weight * share) for order, share in fitting]
@@ -196,14 +196,6 @@ def weighted(spelled: str) -> tuple[str, float]:
     if value <= 0:
         raise ValueError(f"{spelled!r} has no weight above 0 after its colon; write {name}:2 to draw it twice as often")
     return name, value
-
-
-def fits(layout: str, order: Order) -> bool:
-    try:
-        fit(resolve(layout), order, layout)
-    except ValueError:
-        return False
-    return True
 
 
 def all_kernels(found: Iterable[Recipe]) -> tuple[Kernel, ...]:

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from ..keys import rename_module
+from ..weights.names import rename_module
 
 ADAPTED = (
     r"(single_)?transformer_blocks\.\d+\."

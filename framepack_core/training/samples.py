@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..media.video import Encoding, write_video
 from ..packing import Context, rotary_phases
 from ..plan import Plan
 from ..sections import generate
@@ -90,19 +90,6 @@ def write_sample(path: Path, latents: Tensor, decode: Decode | None, fps: float 
         file = path.with_suffix(".safetensors")
         save_file({"latents": latents[0].contiguous()}, file)
         return file
-    return write_video(path.with_suffix(".mp4"), decode(latents)[0], fps)
-
-
-def write_video(path: Path, pixels: Tensor, fps: float) -> Path:
-    """An MP4 of pixels `3 F H W` in -1..1."""
-    import av
-
-    frames = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 3, 0).cpu().numpy()
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return path
+    file = path.with_suffix(".mp4")
+    write_video(file, [(decode(latents)[0].movedim(0, -1) + 1) / 2], Encoding(fps))
+    return file

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ..layout import PRESETS
-from ..plan import ORDERS, PADDINGS
+from ..orders import ORDERS, PADDINGS
 from .loss import SIGMAS
 
 Precision = Literal["no", "bf16", "fp16"]
@@ -44,7 +44,7 @@ class Settings:
         (), "kernels without a convolution of their own, like k1h8w8: they stay what packing builds from the base"
     )
     orders: tuple[str, ...] = option(
-        ORDERS, "orders to train, each layout in those that fit it; order:2 is drawn twice as often"
+        tuple(ORDERS), "orders to train, each layout in those that fit it; order:2 is drawn twice as often"
     )
     paddings: tuple[str, ...] = option(PADDINGS, "blank indices of the inverted order", choices=PADDINGS)
     window: int = option(9, "latent frames a section")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -17,9 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..layout import Kernel
+from ..media.files import beside, whole_file, whole_folder
 from .transformer import RELEASED_KERNELS, PackedTransformer, context_kernels
 
 PREFIX = "state-"
+SHARED = "state"  # the mark of the unfinished folder that all processes of a run write to
 PROGRESS, EMA, TRAINED = "progress.json", "ema.safetensors", "trained.safetensors"
 WEIGHTS, CONFIG = "diffusion_pytorch_model.safetensors", "config.json"
 
@@ -32,27 +33,22 @@ def save_state(accelerator: Accelerator, output: Path, step: int, settings: str,
     Raises OSError naming the folder when it cannot be written; the last good state stays.
     """
     final = output / f"{PREFIX}{step:08d}"
-    unfinished = output / f".{final.name}.unfinished"
+    main = accelerator.is_main_process
     try:
-        if accelerator.is_main_process:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
-        accelerator.wait_for_everyone()
-        accelerator.save_state(str(unfinished))
-        accelerator.wait_for_everyone()  # each process has its own part in the folder
-        if accelerator.is_main_process:
-            if ema is not None:
-                save_file(dict(ema), unfinished / EMA)
-            (unfinished / PROGRESS).write_text(json.dumps({"step": step, "settings": json.loads(settings)}))
-            sync(unfinished)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(unfinished, final)
-            for old in states(output):
-                if old != final:
-                    shutil.rmtree(old, ignore_errors=True)
+        output.mkdir(parents=True, exist_ok=True)
+        with whole_folder(final, SHARED) if main else nullcontext(beside(final, SHARED)) as unfinished:
+            accelerator.wait_for_everyone()
+            accelerator.save_state(str(unfinished))
+            accelerator.wait_for_everyone()  # each process has its own part in the folder
+            if main:
+                if ema is not None:
+                    save_file(dict(ema), unfinished / EMA)
+                (unfinished / PROGRESS).write_text(json.dumps({"step": step, "settings": json.loads(settings)}))
+                shutil.rmtree(final, ignore_errors=True)
+        for old in states(output) if main else ():
+            if old != final:
+                shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError, RuntimeError) as error:
-        with suppress(OSError):
-            shutil.rmtree(unfinished)
         kept = last_state(output)
         raise OSError(
             f"the state of step {step} was not written to {final} ({error}); free disk space and start again: "
@@ -79,17 +75,6 @@ def keep_trained_only(accelerator: Accelerator, trained: Mapping[str, Tensor]) -
     accelerator.register_load_state_pre_hook(load)
 
 
-def sync(folder: Path) -> None:
-    """Have the disk hold the files before the folder gets its name."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            descriptor = os.open(path, os.O_RDWR)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-
 def states(output: Path) -> list[Path]:
     """Complete states, oldest first."""
     return sorted(path for path in output.glob(f"{PREFIX}*") if (path / PROGRESS).is_file())
@@ -114,29 +99,21 @@ def export(transformer: PackedTransformer, folder: Path, metadata: Mapping[str, 
     config["_class_name"] = PackedTransformer.__base__.__name__
     weights = {name.replace("_orig_mod.", ""): tensor for name, tensor in transformer.state_dict().items()}
     path = write_tensors(folder / WEIGHTS, weights, metadata, dtype)
-    write_whole(folder / CONFIG, lambda file: file.write_text(json.dumps(config, indent=1)))
+    with whole_file(folder / CONFIG) as unfinished:
+        unfinished.write_text(json.dumps(config, indent=1))
     return path
 
 
 def write_tensors(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str], dtype: torch.dtype) -> Path:
     """A safetensors file, whole or not at all. Raises OSError naming it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in weights.items()}
-        write_whole(path, lambda file: save_file(tensors, file, {"format": "pt", **metadata}))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as unfinished:
+            save_file(tensors, unfinished, {"format": "pt", **metadata})
     except (OSError, SafetensorError) as error:
         raise OSError(f"{path} was not written ({error}); free disk space or choose another folder") from error
     return path
-
-
-def write_whole(path: Path, write) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        write(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
 
 
 def load_transformer(path: Path) -> PackedTransformer:

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..layout import Kernel
+from ..media.files import whole_file
+from ..trained import Trained
 from . import lora, samples, state
 from .cache import ClipCache
 from .examples import Choices, Examples, MicroBatch, all_kernels, planned, recipes
@@ -123,10 +125,8 @@ def prepare(settings: Settings) -> Run:
         transformer.compile(whole=accelerator.device.type != "cpu")
     model, *optimizers = accelerator.prepare(transformer, *optimizers)
     transformer = accelerator.unwrap_model(model, keep_torch_compile=True)
-    metadata = {
-        "framepack.layouts": json.dumps(list(dict.fromkeys(recipe.layout for recipe in found))),
-        "framepack.orders": json.dumps(list(dict.fromkeys(recipe.order for recipe in found))),
-    }
+    layouts, orders = (tuple(dict.fromkeys(names)) for names in zip(*((r.layout, r.order) for r in found), strict=True))
+    metadata = Trained(layouts, orders).metadata()
     run = Run(settings, accelerator, model, transformer, optimizers, examples, None, metadata, rates)
     if settings.ema:
         run.ema = Ema(run.trained, settings.ema)
@@ -402,7 +402,8 @@ class Losses:
         if path.is_file():
             with path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if row["draws"] and int(row["step"]) <= step]
-        state.write_whole(path, lambda unfinished: self.write_rows(unfinished, rows))
+        with whole_file(path) as unfinished:
+            self.write_rows(unfinished, rows)
         self.file = path.open("a", newline="", buffering=1)
         self.writer = csv.DictWriter(self.file, COLUMNS)
 

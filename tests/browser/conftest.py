@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
-from scripts.chromium import find_chromium
-from scripts.server import Server
+from scripts.support.chromium import find_chromium
+from scripts.support.server import Server
 
 FLAGS = [
     "--headless=new",

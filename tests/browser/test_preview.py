@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from scripts.environment import ROOT
-from scripts.workflow import with_widgets
+from scripts.support.environment import ROOT
+from scripts.support.workflow import with_widgets
 
 WORKFLOW = ROOT / "example_workflows" / "FramePack demo.json"
 FRAMES = 73  # of two sections

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from framepack_core.video import Encoding, write_video
-from scripts.environment import ROOT
-from scripts.workflow import with_widgets
+from framepack_core.media.video import Encoding, write_video
+from scripts.support.environment import ROOT
+from scripts.support.workflow import with_widgets
 
 WORKFLOW = ROOT / "example_workflows" / "FramePack demo.json"
 

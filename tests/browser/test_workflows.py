@@ -6,9 +6,9 @@ from argparse import Namespace
 import pytest
 
 from scripts import demo
-from scripts.environment import ROOT
-from scripts.server import Json
-from scripts.workflow import NOTES, to_prompt
+from scripts.support.environment import ROOT
+from scripts.support.server import Json
+from scripts.support.workflow import NOTES, to_prompt
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 

@@ -1,15 +1,16 @@
 """Every layout in every order its shape allows, on a checkpoint that has the released kernels only."""
 
 import comfy.sample
-import given
 import pytest
 import torch
-from framepack.framepack_core.comfyui import loading
-from framepack.framepack_core.comfyui.checks import log_once
-from framepack.framepack_core.layout import PRESETS, Kernel, resolve
-from framepack.framepack_core.plan import ORDERS, fit
-from ours import relative_error, sample
 from safetensors.torch import save_file
+from support import given
+from support.ours import relative_error, sample
+
+from framepack_core.comfyui.loading import checkpoints as loading
+from framepack_core.comfyui.sampling.checks import log_once
+from framepack_core.layout import PRESETS, Kernel
+from framepack_core.orders import ORDERS
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +24,8 @@ def inputs() -> given.Inputs:
 
 
 def fitting() -> list[tuple[str, str]]:
-    pairs = []
-    for name in [*PRESETS, "ta_f2k2f1k1_g9", "tc_f2k2f1k1_g9", "f1k1_x_g9_f1k1f2k2_ta"]:
-        for order in ORDERS:
-            try:
-                fit(resolve(name), order, name)
-            except ValueError:
-                continue
-            pairs.append((name, order))
-    return pairs
+    names = [*PRESETS, "ta_f2k2f1k1_g9", "tc_f2k2f1k1_g9", "f1k1_x_g9_f1k1f2k2_ta"]
+    return [(name, order.name) for name in names for order in ORDERS.values() if order.fits(name)]
 
 
 @pytest.mark.parametrize(("layout", "order"), fitting())

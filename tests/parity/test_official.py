@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-import given
 import pytest
 import torch
-from framepack.framepack_core import solver
-from framepack.framepack_core.comfyui import loading
-from ours import relative_error, sample
 from safetensors.torch import load_file, save_file
-from sharp import sharp_transformer
+from support import given
+from support.ours import relative_error, sample
+from support.sharp import sharp_transformer
+
+from framepack_core import solver
+from framepack_core.comfyui.loading import checkpoints as loading
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 1e-4

@@ -2,15 +2,16 @@
 
 from types import SimpleNamespace
 
-import given
 import pytest
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, HunyuanVideoFramepackPipeline
 from diffusers.video_processor import VideoProcessor
-from framepack.framepack_core import plan as planning
-from framepack.framepack_core.comfyui import loading
-from given import GUIDANCE, SEED, Inputs
-from ours import relative_error, sample
+from support import given
+from support.given import GUIDANCE, SEED, Inputs
+from support.ours import relative_error, sample
+
+from framepack_core import plan as planning
+from framepack_core.comfyui.loading import checkpoints as loading
 
 HEIGHT, WIDTH = 10, 14  # latent pixels: neither divides into the 4x kernel
 STEPS = 4

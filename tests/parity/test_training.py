@@ -3,20 +3,22 @@
 import comfy.sd
 import pytest
 import torch
-from framepack.framepack_core.comfyui import loading
-from framepack.framepack_core.layout import PRESETS
-from framepack.framepack_core.packing import gather, rotary_phases
-from framepack.framepack_core.plan import ORDERS, Plan
-from framepack.framepack_core.training import lora, state
-from framepack.framepack_core.training.examples import Recipe, fits
-from framepack.framepack_core.training.transformer import PackedTransformer
-from ours import relative_error
 from safetensors.torch import load_file
-from test_transformer import inputs, run_oracle, run_ours, video
+from support.calls import inputs, run_oracle, run_ours, video
+from support.ours import relative_error
+
+from framepack_core.comfyui.loading import checkpoints as loading
+from framepack_core.layout import PRESETS
+from framepack_core.orders import ORDERS
+from framepack_core.packing import gather, rotary_phases
+from framepack_core.plan import Plan
+from framepack_core.training import lora, state
+from framepack_core.training.examples import Recipe
+from framepack_core.training.transformer import PackedTransformer
 
 TOLERANCE = 1e-5
 HEIGHT, WIDTH = 6, 10
-RECIPES = [Recipe(layout, order) for layout in PRESETS for order in ORDERS if fits(layout, order)]
+RECIPES = [Recipe(layout, order) for layout in PRESETS for order in ORDERS if ORDERS[order].fits(layout)]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def trained(oracle) -> PackedTransformer:
 
 
 def order_of(layout: str):
-    return next(order for order in ORDERS if fits(layout, order))
+    return next(order for order in ORDERS if ORDERS[order].fits(layout))
 
 
 @pytest.fixture(scope="module")

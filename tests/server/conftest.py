@@ -5,9 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from support.stand_ins.models import NODES
 
-from scripts.environment import Environment
-from scripts.server import Server
+from scripts.support.environment import Environment
+from scripts.support.server import Server
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def new_server(environment: Environment, models_directory: Path, tmp_path_factor
 
     def start(*flags: str, models: Path = models_directory) -> Server:
         base = tmp_path_factory.mktemp("comfyui")
-        return servers.enter_context(Server(environment, base, models, flags=flags))
+        return servers.enter_context(Server(environment, base, models, flags=flags, packs=[NODES]))
 
     with ExitStack() as servers:
         yield start

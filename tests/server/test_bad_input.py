@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.graph import Graph, Outputs, own_models
+from support.stand_ins.prompt import INVERTED, LORA, PLAIN, SHARDED, VAE
 
-from scripts.server import PromptRefused, RunFailed, Server
-from scripts.stand_ins.prompt import INVERTED, LORA, PLAIN, SHARDED, VAE
-from tests.server.graph import Graph, Outputs, own_models
+from scripts.support.server import PromptRefused, RunFailed, Server
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from support.graph import Graph, Seen
 
-from scripts.environment import ROOT
-from scripts.server import RunFailed
-from tests.server.graph import Graph, Seen
+from scripts.support.environment import ROOT
+from scripts.support.server import RunFailed
 
-START_IMAGE = ROOT / "scripts" / "stand_ins" / "start_image.png"
+START_IMAGE = ROOT / "tests" / "support" / "stand_ins" / "start_image.png"
 LARGE = 256  # pixels, so that a step takes longer than the messages about it
 
 

@@ -5,10 +5,10 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.graph import Graph, new_log_lines, own_models
+from support.stand_ins.prompt import INVERTED, LORA, PLAIN, SHARDED
 
-from framepack_core.keys import to_comfy
-from scripts.stand_ins.prompt import INVERTED, LORA, PLAIN, SHARDED
-from tests.server.graph import Graph, new_log_lines, own_models
+from framepack_core.weights.names import to_comfy
 
 NATIVE = "FramePackI2V_native.safetensors"
 

@@ -15,15 +15,17 @@ import numpy
 import pytest
 import torch
 from PIL import Image
+from support.graph import DEMO_SCENE, DEMO_SEED, DemoGraph, new_log_lines
+from support.stand_ins.prompt import LORA
 
-from framepack_core.demo.measure import follow, obeys
+from experiments.measures.motions import obeys
+from experiments.measures.tracks import follow
+from framepack_core.demo.scenes import UNSEEN
 from framepack_core.demo.world import Scene
 from scripts import demo
-from scripts.environment import ROOT
-from scripts.server import RunFailed
-from scripts.stand_ins.prompt import LORA
-from scripts.workflow import to_prompt, with_widgets
-from tests.server.graph import DEMO_SCENE, DEMO_SEED, DemoGraph, new_log_lines
+from scripts.support.environment import ROOT
+from scripts.support.server import RunFailed
+from scripts.support.workflow import to_prompt, with_widgets
 
 STEPS = 16
 
@@ -222,7 +224,7 @@ def prompt_of(server, chosen: Namespace) -> dict[str, dict]:
 def test_the_shipped_picture_is_the_one_that_the_workflow_draws(server):
     workflow = json.loads(demo.WORKFLOW.read_text(encoding="utf-8"))
     prompt = {node["class_type"]: node["inputs"] for node in to_prompt(workflow, server.object_info()).values()}
-    scene = Scene.draw(3_000_000 + prompt["FramePack_DemoImage"]["seed"])
+    scene = Scene.draw(UNSEEN + prompt["FramePack_DemoImage"]["seed"])
 
     with Image.open(demo.PICTURE) as picture:
         assert numpy.array_equal(numpy.asarray(picture), scene.render(1)[0])

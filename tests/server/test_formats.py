@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.graph import Graph, own_models
+from support.stand_ins.prompt import INVERTED
 
-from scripts.quantizing.convert import convert
-from scripts.quantizing.to_gguf import write_gguf
-from scripts.server import Server
-from scripts.stand_ins.prompt import INVERTED
-from tests.server.graph import Graph, own_models
+from scripts.support.quantising.convert import convert
+from scripts.support.quantising.to_gguf import write_gguf
+from scripts.support.server import Server
 
 BOUNDS = {"int8_tensorwise.safetensors": 0.1, "nvfp4.safetensors": 0.7, "Q8_0.gguf": 0.1}
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from scripts.environment import ROOT
-from scripts.server import Json, Server
+from scripts.support.environment import ROOT
+from scripts.support.server import Json, Server
 
 # id: required inputs, optional inputs (in order, with defaults), outputs
 NODES = {

@@ -7,10 +7,10 @@ import av
 import pytest
 import torch
 from PIL import Image
+from support.graph import DemoGraph, Graph, Seen, new_log_lines
+from support.stand_ins.prompt import VAE
 
-from scripts.server import RunFailed, Server
-from scripts.stand_ins.prompt import VAE
-from tests.server.graph import DemoGraph, Graph, Seen, new_log_lines
+from scripts.support.server import RunFailed, Server
 from tests.server.test_cancel import CancelAfter
 
 FRAMES = 73  # of two sections

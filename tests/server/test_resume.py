@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.graph import Graph, Outputs, Seen, new_log_lines
+from support.stand_ins.models import NODES
+from support.stand_ins.prompt import LORA
 
-from scripts.environment import ROOT
-from scripts.server import RunFailed, Server, ServerError
-from scripts.stand_ins.prompt import LORA
-from tests.server.graph import Graph, Outputs, Seen, new_log_lines
+from scripts.support.environment import ROOT
+from scripts.support.server import RunFailed, Server, ServerError
 
-START_IMAGE = ROOT / "scripts" / "stand_ins" / "start_image.png"
+START_IMAGE = ROOT / "tests" / "support" / "stand_ins" / "start_image.png"
 RETURN = "return finished part"
 
 
@@ -215,12 +216,12 @@ def test_without_resume_nothing_is_written(graph, server):
 
 
 def test_a_killed_server_s_run_goes_on_in_a_new_one(graph, server, environment, models_directory, tmp_path):
-    killed_at_random(1, graph, server, lambda: Server(environment, tmp_path / "comfyui", models_directory))
+    killed_at_random(1, graph, server, lambda: Server(environment, tmp_path / "comfyui", models_directory, packs=[NODES]))
 
 
 @pytest.mark.slow
 def test_a_run_killed_ten_times_ends_as_if_nothing_had_been(graph, server, environment, models_directory, tmp_path):
-    killed_at_random(10, graph, server, lambda: Server(environment, tmp_path / "comfyui", models_directory))
+    killed_at_random(10, graph, server, lambda: Server(environment, tmp_path / "comfyui", models_directory, packs=[NODES]))
 
 
 def killed_at_random(times: int, graph: Graph, undisturbed: Server, start: Callable[[], Server]) -> None:

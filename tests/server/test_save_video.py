@@ -6,9 +6,9 @@ from pathlib import Path
 import av
 import numpy
 import pytest
+from support.graph import DemoGraph, Outputs, Seen
 
-from scripts.server import Json, RunFailed, Server
-from tests.server.graph import DemoGraph, Outputs, Seen
+from scripts.support.server import Json, RunFailed, Server
 
 PREFIX = "saved"
 

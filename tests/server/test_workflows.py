@@ -9,12 +9,12 @@ import numpy
 import pytest
 import torch
 from PIL import Image
+from support.graph import Graph, Outputs, Seen
+from support.stand_ins.prompt import FORWARD, with_stand_ins
 
-from scripts.environment import ROOT
-from scripts.server import Prompt, Server
-from scripts.stand_ins.prompt import FORWARD, with_stand_ins
-from scripts.workflow import to_prompt
-from tests.server.graph import Graph, Outputs, Seen
+from scripts.support.environment import ROOT
+from scripts.support.server import Prompt, Server
+from scripts.support.workflow import to_prompt
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 SECTIONS, STEPS = 2, 2

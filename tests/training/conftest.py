@@ -1,6 +1,5 @@
 """Tiny transformers on tiny clips, small videos: what is tested is the arithmetic of training, not what is learnt."""
 
-import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -9,18 +8,6 @@ import av
 import numpy as np
 import pytest
 import torch
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors here are tiny: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -2,14 +2,14 @@
 
 from collections import Counter
 
-import clips
 import pytest
 import torch
+from support import clips
 
 from framepack_core.layout import PRESETS
-from framepack_core.plan import ORDERS
+from framepack_core.orders import ORDERS
 from framepack_core.training.cache import ClipCache, write_clip
-from framepack_core.training.examples import Choices, Examples, Recipe, fits, recipes
+from framepack_core.training.examples import Choices, Examples, Recipe, recipes
 from framepack_core.training.history import Codebook
 
 AXES, THETA = (16, 56, 56), 256.0
@@ -21,7 +21,7 @@ def cache(tmp_path_factory) -> ClipCache:
     return ClipCache(clips.write_cache(tmp_path_factory.mktemp("cache"), lengths=(29, 20, 56, 29)))
 
 
-def examples(cache: ClipCache, layouts=ALL, orders=ORDERS, seed=3, held_out=0, **choices) -> Examples:
+def examples(cache: ClipCache, layouts=ALL, orders=tuple(ORDERS), seed=3, held_out=0, **choices) -> Examples:
     return Examples(cache, Choices(recipes(layouts, orders), **choices), seed, AXES, THETA, held_out)
 
 
@@ -35,7 +35,7 @@ def test_every_layout_is_drawn_in_every_order_it_fits(cache):
     drawn = {examples(cache).draw(step, 0)[0].recipe for step in range(150)}
 
     assert {(recipe.layout, recipe.order) for recipe in drawn} == {
-        (name, order) for name in ALL for order in ORDERS if fits(name, order)
+        (name, order) for name in ALL for order in ORDERS if ORDERS[order].fits(name)
     }
 
 

@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 import av
-import clips
 import pytest
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from support import clips
 
 from framepack_core.layout import Kernel
 from framepack_core.training import samples, state, train

@@ -5,8 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from framepack_core.layout import PRESETS, Kernel
+from framepack_core.orders import ORDERS
 from framepack_core.packing import context_tokens, gather, rotary_phases
-from framepack_core.plan import AUTO, Plan
+from framepack_core.plan import Plan
 from framepack_core.timeline import Timeline
 from framepack_core.training.transformer import PackedTransformer, gelu
 
@@ -30,7 +31,7 @@ def transformer() -> PackedTransformer:
 
 
 def given(layout: str = "framepack", batch: int = 2, order: str | None = None) -> dict:
-    order = order or next((order for order, name in AUTO.items() if name == layout), "forward")
+    order = order or next((order.name for order in ORDERS.values() if order.layout == layout), "forward")
     plan = Plan.of(3.6, order, layout=layout)
     section = plan.fill(1 + plan.generated)[1]
     generator = torch.Generator().manual_seed(1)

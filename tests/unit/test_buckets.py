@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framepack_core.buckets import nearest_bucket
+from framepack_core.weights.buckets import nearest_bucket
 
 OFFICIAL = [
     (416, 960), (448, 864), (480, 832), (512, 768), (544, 704), (576, 672), (608, 640),

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from PIL import Image
 
-from framepack_core.drawing import (
+from framepack_core.drawing.chart import Chart, Detail, legend_entries
+from framepack_core.drawing.painting import (
     DONE,
     GENERATED,
     MAX_HEIGHT,
     MAX_WIDTH,
     PAPER,
-    Chart,
     Colour,
-    Detail,
     Grid,
+    colour_of,
     draw_plan,
-    legend_entries,
 )
-from framepack_core.layout import PRESETS, Kernel, resolve
-from framepack_core.plan import ORDERS, Plan, fit
+from framepack_core.layout import PRESETS, Kernel
+from framepack_core.orders import ORDERS
+from framepack_core.plan import Plan
 
 WIDTH, HEIGHT = 640, 608
 K1, K2, K4 = (Detail(Kernel(m, 2 * m, 2 * m)) for m in (1, 2, 4))
@@ -30,13 +32,7 @@ def chart_of(plan: Plan, known: tuple[int, ...] = (0,)) -> Chart:
 
 
 def fitting_layouts(order: str) -> list[str]:
-    def fits(name: str) -> bool:
-        try:
-            return bool(fit(resolve(name), order, name))
-        except ValueError:
-            return False
-
-    return [name for name in PRESETS if fits(name)]
+    return [name for name in PRESETS if ORDERS[order].fits(name)]
 
 
 class Picture:
@@ -75,7 +71,7 @@ def test_every_layout_draws_in_every_order_it_fits(order: str, layout: str) -> N
 
 def test_inverted_looks_back_at_the_start_and_at_what_follows() -> None:
     picture = Picture(Plan.of(5, "inverted"))
-    colour = picture.chart.colour
+    colour = partial(colour_of, chart=picture.chart)
     assert picture.frames(0, GENERATED) == list(range(28, 37))
     assert picture.frames(0, colour(K1)) == [0]
     assert picture.frames(0, PAPER) == list(range(1, 28))
@@ -94,7 +90,7 @@ def test_endpoints_generates_both_ends_in_its_first_row() -> None:
 
 def test_a_frame_looked_at_twice_shows_both_colours() -> None:
     picture = Picture(Plan.of(5, "forward"))
-    colour = picture.chart.colour
+    colour = partial(colour_of, chart=picture.chart)
     assert picture.colours(1, 0) == (colour(K1), colour(K4))
 
 
@@ -103,7 +99,7 @@ def test_frames_that_do_not_exist_yet_stand_beyond_the_end() -> None:
     for place, detail in enumerate((K1, K2, K4)):
         left, top, *_ = picture.grid.chip_box(0, place, 3, True, picture.chart.frames)
         assert left > picture.grid.x(picture.chart.frames)
-        assert picture.image.getpixel((left, top)) == picture.chart.colour(detail)
+        assert picture.image.getpixel((left, top)) == colour_of(detail, picture.chart)
 
 
 def test_a_known_prefix_is_there_from_the_start() -> None:
@@ -137,7 +133,7 @@ def test_the_legend_leaves_out_what_does_not_occur() -> None:
 @pytest.mark.parametrize("tail", ["ta", "tc"])
 def test_a_pooled_tail_has_a_colour_and_an_explanation_of_its_own(tail: str) -> None:
     chart = chart_of(Plan.of(10, "forward", layout=f"f1k1_{tail}_f2k2f1k1_g9"))
-    assert len({chart.colour(detail) for detail in chart.details}) == 3
+    assert len({colour_of(detail, chart) for detail in chart.details}) == 3
     assert any(text.startswith("k2, averaged") for _, text in legend_entries(chart))
 
 

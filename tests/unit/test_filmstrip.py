@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from framepack_core.filmstrip import BAR, GAP, KNOWN, MADE, PLAYING, Filmstrip
+from framepack_core.media.filmstrip import BAR, GAP, KNOWN, MADE, PLAYING, Filmstrip
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from framepack_core.fp8 import FP8_DTYPES, dequantise, fuse_scaled, one_scale, quantise
+from framepack_core.weights.fp8 import FP8_DTYPES, dequantise, fuse_scaled, one_scale, quantise
 
 # Rounding to nearest: half of the last bit of the mantissa, and half of the smallest subnormal.
 RELATIVE = {torch.float8_e4m3fn: 2**-4, torch.float8_e5m2: 2**-3}

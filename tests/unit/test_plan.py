@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from framepack_core.layout import PRESETS, Kernel, Layout, resolve
-from framepack_core.plan import AUTO, ORDERS, Plan, released_paddings, section_count
+from framepack_core.orders import ENDPOINTS, INVERTED, ORDERS, released_paddings
+from framepack_core.plan import Plan, section_count
 from framepack_core.timeline import Timeline
 
 K1, K2, K4 = Kernel(1, 2, 2), Kernel(2, 4, 4), Kernel(4, 8, 8)
@@ -52,7 +53,7 @@ LAYOUTS = {
 @st.composite
 def videos(draw, max_gaps=3):
     """(plan, frames, known): gaps of whole windows between runs of known frames, with or without known ends."""
-    order = draw(st.sampled_from(ORDERS))
+    order = draw(st.sampled_from(list(ORDERS)))
     layout = draw(st.sampled_from(LAYOUTS[order]))
     window = draw(st.integers(1, 11))
     gaps = draw(st.lists(st.integers(1, 7), min_size=1, max_size=max_gaps))
@@ -114,7 +115,7 @@ def test_a_section_generates_one_window_or_with_endpoints_two(video):
     plan, frames, known = video
 
     for section in plan.fill(frames, known):
-        both = plan.order == "endpoints" and len(section.target) == 2 * plan.window
+        both = plan.order == ENDPOINTS and len(section.target) == 2 * plan.window
         ends = [section.target[: plan.window], section.target[plan.window :]] if both else [section.target]
         assert all(end == tuple(range(end[0], end[0] + plan.window)) for end in ends)
 
@@ -158,7 +159,7 @@ def test_distances_are_true_where_no_tail_lies_between(video):
     """endpoints always; inverted with exact paddings: a time index further is a latent frame further."""
     plan, frames, known = video
     layout = plan.layout
-    true = plan.order == "endpoints" or (plan.order == "inverted" and plan.paddings == "exact")
+    true = plan.order == ENDPOINTS or (plan.order == INVERTED and plan.paddings == "exact")
     assume(true and not any(side.near and side.far for side in (layout.left, layout.right)))
 
     for section in plan.fill(frames, known):
@@ -437,8 +438,8 @@ def test_sections_are_counted_half_to_even_and_there_is_at_least_one(seconds, fp
 def test_auto_takes_the_layout_of_the_order_at_the_window_of_the_plan(order):
     plan = Plan.of(5, order, window=4)
 
-    assert plan.layout == resolve(AUTO[order]).with_window(4)
-    assert plan.name == AUTO[order]
+    assert plan.layout == resolve(ORDERS[order].layout).with_window(4)
+    assert plan.name == ORDERS[order].layout
 
 
 def test_a_layout_of_ones_own_is_named_custom():

@@ -4,9 +4,9 @@ import numpy
 import pytest
 from PIL import Image
 
-from scripts import environment, memory_plan
-from scripts.environment import Environment, fingerprint, is_ready, requirements, stamp_file
-from scripts.sheet import GAP, sheet
+from experiments.pictures.sheet import GAP, sheet
+from scripts.support import environment
+from scripts.support.environment import Environment, fingerprint, is_ready, requirements, stamp_file
 
 
 @pytest.fixture
@@ -65,9 +65,3 @@ def test_a_sheet_shows_frames_at_equal_distances_the_first_and_the_last_among_th
 
     assert picture.shape == (2 * 6 + GAP, 3 * 8 + 2 * GAP, 3)
     assert picture[:: 6 + GAP, :: 8 + GAP, 0].tolist() == [[0, 2, 4], [6, 8, 10]]
-
-
-def test_the_memory_table_in_the_documentation_is_computed(capsys):
-    memory_plan.main()
-
-    assert capsys.readouterr().out in (environment.ROOT / "docs" / "memory.md").read_text(encoding="utf-8")

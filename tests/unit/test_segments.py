@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from framepack_core.segments import join_segments, write_segment
+from framepack_core.media.segments import join_segments, write_segment
 
 SIZE = (96, 64)  # width, height
 

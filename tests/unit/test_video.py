@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from framepack_core.video import COLORS, PIXEL_FORMATS, Audio, Encoding, write_video
+from framepack_core.media.video import COLORS, PIXEL_FORMATS, Audio, Encoding, write_video
 
 ROOT = Path(__file__).parents[2]
 WIDTH, HEIGHT, FRAMES = 64, 48, 20
@@ -189,7 +189,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 import torch
-from framepack_core.video import Encoding, write_video
+from framepack_core.media.video import Encoding, write_video
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 frames = torch.rand(40, 64, 64, 3)
 try:

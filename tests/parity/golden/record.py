@@ -14,13 +14,12 @@ import torch
 from safetensors.torch import save_file
 
 HERE = Path(__file__).parent
-sys.path[:0] = [sys.argv[1], str(HERE)]
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [sys.argv[1], str(HERE.parents[1])]
 
-import given  # noqa: E402
 from diffusers_helper.models.hunyuan_video_packed import HunyuanVideoTransformer3DModelPacked  # noqa: E402
 from diffusers_helper.pipelines.k_diffusion_hunyuan import sample_hunyuan  # noqa: E402
-from sharp import sharp_weights  # noqa: E402
+from support import given  # noqa: E402
+from support.sharp import sharp_weights  # noqa: E402
 
 
 def main() -> None:

@@ -1,0 +1,141 @@
+"""Trains the demo's video autoencoder on the synthetic world; `psnr` measures it on clips it has not seen."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from experiments.making.files import load_state, save_state
+from framepack_core.demo.vae import SCALE, DemoVAE
+from framepack_core.demo.world import Scene
+
+HELD_OUT = 2_000_000  # seeds from here on are never trained on
+
+
+@dataclass(frozen=True)
+class Settings:
+    steps: int = 1000
+    clips: int = 5
+    frames: int = 13
+    peak_lr: float = 1.2e-3
+    warmup: int = 100
+    noise: float = 0.1  # of unit latents, at most: the decoder learns to bear a generated latent's errors
+    unit_weight: float = 0.02  # holds the latents' deviation near one
+    shape_weight: float = 3.0
+    ema: float = 0.998
+    seed: int = 0
+
+
+def train(settings: Settings, state_file: Path, save_minutes: float = 2) -> DemoVAE:
+    """The averaged weights after `settings.steps`; goes on from `state_file` if it is there."""
+    torch.manual_seed(settings.seed)
+    vae = DemoVAE().to(memory_format=torch.channels_last)
+    average = copy.deepcopy(vae).requires_grad_(False)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=settings.peak_lr, betas=(0.9, 0.98), weight_decay=1e-4)
+    first = load_state(state_file, vae=vae, average=average, optimizer=optimizer)
+    saved = time.monotonic()
+    with tqdm(range(first, settings.steps), initial=first, total=settings.steps, desc="vae", mininterval=5) as bar:
+        for step in bar:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, settings)
+            loss = training_loss(vae, settings, step)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+            optimizer.step()
+            update_average(average, vae, min(settings.ema, (step + 1) / (step + 10)))
+            bar.set_postfix(loss=f"{loss.item():.4f}")
+            if time.monotonic() - saved > save_minutes * 60:
+                save_state(state_file, step + 1, vae=vae, average=average, optimizer=optimizer)
+                saved = time.monotonic()
+    save_state(state_file, settings.steps, vae=vae, average=average, optimizer=optimizer)
+    return calibrated(average, settings)
+
+
+def training_loss(vae: DemoVAE, settings: Settings, step: int) -> Tensor:
+    """Weighted absolute and squared error; every number is drawn from the step, so that a resumed run is the same run."""
+    generator = torch.Generator().manual_seed(step * 1_000_003 + settings.seed)
+    pixels, weight = batch(settings, step)
+    with torch.autocast("cpu", torch.bfloat16):
+        latents = vae.encode(pixels)
+        level = settings.noise * torch.rand(settings.clips, 1, 1, 1, 1, generator=generator)
+        noisy = latents + level / SCALE * torch.randn(latents.shape, generator=generator)
+        error = (vae.decode(noisy) - pixels).float()
+    spread = (latents.float() * SCALE).square().mean(dim=(0, 2, 3, 4))
+    unit = (spread - 1 - spread.log()).mean()
+    return ((error.abs() + 4 * error**2) * weight).mean() + settings.unit_weight * unit
+
+
+@torch.no_grad()
+def calibrated(vae: DemoVAE, settings: Settings, clips: int = 200) -> DemoVAE:
+    """With the channels' moments over the world filled in, so that latents have unit deviation."""
+    latents = torch.stack([vae.encode(batch(settings, -step)[0]) * SCALE for step in range(1, clips // settings.clips + 1)])
+    channels = latents.movedim(2, 0).flatten(1)
+    vae.mean.copy_(channels.mean(dim=1))
+    vae.deviation.copy_(channels.std(dim=1))
+    return vae.eval()
+
+
+def batch(settings: Settings, step: int) -> tuple[Tensor, Tensor]:
+    """Pixels `B 3 F H W` in -1..1 of random moments, and weights `B 1 F H W` of mean about 1 that favour the shapes."""
+    rng = np.random.default_rng([settings.seed, 3, abs(step), step < 0])
+    clips, weights = [], []
+    for seed in rng.integers(1_000_000, size=settings.clips):
+        scene, start = Scene.draw(int(seed)), int(rng.integers(200))
+        clips.append(scene.render(settings.frames, start))
+        weights.append(1 + settings.shape_weight * box(scene, settings.frames, start))
+    pixels = torch.from_numpy(np.stack(clips)).movedim(-1, 1) / 127.5 - 1
+    return pixels, torch.from_numpy(np.stack(weights))[:, None]
+
+
+def box(scene: Scene, frames: int, start: int, size: int = 128) -> np.ndarray:
+    """1 inside the bounding boxes of the shapes, float32 `F H W`."""
+    inside = np.zeros((frames, size, size), np.float32)
+    for number in range(frames):
+        for place in scene.truth(start + number):
+            reach = place.radius + 2
+            rows, columns = (slice(max(int(at - reach), 0), max(int(at + reach), 0)) for at in (place.y, place.x))
+            inside[number, rows, columns] = 1
+    return inside
+
+
+def learning_rate(step: int, settings: Settings) -> float:
+    """Linear warm-up, then half a cosine to zero."""
+    if step < settings.warmup:
+        return settings.peak_lr * (step + 1) / settings.warmup
+    share = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
+    return settings.peak_lr * 0.5 * (1 + math.cos(math.pi * share))
+
+
+@torch.no_grad()
+def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
+    for kept, new in zip(average.parameters(), model.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)
+    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(new)
+
+
+@torch.no_grad()
+def psnr(vae: DemoVAE, clips: int = 40, frames: int = 33, report: Callable[[str], None] = print) -> tuple[float, float]:
+    """Mean dB over held-out clips: of whole frames, and inside the shapes' boxes."""
+    whole, inside = [], []
+    for number in range(clips):
+        scene = Scene.draw(HELD_OUT + number)
+        truth = scene.render(frames)
+        pixels = torch.from_numpy(truth[None]).movedim(-1, 1) / 127.5 - 1
+        made = (vae.decode(vae.encode(pixels))[0].movedim(0, -1).clamp(-1, 1).numpy() + 1) / 2
+        error = (made - truth / 255.0) ** 2
+        mask = box(scene, frames, 0) > 0
+        whole.append(-10 * math.log10(error.mean()))
+        inside.append(-10 * math.log10(error[mask].mean()))
+    report(f"PSNR of {clips} held-out clips: {np.mean(whole):.2f} dB, in the shapes' boxes {np.mean(inside):.2f} dB")
+    return float(np.mean(whole)), float(np.mean(inside))

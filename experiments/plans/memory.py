@@ -1,0 +1,38 @@
+"""The released transformer on cards of each size, by arithmetic: the table of docs/memory.md.
+
+`python3 scripts/plans.py memory` prints it. Nothing here was run on a GPU. ComfyUI leaves room for a call's working memory and
+a reserve, fills the card with weights, and fetches the rest from the computer's memory at every step.
+"""
+
+from __future__ import annotations
+
+from scripts.support.quantising.sizes import released_sizes
+
+CARDS = (6, 8, 12, 16, 24)  # GiB
+FORMATS = ("bf16", "float8_e4m3fn", "int8_tensorwise", "nvfp4", "convrot_w4a4", "GGUF Q8_0", "GGUF Q4_K")
+WORKING = 1.6e9  # bytes of a call at 640x608 in bf16, as tests/comfyui/test_memory.py measures
+RESERVE = 0.6 * 2**30  # what ComfyUI keeps free on Windows; less on Linux
+OTHERS = 0.5e9  # CUDA itself and a desktop: assumed
+
+
+def main() -> None:
+    print("| format | size | " + " | ".join(f"{card} GB" for card in CARDS) + " |")
+    print("| --- | ---: |" + " ---: |" * len(CARDS))
+    sizes = released_sizes()
+    for name in FORMATS:
+        print(f"| `{name}` | {sizes[name] / 1e9:.1f} GB | " + " | ".join(cell(sizes[name], card) for card in CARDS) + " |")
+
+
+def cell(size: int, card: int) -> str:
+    """The share of the weights that stays on the card, and the GB that each step fetches."""
+    share = min(1.0, room(card) / size)
+    return "all" if share == 1 else f"{share:.0%}, {(1 - share) * size / 1e9:.1f} GB"
+
+
+def room(card: int) -> float:
+    """Bytes for weights."""
+    return card * 2**30 - WORKING - RESERVE - OTHERS
+
+
+if __name__ == "__main__":
+    main()

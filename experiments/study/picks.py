@@ -1,0 +1,50 @@
+"""One number out of what was found in a video; None where there is none."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+
+from experiments.measures.drift import MEASURES
+
+Found = dict
+Pick = Callable[[Found], float | None]
+
+
+def value(name: str) -> Pick:
+    return lambda found: found[name]
+
+
+def drifted(measure: str) -> Pick:
+    return lambda found: found["drift"][measure]
+
+
+def in_last_section(name: str) -> Pick:
+    return lambda found: found["by_section"][-1][name]
+
+
+def obeys(found: Found) -> bool:
+    """Every shape does what it was told; one that is hidden behind another has no say."""
+    return all(verdict for verdict in found["obeys"] if verdict is not None)
+
+
+def color(found: Found) -> float | None:
+    """Lab distance at the end, mean over the shapes that can be found."""
+    distances = [distance for distance in found["color"] if distance is not None]
+    return statistics.fmean(distances) if distances else None
+
+
+def softened(found: Found) -> float:
+    """Doublings or halvings of the sharpness by the last section."""
+    return abs(math.log2(max(in_last_section("sharpness")(found), 1e-6)))
+
+
+DRIFT: dict[str, Pick] = {
+    "the shape's colour at the end (Lab distance)": color,
+    "the picture's mean colour in the last section (Lab distance)": in_last_section("lab"),
+    "sharpness in the last section (doublings or halvings)": softened,
+    **{f"first to last 15%: {name.replace('_', ' ')}": drifted(name) for name in MEASURES},
+    "joins (times the change elsewhere)": value("joins"),
+    "motion (levels a frame)": value("motion"),
+}

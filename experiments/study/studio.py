@@ -1,0 +1,108 @@
+"""Makes videos with the demo model, several at once, and measures them."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.study.videos import Video
+from framepack_core.comfyui.decoding.stream import decode_video
+from framepack_core.comfyui.demo import TEXT, TRANSFORMER, VAE, VISION, load_demo, weights_file
+from framepack_core.comfyui.encoding import encode_image
+from framepack_core.comfyui.sampling.denoise import GuiderDenoiser, with_conditions
+from framepack_core.comfyui.sampling.request import make_guider, start_timeline
+from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
+from framepack_core.demo.scenes import picture
+from framepack_core.demo.world import Scene
+from framepack_core.frames import pixel_frames
+from framepack_core.media.video import pixels
+from framepack_core.packing import Context
+from framepack_core.sections import generate
+
+GUIDANCE = 10.0
+SAMPLER = "unipc_bh1"
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Latents `B 16 T H W` of videos that were made together, and the seconds that each section took."""
+
+    latents: Tensor
+    seconds: tuple[float, ...]
+
+
+class Studio:
+    """The demo's four models, loaded once."""
+
+    def __init__(self) -> None:
+        self.model, self.clip, self.vae, self.vision = load_demo()
+
+    def shoot(self, videos: Sequence[Video]) -> list[np.ndarray]:
+        """The frames of each, uint8 `F 128 128 3`. All have the same `batch`."""
+        source = videos[0].source
+        if source == "model":
+            latents = self.sample(videos).latents
+            return [self.decode(latents[number : number + 1]) for number in range(len(videos))]
+        frames = pixel_frames(1 + videos[0].generated)
+        rendered = [video.told.render(frames) for video in videos]
+        return rendered if source == "world" else [self.through_vae(clip) for clip in rendered]
+
+    def sample(self, videos: Sequence[Video], each: Callable[[], None] = lambda: None) -> Sampled:
+        """Videos with the same `batch`, as one batch. Each has the noise that its seed gives it alone; `each` is called after
+        every section."""
+        plan, first = videos[0].plan, videos[0]
+        scenes = [video.told for video in videos]
+        timeline = start_timeline(plan, {"samples": torch.cat([self.start(scene) for scene in scenes])}, None)
+        sections = plan.bind(timeline)
+        denoise = GuiderDenoiser(
+            self.guider(scenes),
+            sampler_named(SAMPLER),
+            section_sigmas(sections, timeline, first.steps, first.shift),
+            0,
+        )
+        generators = [torch.Generator("cpu").manual_seed(video.seed) for video in videos]
+
+        def denoise_own(noise: Tensor, context: Context) -> Tensor:
+            own = [torch.randn((1, *noise.shape[1:]), generator=generator) for generator in generators]
+            return denoise(torch.cat(own), context)
+
+        seconds, begun = [], time.perf_counter()
+        for _ in generate(sections, timeline, denoise_own, seed=0):
+            seconds.append(time.perf_counter() - begun)
+            each()
+            begun = time.perf_counter()
+        return Sampled(timeline.latents, tuple(seconds))
+
+    def guider(self, scenes: Sequence[Scene]):
+        """One condition whose rows are the scenes' prompts and pictures."""
+        encoded = [self.clip.encode_from_tokens_scheduled(self.clip.tokenize(scene.caption))[0] for scene in scenes]
+        text, pooled = (
+            torch.cat(rows) for rows in zip(*((text, extra["pooled_output"]) for text, extra in encoded), strict=True)
+        )
+        seen = [self.vision.encode_image(picture(scene), crop=False)["last_hidden_state"] for scene in scenes]
+        guider = make_guider(self.model, [[text, {"pooled_output": pooled}]], None, 1.0, GUIDANCE)
+        return with_conditions(guider, clip_vision_output={"last_hidden_state": torch.cat(seen)})
+
+    def start(self, scene: Scene) -> Tensor:
+        return encode_image(self.vae, picture(scene))
+
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Frames uint8 `F H W 3` of one video's latents."""
+        return np.stack(list(pixels(decode_video(self.vae, latents))))
+
+    def through_vae(self, frames: np.ndarray) -> np.ndarray:
+        return self.decode(self.vae.encode(torch.from_numpy(frames) / 255))
+
+
+def fingerprint() -> str:
+    """Of the demo's weights: results of other weights are other results."""
+    digest = hashlib.sha256()
+    for name in (TRANSFORMER, VAE, TEXT, VISION):
+        digest.update(weights_file(name).read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,169 @@
+"""Which videos the experiments are made of. One video serves every experiment that asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Literal
+
+from framepack_core.demo.world import MOTIONS, Scene
+from framepack_core.orders import INVERTED, ORDERS, Paddings
+from framepack_core.plan import Plan
+
+HELD_OUT = 2_000_000  # seeds of scenes from here on are never trained on
+WINDOW = 9
+
+# Layouts beside each order's own; the inverted order takes them mirrored.
+OTHER_LAYOUTS: tuple[tuple[str, str], ...] = (
+    ("forward", "vanilla"),
+    ("forward", "geometric"),
+    ("forward", "duplicated"),
+    ("forward", "important-start"),
+    ("forward", "symmetric"),
+    ("inverted", "geometric"),
+    ("inverted", "duplicated"),
+)
+CONFIGURATIONS: tuple[tuple[str, str], ...] = (
+    *((order.name, order.layout) for order in ORDERS.values()),
+    *OTHER_LAYOUTS,
+)
+
+Source = Literal["model", "world", "vae"]  # made by the model, rendered, or rendered and put through the VAE
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video: the scene of a held-out number, told to do `motion`, and how it is made.
+
+    The noise has the scene's seed, so that two videos of a scene differ only in what they were told.
+    """
+
+    scene: int
+    motion: str
+    sections: int
+    order: str = ""
+    layout: str = ""
+    paddings: Paddings = "released"
+    steps: int = 0
+    shift: float = 0.0
+    source: Source = "model"
+
+    @property
+    def seed(self) -> int:
+        return HELD_OUT + self.scene
+
+    @property
+    def told(self) -> Scene:
+        return Scene.draw(self.seed).with_motion(self.motion, self.seed)
+
+    @property
+    def plan(self) -> Plan:
+        plan = Plan.of(1.2, self.order, WINDOW, layout=self.layout, paddings=self.paddings)
+        return replace(plan, sections=self.sections)
+
+    @property
+    def generated(self) -> int:
+        """Latent frames beside the start image."""
+        return self.sections * WINDOW
+
+    @property
+    def batch(self) -> tuple:
+        """Videos with the same value can be sampled together."""
+        return self.sections, self.order, self.layout, self.paddings, self.steps, self.shift, self.source
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Video:
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the model's videos are sampled; a shift of 0 is the one that belongs to the number of tokens."""
+
+    steps: int = 10
+    shift: float = 0.0
+
+    def of(self, videos: Iterable[Video]) -> Iterator[Video]:
+        """The videos, those of the model made in this way."""
+        return (replace(video, steps=self.steps, shift=self.shift) if video.source == "model" else video for video in videos)
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How many scenes each experiment takes; `lengths` are (sections, scenes)."""
+
+    obedience: int = 40
+    prompts: int = 10
+    layouts: int = 12
+    lengths: tuple[tuple[int, int], ...] = ((1, 8), (2, 8), (4, 8), (6, 8), (12, 6))
+    paddings: int = 6
+    long: int = 40
+    vae: int = 40
+
+    def at_most(self, videos: int) -> Amount:
+        counts = {name: min(getattr(self, name), videos) for name in ("obedience", "prompts", "layouts", "paddings", "vae")}
+        return replace(self, **counts, lengths=tuple((sections, min(scenes, videos)) for sections, scenes in self.lengths))
+
+
+FULL = Amount()
+QUICK = Amount(obedience=4, prompts=2, layouts=2, lengths=((1, 2), (2, 2), (6, 1)), paddings=1, long=5, vae=4)
+
+TWO_SECTIONS = 2  # the shortest video in which every motion can be told from the others
+
+
+def motion_of(scene: int, turn: int = 0) -> str:
+    """The motions in turn; what cannot be seen on a scene's shape is left out."""
+    shape = Scene.draw(HELD_OUT + scene).actors[0].shape
+    possible = [motion for motion in MOTIONS if (motion, shape) != ("spin", "circle")]
+    return possible[(scene + turn) % len(possible)]
+
+
+def obedience(amount: Amount) -> Iterator[Video]:
+    """Every order with its own layout."""
+    for order in ORDERS:
+        for scene in range(amount.obedience):
+            yield Video(scene, motion_of(scene), TWO_SECTIONS, order, ORDERS[order].layout)
+
+
+def prompts(amount: Amount) -> Iterator[Video]:
+    """Another prompt on the first pictures of `obedience`, with the same noise."""
+    for scene in range(amount.prompts):
+        yield Video(scene, motion_of(scene), TWO_SECTIONS, INVERTED.name, INVERTED.layout)
+        yield Video(scene, motion_of(scene, turn=4), TWO_SECTIONS, INVERTED.name, INVERTED.layout)
+
+
+def layouts(amount: Amount) -> Iterator[Video]:
+    """Every other layout in every order that it allows."""
+    for order, layout in CONFIGURATIONS:
+        for scene in range(amount.layouts):
+            yield Video(scene, motion_of(scene), TWO_SECTIONS, order, layout)
+
+
+def lengths(amount: Amount) -> Iterator[Video]:
+    """The three orders, longer and longer, and what the world itself and its VAE would show."""
+    for sections, scenes in amount.lengths:
+        for scene in range(scenes):
+            motion = motion_of(scene)
+            yield Video(scene, motion, sections, source="world")
+            yield Video(scene, motion, sections, source="vae")
+            for order in ORDERS:
+                yield Video(scene, motion, sections, order, ORDERS[order].layout)
+
+
+def paddings(amount: Amount) -> Iterator[Video]:
+    """The inverted order's two spacings, which differ from five sections on."""
+    for scene in range(amount.paddings):
+        for spacing in ("released", "exact"):
+            yield Video(scene, motion_of(scene), 6, INVERTED.name, INVERTED.layout, spacing)
+
+
+EXPERIMENTS = {
+    "obedience": obedience,
+    "prompts": prompts,
+    "lengths": lengths,
+    "layouts": layouts,
+    "paddings": paddings,
+}

@@ -1,0 +1,90 @@
+"""Frames of a video of any length, a few at a time, in memory that does not grow with it.
+
+How a decoder can be cut in time depends on its architecture: `hunyuan` carries state from step to step, `causal` decoders
+look a few latent frames back, and any other VAE is decoded in `windows`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
+import comfy.model_management
+import comfy.sd
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...frames import pixel_frames
+from .. import private
+from ..encoding import CHANNELS
+from ..log import log_once
+from .causal import causal, reach_back
+from .hunyuan import carried, is_carried
+from .windows import WINDOW, blended
+
+EXACT, LINEAR = "exact", "linear"
+ATTENTION_FRAMES = 96  # what the middle block then needs, HunyuanVideo's up path needs anyway
+
+try:  # the C library's, if it is glibc: what chunks have freed would otherwise lie in pieces between what is still used
+    malloc_trim = ctypes.CDLL(None).malloc_trim
+except (AttributeError, OSError, TypeError):
+
+    def malloc_trim(pad: int) -> None:
+        pass
+
+
+def stream_frames(
+    vae: comfy.sd.VAE, latents: Tensor, blending: str = EXACT, attention_frames: int = ATTENTION_FRAMES
+) -> Iterator[Tensor]:
+    """The frames `F H W 3` in 0..1, on the CPU, of latents `B 16 T H W`: 4 T - 3 of each video, one video after the other.
+
+    `exact` gives what `vae.decode` gives for the whole video, as far as the VAE's architecture allows it: HunyuanVideo's up to
+    `attention_frames` latent frames, and near it beyond. `linear` decodes sections with the one before and blends them, as the
+    official program does. Raises ValueError for other latents. Between chunks it shows progress and can be interrupted.
+    """
+    if latents.ndim != 5 or latents.shape[1] != CHANNELS:
+        raise ValueError(f"latent has shape {tuple(latents.shape)}, expected (B, {CHANNELS}, T, H, W) from a FramePack "
+                         "sampler")  # fmt: skip
+    return _reported((frames for video in latents.split(1) for frames in _chunks(vae, video, blending, attention_frames)),
+                     total=len(latents) * pixel_frames(latents.shape[2]))  # fmt: skip
+
+
+def decode_video(vae: comfy.sd.VAE, latents: Tensor) -> Tensor:
+    """All frames `N H W 3` at once, N = B (4 T - 3), in the same way. Raises ValueError for other latents."""
+    chunks = stream_frames(vae, latents)
+    width, height = frame_size(vae, latents)
+    images = torch.empty(len(latents) * pixel_frames(latents.shape[2]), height, width, 3, dtype=vae.vae_output_dtype())
+    end = 0
+    for frames in chunks:
+        start, end = end, end + len(frames)
+        images[start:end] = frames
+    return images
+
+
+def frame_size(vae: comfy.sd.VAE, latents: Tensor) -> tuple[int, int]:
+    """Width and height of the frames, in pixels."""
+    ratio = vae.spacial_compression_decode()
+    return latents.shape[-1] * ratio, latents.shape[-2] * ratio
+
+
+def _reported(chunks: Iterator[Tensor], total: int) -> Iterator[Tensor]:
+    bar = comfy.utils.ProgressBar(total)
+    for frames in chunks:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        yield frames
+        bar.update(len(frames))
+        malloc_trim(0)
+
+
+def _chunks(vae: comfy.sd.VAE, latents: Tensor, blending: str, attention_frames: int) -> Iterator[Tensor]:
+    if blending == LINEAR:
+        return blended(vae, latents)
+    try:
+        if is_carried(vae):
+            return carried(vae, latents, attention_frames)
+        reach = reach_back(vae.first_stage_model)
+    except private.Missing as missing:
+        log_once(f"{missing}. Until then windows of {WINDOW} latent frames are blended")
+        return blended(vae, latents)
+    return blended(vae, latents) if reach is None else causal(vae, latents, reach)

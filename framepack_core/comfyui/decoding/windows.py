@@ -1,0 +1,36 @@
+"""Any decoder, in windows that overlap and are blended, as the official program decodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import comfy.sd
+import torch
+from torch import Tensor
+
+from ...frames import pixel_frames
+
+WINDOW, ADVANCE = 18, 9  # latent frames: each section with the one before
+
+
+def blended(vae: comfy.sd.VAE, latents: Tensor) -> Iterator[Tensor]:
+    """Windows that each advance by half, blended linearly over the frames that two of them share."""
+    tail = None
+    ends = range(latents.shape[2], WINDOW - ADVANCE, -ADVANCE)[::-1] or [latents.shape[2]]
+    for end in ends:
+        frames = decode_window(vae, latents[:, :, max(0, end - WINDOW) : end])
+        if tail is not None:
+            weight = torch.linspace(1, 0, len(tail), device=frames.device).view(-1, 1, 1, 1)
+            frames[: len(tail)] = weight * tail + (1 - weight) * frames[: len(tail)]
+        shared = 0 if end == ends[-1] else pixel_frames(WINDOW - ADVANCE)
+        yield frames[: len(frames) - shared]
+        tail = frames[len(frames) - shared :]
+
+
+def decode_window(vae: comfy.sd.VAE, latents: Tensor) -> Tensor:
+    """ComfyUI's own decode, `F H W 3`. Raises ValueError when the VAE gives another number of frames."""
+    images, expected = vae.decode(latents), pixel_frames(latents.shape[2])
+    if images.ndim != 5 or images.shape[1] != expected:
+        raise ValueError(f"vae decodes {latents.shape[2]} latent frames to shape {tuple(images.shape)}, expected {expected} "
+                         "frames; load HunyuanVideo's VAE (hunyuan_video_vae_bf16.safetensors)")  # fmt: skip
+    return images[0]

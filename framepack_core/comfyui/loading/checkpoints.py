@@ -1,0 +1,212 @@
+"""Checkpoint files: what there is, what they are, and how one becomes a MODEL."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import comfy.model_patcher
+import comfy.utils
+import folder_paths
+import torch
+from safetensors import SafetensorError
+
+from ...trained import Trained
+from ...weights import fp8
+from ...weights import names as keys
+from .. import private
+
+private.require_for(private.MODELS)  # a FramePack file would be taken for plain HunyuanVideo
+
+log = logging.getLogger("framepack")
+
+FOLDERS = ("diffusion_models", "diffusers")
+GGUF = ".gguf"
+SUFFIXES = (".safetensors", ".sft", GGUF)
+INDEX = "*.safetensors.index.json"
+
+SHAPE_WEIGHTS = (
+    "img_in.proj.weight",
+    "final_layer.linear.weight",
+    "txt_in.input_embedder.weight",
+    "txt_in.individual_token_refiner.blocks.0.norm1.weight",
+    "vector_in.in_layer.weight",
+)
+
+_FP8_OPTIONS = {
+    "default": {},
+    "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
+    "fp8_e4m3fn_fast": {"dtype": torch.float8_e4m3fn, "fp8_optimizations": True},
+    "fp8_e5m2": {"dtype": torch.float8_e5m2},
+}
+WEIGHT_DTYPES = tuple(_FP8_OPTIONS)
+FP8_OPTIONS = ("dtype", "fp8_optimizations")
+
+
+def model_names() -> list[str]:
+    """Files and sharded folders under `diffusion_models` and `diffusers`, as paths relative to those; folders end in /."""
+    names = {name for category in FOLDERS for root in folder_paths.get_folder_paths(category) for name in _names(root)}
+    return sorted(names)
+
+
+def find_model(name: str) -> Path:
+    """The path of a listed model. Raises ValueError when it is gone."""
+    for category in FOLDERS:
+        for root in folder_paths.get_folder_paths(category):
+            if (Path(root) / name).exists():
+                return Path(root) / name
+    raise ValueError(f"{name} is no longer under models/{' or models/'.join(FOLDERS)}; refresh the browser and choose again")
+
+
+def load(name: str, weight_dtype: str) -> comfy.model_patcher.ModelPatcher:
+    """A FramePack checkpoint as an ordinary MODEL, in official/diffusers or ComfyUI's names.
+
+    A quantised file or a GGUF keeps its formats whatever `weight_dtype` says. Raises ValueError for a file that is truncated,
+    incomplete, or something else than FramePack.
+    """
+    return load_path(str(find_model(name)), dict(_FP8_OPTIONS[weight_dtype]))
+
+
+def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """`load` for a path; ComfyUI calls it again when it needs the same model a second time."""
+    name = Path(path).name
+    weights, metadata = read_checkpoint(Path(path))
+    trained = read_trained(metadata or {}, name)
+    weights = keys.strip_prefix(weights)
+    require_framepack(weights, name)
+    try:
+        make_scales_readable(weights)
+        if keys.is_diffusers(weights):
+            weights, metadata = to_comfy(weights, metadata), None
+        require_shape_weights(weights)
+        packed = Path(path).suffix == GGUF and any(map(_gguf().is_packed, weights.values()))
+        if packed or _chose_its_formats(weights, metadata):
+            model_options = {key: value for key, value in model_options.items() if key not in FP8_OPTIONS}
+        if packed:
+            patcher = _gguf().load(weights, model_options)
+        else:
+            patcher = private.load_diffusion_model_state_dict(
+                weights, model_options=model_options.copy(), metadata=metadata, disable_dynamic=disable_dynamic
+            )
+    except (ValueError, private.Missing) as error:
+        raise ValueError(f"{name}: {error}") from error
+    patcher.model.trained = trained
+    patcher.cached_patcher_init = (load_path, (path, model_options))
+    return patcher
+
+
+def _chose_its_formats(weights: keys.Weights, metadata: dict | None) -> bool:
+    """Whether layers are quantised already: a cast to fp8 on top would take their bytes for numbers."""
+    return "_quantization_metadata" in (metadata or {}) or any(key.endswith(".comfy_quant") for key in weights)
+
+
+def read_trained(metadata: dict[str, str], name: str) -> Trained | None:
+    """The layouts and orders that the file names; nothing, with a warning, where they cannot be understood."""
+    try:
+        return Trained.of_metadata(metadata)
+    except ValueError as error:
+        log.warning("FramePack: what %s was trained with is unknown: %s", name, error)
+        return None
+
+
+def make_scales_readable(weights: keys.Weights) -> None:
+    """Scaled fp8 as ComfyUI reads it, in place: one scale a matrix, and the marker that not every tool writes."""
+    if any(key.endswith(".scale_weight") for key in weights):
+        fp8.one_scale(weights)
+        weights.setdefault("scaled_fp8", torch.empty(2, dtype=torch.float8_e4m3fn))
+
+
+def to_comfy(weights: keys.Weights, metadata: dict | None) -> keys.Weights:
+    """Official/diffusers names to ComfyUI's, quantisation sidecars included."""
+    weights, _ = private.convert_old_quants(weights, "", metadata=metadata)
+    return keys.to_comfy(weights)
+
+
+def read_checkpoint(path: Path) -> tuple[keys.Weights, dict | None]:
+    """All tensors of a file or a sharded folder, and the file's metadata."""
+    if path.is_dir():
+        return _read_shards(path), None
+    if path.suffix == GGUF:
+        return _gguf().read(path)
+    return _read_file(path)
+
+
+def _gguf() -> ModuleType:
+    """The reader of GGUF files, which needs more of ComfyUI than other files do. Raises ValueError where that is gone."""
+    try:
+        from . import gguf
+    except private.Missing as missing:
+        raise ValueError(str(missing)) from missing
+    return gguf
+
+
+def require_framepack(weights: keys.Weights, name: str) -> None:
+    """Raises ValueError that says what the file is instead."""
+    if "clean_x_embedder.proj.weight" in weights:
+        return
+    if "double_blocks.0.img_attn.qkv.weight" in weights or keys.is_diffusers(weights):
+        what, remedy = "a plain HunyuanVideo model without FramePack's context embedders", "load it with Load Diffusion Model"
+    elif any(key.startswith(("decoder.", "encoder.", "first_stage_model.")) for key in weights):
+        what, remedy = "a VAE", "put it into models/vae and load it with Load VAE"
+    else:
+        what, remedy = f"no FramePack transformer (it starts with {next(iter(weights), 'nothing')})", "choose another file"
+    raise ValueError(f"{name} is {what}; {remedy}")
+
+
+def require_shape_weights(weights: keys.Weights) -> None:
+    """The weights whose shapes tell ComfyUI how to build the transformer."""
+    missing = [key for key in SHAPE_WEIGHTS if key not in weights]
+    if missing:
+        raise ValueError(f"the checkpoint lacks {', '.join(missing)}; the file is incomplete, download it again")
+
+
+def _names(root: str) -> Iterator[str]:
+    base = Path(root)
+    shards: set[Path] = set()
+    for index in base.rglob(INDEX):
+        shards.update(index.parent / shard for shard in _shards(index))
+        yield f"{index.parent.relative_to(base).as_posix()}/"
+    for path in base.rglob("*"):
+        if path.suffix in SUFFIXES and path not in shards:
+            yield path.relative_to(base).as_posix()
+
+
+def _shards(index: Path) -> set[str]:
+    try:
+        return set(json.loads(index.read_text())["weight_map"].values())
+    except (ValueError, KeyError, AttributeError):
+        return set()
+
+
+def _read_shards(folder: Path) -> keys.Weights:
+    index = next(folder.glob(INDEX), None)
+    shards = _shards(index) if index else set()
+    if not shards:
+        raise ValueError(f"{folder.name} has no readable *.safetensors.index.json; download the folder again")
+    absent = sorted(shard for shard in shards if not (folder / shard).is_file())
+    if absent:
+        raise ValueError(f"{folder.name} lacks {len(absent)} of {len(shards)} shards: {', '.join(absent)}; "
+                         "download them into that folder")  # fmt: skip
+    weights: keys.Weights = {}
+    for shard in sorted(shards):
+        weights |= _read_file(folder / shard)[0]
+    _require_all(json.loads(index.read_text())["weight_map"], weights, folder.name)
+    return weights
+
+
+def _require_all(expected: Iterable[str], weights: keys.Weights, name: str) -> None:
+    missing = sorted(set(expected) - weights.keys())
+    if missing:
+        raise ValueError(f"the shards of {name} lack {len(missing)} weights of its index, first {missing[0]}; "
+                         "download the folder again")  # fmt: skip
+
+
+def _read_file(path: Path) -> tuple[keys.Weights, dict | None]:
+    try:
+        return comfy.utils.load_torch_file(str(path), return_metadata=True)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(f"{path.name} cannot be read, it is damaged or not fully downloaded ({error}); "
+                         "download it again") from error  # fmt: skip

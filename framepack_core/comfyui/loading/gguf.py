@@ -1,0 +1,319 @@
+"""GGUF checkpoints: blocks stay packed in memory and become a matrix where a layer is used.
+
+A packed weight is one of ComfyUI's QuantizedTensors with a layout of its own, so that moving it, offloading it and counting its
+bytes are ComfyUI's. Block formats: ggml's, https://github.com/ggml-org/ggml, `ggml-common.h`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.utils
+import torch
+from torch import Tensor, nn
+
+from .. import private
+
+private.require_for(private.GGUF)
+
+REMEDY = "pip install gguf (in ComfyUI's Python), then start ComfyUI again"
+LAYOUT = "FramePackGGUFLayout"
+SHAPE_KEY = "comfy.gguf.orig_shape."  # converters note here the shape of what they had to reshape
+ELEMENTS_AT_ONCE = 2**22  # float32 on the way: 16 MB an intermediate, where a whole layer would take 264
+PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors, matrices of blocks as QuantizedTensors; and the text entries that say what FramePack was trained with.
+
+    Raises ValueError when the gguf package is missing, the file is damaged, or a type of block is not known.
+    """
+    try:
+        import gguf
+    except ImportError as error:
+        raise ValueError(f"{path.name} needs the gguf package: {REMEDY}") from error
+    try:
+        reader = gguf.GGUFReader(path, "c")  # copy on write: torch wants memory that it could write to
+    except (ValueError, OSError, IndexError, KeyError) as error:
+        raise ValueError(f"{path.name} cannot be read, it is damaged or not fully downloaded ({error}); "
+                         "download it again") from error  # fmt: skip
+    shapes = {name.removeprefix(SHAPE_KEY): field.contents() for name, field in reader.fields.items() if SHAPE_KEY in name}
+    weights = {}
+    for tensor in reader.tensors:
+        shape = shapes.get(tensor.name) or tensor.shape.tolist()[::-1]
+        weights[tensor.name] = _tensor(tensor.name, tensor.tensor_type.name, torch.from_numpy(tensor.data), shape)
+    metadata = {name: field.contents() for name, field in reader.fields.items() if name.startswith("framepack.")}
+    return weights, metadata
+
+
+def _tensor(name: str, kind: str, data: Tensor, shape: list[int]) -> Tensor:
+    data = data.contiguous().view(torch.uint8).flatten()
+    if kind in PLAIN:
+        return data.view(PLAIN[kind]).reshape(shape)
+    if kind not in BLOCKS:
+        raise ValueError(f"{name} is in {kind}; the types that can be read are {', '.join([*PLAIN, *BLOCKS])}")
+    packed = packed_tensor(((kind, data.numel()),), data, tuple(shape))
+    return packed if len(shape) == 2 else packed.dequantize()
+
+
+# Blocks. Each function takes `n bytes` and gives `n elements` in float32.
+
+
+def _q4_0(blocks: Tensor) -> Tensor:
+    d, quants = blocks.split([2, 16], dim=1)
+    return _half(d) * (_nibbles(quants, 16) - 8.0)
+
+
+def _q4_1(blocks: Tensor) -> Tensor:
+    d, m, quants = blocks.split([2, 2, 16], dim=1)
+    return _half(d) * _nibbles(quants, 16) + _half(m)
+
+
+def _q5_0(blocks: Tensor) -> Tensor:
+    d, high, quants = blocks.split([2, 4, 16], dim=1)
+    return _half(d) * ((_nibbles(quants, 16) | _bits(high) << 4) - 16.0)
+
+
+def _q5_1(blocks: Tensor) -> Tensor:
+    d, m, high, quants = blocks.split([2, 2, 4, 16], dim=1)
+    return _half(d) * (_nibbles(quants, 16) | _bits(high) << 4) + _half(m)
+
+
+def _q8_0(blocks: Tensor) -> Tensor:
+    d, quants = blocks.split([2, 32], dim=1)
+    return _half(d) * quants.view(torch.int8)
+
+
+def _q2_k(blocks: Tensor) -> Tensor:
+    scales, quants, d, m = blocks.split([16, 64, 2, 2], dim=1)
+    quants = _shifted(quants, 32, (0, 2, 4, 6), 3).unflatten(1, (16, 16))
+    return ((_half(d) * (scales & 15))[..., None] * quants - (_half(m) * (scales >> 4))[..., None]).flatten(1)
+
+
+def _q3_k(blocks: Tensor) -> Tensor:
+    high, quants, scales, d = blocks.split([32, 64, 12, 2], dim=1)
+    low4 = _shifted(scales[:, :8], 8, (0, 4), 15)
+    high2 = _shifted(scales[:, 8:], 4, (0, 2, 4, 6), 3)
+    scales = _half(d) * ((low4 | high2 << 4) - 32.0)
+    quants = _shifted(quants, 32, (0, 2, 4, 6), 3) - 4.0 * (1 - _shifted(high, 32, range(8), 1).float())
+    return (scales[..., None] * quants.unflatten(1, (16, 16))).flatten(1)
+
+
+def _q4_k(blocks: Tensor) -> Tensor:
+    d, m, scales, quants = blocks.split([2, 2, 12, 128], dim=1)
+    return _with_minima(d, m, scales, _nibbles(quants, 32))
+
+
+def _q5_k(blocks: Tensor) -> Tensor:
+    d, m, scales, high, quants = blocks.split([2, 2, 12, 32, 128], dim=1)
+    return _with_minima(d, m, scales, _nibbles(quants, 32) | _shifted(high, 32, range(8), 1) << 4)
+
+
+def _q6_k(blocks: Tensor) -> Tensor:
+    low, high, scales, d = blocks.split([128, 64, 16, 2], dim=1)
+    quants = (_nibbles(low, 64) | _shifted(high, 32, (0, 2, 4, 6), 3) << 4) - 32.0
+    return ((_half(d) * scales.view(torch.int8))[..., None] * quants.unflatten(1, (16, 16))).flatten(1)
+
+
+def _with_minima(d: Tensor, m: Tensor, scales: Tensor, quants: Tensor) -> Tensor:
+    """Eight runs of 32 quants, each with a scale and a minimum of 6 bits, packed into 12 bytes."""
+    low, middle, high = scales.split(4, dim=1)
+    scale = torch.cat([low & 63, (high & 15) | (low >> 2 & 48)], dim=1)
+    minimum = torch.cat([middle & 63, (high >> 4) | (middle >> 2 & 48)], dim=1)
+    return ((_half(d) * scale)[..., None] * quants.unflatten(1, (8, 32)) - (_half(m) * minimum)[..., None]).flatten(1)
+
+
+def _half(two_bytes: Tensor) -> Tensor:
+    return two_bytes.contiguous().view(torch.float16).float()
+
+
+def _nibbles(quants: Tensor, run: int) -> Tensor:
+    return _shifted(quants, run, (0, 4), 15)
+
+
+def _bits(four_bytes: Tensor) -> Tensor:
+    return (four_bytes[..., None] >> torch.arange(8, dtype=torch.uint8, device=four_bytes.device) & 1).flatten(1)
+
+
+def _shifted(packed: Tensor, run: int, shifts, mask: int) -> Tensor:
+    """Each run of bytes once a shift, in the order of the shifts."""
+    places = torch.tensor(list(shifts), dtype=torch.uint8, device=packed.device)[:, None]
+    return (packed.unflatten(1, (-1, 1, run)) >> places & mask).flatten(1)
+
+
+BLOCKS: dict[str, tuple[int, int, Callable[[Tensor], Tensor]]] = {  # elements and bytes of a block
+    "Q4_0": (32, 18, _q4_0),
+    "Q4_1": (32, 20, _q4_1),
+    "Q5_0": (32, 22, _q5_0),
+    "Q5_1": (32, 24, _q5_1),
+    "Q8_0": (32, 34, _q8_0),
+    "Q2_K": (256, 84, _q2_k),
+    "Q3_K": (256, 110, _q3_k),
+    "Q4_K": (256, 144, _q4_k),
+    "Q5_K": (256, 176, _q5_k),
+    "Q6_K": (256, 210, _q6_k),
+}
+
+
+# Tensors
+
+Parts = tuple[tuple[str, int], ...]  # type and bytes of consecutive pieces: q, k and v of one matrix may differ in type
+
+
+@dataclass(frozen=True)
+class Params:
+    """What ComfyUI's layouts keep beside the bytes; there are no tensors in it."""
+
+    orig_dtype: torch.dtype
+    orig_shape: tuple[int, ...]
+    parts: Parts
+
+    def to_device(self, device: torch.device) -> Params:
+        return self
+
+    def clone(self) -> Params:
+        return self
+
+    def copy_from(self, source: Params, non_blocking: bool = False) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, getattr(source, field.name))
+
+
+class Layout(private.QuantizedLayout):
+    """Bytes of blocks, row by row, as they lie in the file."""
+
+    Params = Params
+
+    @classmethod
+    def quantize(cls, tensor: Tensor, **kwargs) -> tuple[Tensor, Params]:
+        """Never called: as comfy_kitchen's own layouts for weights that were packed offline."""
+        raise NotImplementedError("GGUF weights are read, not made")
+
+    @classmethod
+    def dequantize(cls, qdata: Tensor, params: Params) -> Tensor:
+        pieces = qdata.split([size for _, size in params.parts])
+        full = [_unpack(piece, kind, params.orig_dtype) for piece, (kind, _) in zip(pieces, params.parts, strict=True)]
+        return torch.cat(full).reshape(params.orig_shape)
+
+    @classmethod
+    def get_plain_tensors(cls, tensor: Tensor) -> tuple[Tensor]:
+        return (tensor._qdata,)
+
+    @classmethod
+    def state_dict_tensors(cls, qdata: Tensor, params: Params) -> dict[str, Tensor]:
+        return {"": qdata}
+
+
+def _unpack(data: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
+    elements, size, unpack = BLOCKS[kind]
+    blocks = data.unflatten(0, (-1, size))
+    full = torch.empty(len(blocks), elements, dtype=dtype, device=data.device)
+    some = ELEMENTS_AT_ONCE // elements
+    for target, source in zip(full.split(some), blocks.split(some), strict=True):
+        target.copy_(unpack(source))
+    return full.flatten()
+
+
+def _joined(first, args: tuple, kwargs: dict) -> Tensor:
+    """torch.cat: packed matrices on top of each other stay packed, everything else is dequantised."""
+    tensors, dim = args[0], args[1] if len(args) > 1 else kwargs.get("dim", 0)
+    if dim != 0 or not all(map(is_packed, tensors)):
+        return torch.cat([tensor.dequantize() if is_packed(tensor) else tensor for tensor in tensors], dim)
+    parts = tuple(part for tensor in tensors for part in tensor._params.parts)
+    rows = sum(tensor.shape[0] for tensor in tensors)
+    return packed_tensor(parts, torch.cat([tensor._qdata for tensor in tensors]), (rows, *tensors[0].shape[1:]))
+
+
+private.register_layout_class(LAYOUT, Layout)
+private.register_layout_op(torch.ops.aten.cat.default, Layout)(_joined)
+
+
+def packed_tensor(parts: Parts, data: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Looks like a bfloat16 matrix, which is what the released weights were."""
+    return private.QuantizedTensor(data, LAYOUT, Params(torch.bfloat16, shape, parts))
+
+
+def is_packed(tensor: Tensor | None) -> bool:
+    return isinstance(tensor, private.QuantizedTensor) and tensor._layout_cls == LAYOUT
+
+
+# Layers
+
+
+class Operations(private.manual_cast):
+    """ComfyUI's layers, with linear ones whose weight may be packed."""
+
+    class Linear(private.manual_cast.Linear):
+        def __init__(self, in_features: int, out_features: int, bias: bool = True, device=None, dtype=None) -> None:
+            """On the meta device: a 13B model would otherwise take its full size before it is loaded."""
+            nn.Linear.__init__(self, in_features, out_features, bias, "meta", dtype)
+
+        def _load_from_state_dict(self, weights, prefix, metadata, strict, missing, unexpected, errors) -> None:
+            for name, empty in list(self._parameters.items()):
+                if empty is None:
+                    continue
+                tensor = weights.get(prefix + name)
+                if tensor is None:
+                    missing.append(prefix + name)
+                else:
+                    tensor = tensor if is_packed(tensor) else tensor.to(empty.dtype)
+                    setattr(self, name, nn.Parameter(tensor, requires_grad=False))
+
+        def _apply(self, fn, recurse: bool = True):
+            for name, tensor in self._parameters.items():
+                if tensor is not None and not tensor.is_meta:
+                    self._parameters[name] = nn.Parameter(fn(tensor), requires_grad=False)
+            return self
+
+        def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:
+            weight, bias, stream = private.cast_bias_weight(self, input, offloadable=True)
+            result = nn.functional.linear(input, weight.dequantize() if is_packed(weight) else weight, bias)
+            private.uncast_bias_weight(self, weight, bias, stream)
+            return result
+
+        def convert_weight(self, weight: Tensor, inplace: bool = False, **kwargs) -> Tensor:
+            return weight.dequantize() if is_packed(weight) else weight
+
+        def set_weight(self, weight: Tensor, inplace_update=False, seed=None, return_weight=False, **kwargs) -> Tensor | None:
+            """A patched weight is not packed again."""
+            if return_weight:
+                return weight
+            self.weight = nn.Parameter(weight.to(self.weight.dtype), requires_grad=False)
+            return None
+
+
+class PackedPatcher(private.ModelPatcher):
+    """Applies patches to the dequantised weight each time it is used, so that a LoRA makes no packed layer grow."""
+
+    def load(self, *args, **kwargs) -> None:
+        super().load(*args, **kwargs)
+        for key, layer in self._patched_layers():
+            if not any(getattr(function, "is_lowvram_patch", False) for function in layer.weight_function):
+                patch = private.LowVramPatch(key, self.patches, layer.convert_weight, layer.set_weight)
+                layer.weight_function = [patch, *layer.weight_function]
+
+    def patch_weight_to_device(self, key: str, device_to=None, inplace_update=False, return_weight=False, force_cast=False):
+        if is_packed(comfy.utils.get_attr(self.model, key)) and not return_weight:
+            return None
+        return super().patch_weight_to_device(key, device_to, inplace_update, return_weight, force_cast)
+
+    def unpatch_model(self, device_to=None, unpatch_weights: bool = True) -> None:
+        if unpatch_weights:
+            for _, layer in self._patched_layers():
+                layer.weight_function = []
+        super().unpatch_model(device_to, unpatch_weights)
+
+    def _patched_layers(self):
+        for key in self.patches:
+            if key.endswith(".weight") and is_packed(comfy.utils.get_attr(self.model, key)):
+                yield key, comfy.utils.get_attr(self.model, key.removesuffix(".weight"))
+
+
+def load(weights: dict[str, Tensor], model_options: dict) -> PackedPatcher:
+    """The model of weights in ComfyUI's names. Not loaded dynamically: ComfyUI would write patched weights back, packed."""
+    options = model_options | {"custom_operations": Operations}
+    patcher = private.load_diffusion_model_state_dict(weights, options, disable_dynamic=True)
+    return PackedPatcher(patcher.model, load_device=patcher.load_device, offload_device=patcher.offload_device)

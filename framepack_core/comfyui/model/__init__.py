@@ -1,0 +1,1 @@
+"""FramePack as one of ComfyUI's models."""

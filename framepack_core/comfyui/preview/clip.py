@@ -1,0 +1,113 @@
+"""The finished sections as a clip that plays in the node while the rest is made."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from torch import Tensor
+
+from ...frames import pixel_frames
+from ...media.segments import join_segments, write_segment
+from ...media.video import pixels
+from ...plan import runs
+from ...timeline import Timeline
+
+log = logging.getLogger("framepack")
+
+EVENT = "framepack.clip"
+LONGEST = 16  # latent frames that are decoded at once
+WIDEST = 512  # pixels
+MEMORY = 2 * 2**30  # bytes that a decode may need before it is tiled
+
+
+class Clip:
+    """An MP4 in ComfyUI's temporary folder, in the video's time order; a new file after each section.
+
+    Each section is decoded and encoded once; `tell(event, data)` says where the file is. A decode that fails ends the clip
+    with a warning, and sampling goes on.
+    """
+
+    def __init__(self, vae, timeline: Timeline, fps: float, tell: Callable[[str, Mapping[str, Any]], None]) -> None:
+        self.vae = vae
+        self.timeline = timeline
+        self.fps = fps
+        self.tell = tell
+        self.waiting = set(timeline.known)
+        self.folder: Path | None = None
+        self.segments: dict[int, Path] = {}  # by their first latent frame
+        self.file: Path | None = None
+
+    def __enter__(self) -> Clip:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        """The newest clip stays for the node, until ComfyUI clears its folder."""
+        with suppress(OSError):
+            for segment in self.segments.values():
+                segment.unlink(missing_ok=True)
+            if self.folder and not self.file:
+                self.folder.rmdir()
+
+    def add(self, frames: Collection[int]) -> None:
+        """These latent frames of the timeline are finished."""
+        if self.vae is None:
+            return
+        try:
+            self._decode(self.waiting | {*frames})
+            self.waiting.clear()
+            self._show()
+        except Exception as error:  # whatever a VAE may raise: the video is worth more than its preview
+            log.warning("FramePack: preview_vae cannot show the video (%s); sampling goes on without", error)
+            self.vae = None
+
+    def _decode(self, frames: Collection[int]) -> None:
+        self.folder = self.folder or _new_folder()
+        for start, stop in pieces(frames):
+            images = self._images(start, stop)
+            self.segments[start] = self.folder / f"segment_{start:06}.mp4"
+            write_segment(self.segments[start], pixels(images), self.fps, *shrunk(images.shape[2], images.shape[1]))
+
+    def _images(self, start: int, stop: int) -> Tensor:
+        """`F H W 3`. What gives the first latent frame its four pixel frames is the one before, if it is known, or itself."""
+        before = start - 1 if start - 1 in self.timeline.known else start
+        latents = self.timeline.read([*([before] if start else []), *range(start, stop)])[:1]
+        tiled = self.vae.memory_used_decode(latents.shape, self.vae.vae_dtype) > MEMORY
+        images = self.vae.decode_tiled(latents, 32, 32, 8) if tiled else self.vae.decode(latents)
+        expected = pixel_frames(latents.shape[2])
+        if images.ndim != 5 or images.shape[1] != expected or images.shape[4] != 3:
+            raise ValueError(f"it decodes {latents.shape[2]} latent frames to shape {tuple(images.shape)}, expected {expected} "
+                             "frames; connect TAEHV or HunyuanVideo's VAE")  # fmt: skip
+        return images[0, 1:] if start else images[0]
+
+    def _show(self) -> None:
+        outdated, self.file = self.file, self.folder / f"clip_{len(self.segments):06}.mp4"
+        join_segments([self.segments[start] for start in sorted(self.segments)], self.file, self.fps)
+        self.tell(EVENT, {"filename": self.file.name, "subfolder": self.folder.name, "type": "temp"})
+        if outdated:
+            with suppress(OSError):  # a system may hold on to it while it is read
+                outdated.unlink()
+
+
+def pieces(frames: Collection[int]) -> Iterator[tuple[int, int]]:
+    """Stretches of consecutive frames, as (start, stop), none longer than `LONGEST`."""
+    for start, stop in runs(sorted(frames)):
+        for first in range(start, stop, LONGEST):
+            yield first, min(first + LONGEST, stop)
+
+
+def shrunk(width: int, height: int) -> tuple[int, int]:
+    """The size within `WIDEST`, even as H.264 needs it."""
+    scale = min(1.0, WIDEST / max(width, height))
+    return 2 * round(width * scale / 2), 2 * round(height * scale / 2)
+
+
+def _new_folder() -> Path:
+    temp = Path(folder_paths.get_temp_directory())
+    temp.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="framepack_", dir=temp))

@@ -1,0 +1,83 @@
+"""The video so far as a filmstrip in the running node."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from typing import Any
+
+import comfy.utils
+from PIL import Image
+from torch import Tensor
+
+from ...frames import PIXEL_FRAMES
+from ...media.filmstrip import Filmstrip
+from ...timeline import Timeline
+from .. import private
+from .node import RunningNode
+
+FASTEST = 8.0  # pictures a second
+SHARE = 0.1  # of the time may be spent on pictures
+
+
+class Pictures:
+    """The filmstrip in the running node, as ComfyUI's preview method shows latents. The frames that are being made play in
+    turn, between steps too.
+
+    A thread sends one picture after the other, at the speed of the video where that is not too fast. It touches no tensors.
+    """
+
+    def __init__(
+        self, node: RunningNode, bar: comfy.utils.ProgressBar, previewer, latent_format, timeline: Timeline, fps: float
+    ) -> None:
+        self.node = node
+        self.bar = bar
+        self.previewer = previewer
+        self.latent_format = latent_format
+        self.timeline = timeline
+        self.strip = Filmstrip(timeline.frames, *timeline.latents.shape[3:], private.MAX_PREVIEW_RESOLUTION)
+        self.period = 1 / min(fps / PIXEL_FRAMES, FASTEST)
+        self.due = 0.0
+        self.draws: Sequence[Callable[[], Image.Image]] = ()
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self._send, name="framepack previews", daemon=True)
+
+    def __enter__(self) -> Pictures:
+        frames = self.strip.shown(sorted(self.timeline.known))
+        if frames:
+            pictures = self._pictures(frames, self.latent_format.process_in(self.timeline.read(frames)))
+            self.strip.put(pictures)
+            self.draws = self.strip.play(pictures, self.timeline.known)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.stopped.set()
+        self.thread.join()
+
+    def play(self, frames: Sequence[int], x0: Tensor) -> None:
+        """From now on these frames `B C T H W`, in the model's space; not at every step where steps are quick."""
+        begun = time.monotonic()
+        if begun >= self.due:
+            self.draws = self.strip.play(self._pictures(frames, x0), self.timeline.known)
+            self.due = begun + (time.monotonic() - begun) / SHARE
+
+    def keep(self, frames: Sequence[int], latents: Tensor) -> None:
+        """Finished frames, as ComfyUI keeps latents: thumbnails from now on."""
+        places = [frames.index(frame) for frame in self.strip.shown(frames)]
+        finished = self.latent_format.process_in(latents[:, :, places])
+        self.strip.put(self._pictures([frames[place] for place in places], finished))
+        self.due = 0.0
+
+    def _pictures(self, frames: Sequence[int], x0: Tensor) -> Mapping[int, Image.Image]:
+        decode = self.previewer.decode_latent_to_preview
+        return {frame: decode(x0[:, :, place : place + 1]) for place, frame in enumerate(frames)}
+
+    def _send(self) -> None:
+        for turn in count():
+            if draws := self.draws:
+                self.node.show(draws[turn % len(draws)](), self.bar.current, self.bar.total)
+            if self.stopped.wait(self.period):
+                return

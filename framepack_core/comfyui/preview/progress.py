@@ -1,0 +1,133 @@
+"""What the sampler node shows while it runs: a bar, a line of text, the video so far as a filmstrip and as a clip."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import comfy.utils
+from torch import Tensor
+
+from ...frames import PIXEL_FRAMES, pixel_frames
+from ...plan import Section, spell_seconds
+from ...timeline import Timeline
+from .. import private
+from ..log import log_once
+from ..sampling.denoise import Callback
+from .clip import Clip
+from .filmstrip import Pictures
+from .node import RunningNode
+
+Say = Callable[[str], None]
+
+
+class Progress:
+    """One bar over all steps of all sections, a line of text, and the video so far.
+
+    The video is shown as ComfyUI's preview method says, and as a clip if there is a `vae` to decode finished sections.
+    A section that is finished without having been sampled, because it was there already, does not count for the time left.
+
+        with Progress(patcher, sections, steps, timeline, fps, say) as progress:
+            for section, latents in generate(sections, timeline, GuiderDenoiser(..., progress.of), seed):
+                progress.finish(section, latents)
+    """
+
+    def __init__(
+        self,
+        patcher,
+        sections: Sequence[Section],
+        steps: Sequence[int],
+        timeline: Timeline,
+        fps: float,
+        say: Say,
+        vae=None,
+    ) -> None:
+        self.sections = sections
+        self.steps = steps
+        self.timeline = timeline
+        self.fps = fps
+        self.say = say
+        self.bar = comfy.utils.ProgressBar(sum(steps))
+        self.section: Section | None = None  # the one that is being sampled
+        self.start: float | None = None  # of the first one
+        self.restored = 0  # steps that were there already
+        self.pictures: Pictures | None = None
+        self.clip: Clip | None = None
+        try:
+            self._make_views(patcher, vae)
+        except private.Missing as missing:
+            log_once(str(missing))
+
+    def _make_views(self, patcher, vae) -> None:
+        """The filmstrip and the clip, where a node is there to show them. Raises private.Missing."""
+        node = RunningNode.current()
+        if node is None:
+            return
+        latent_format = patcher.model.latent_format
+        private.require("LatentPreviewer")
+        previewer = private.get_previewer(patcher.load_device, latent_format)
+        if previewer:
+            self.pictures = Pictures(node, self.bar, previewer, latent_format, self.timeline, self.fps)
+        if vae is not None:
+            self.clip = Clip(vae, self.timeline, self.fps, node.tell)
+
+    def __enter__(self) -> Progress:
+        with ExitStack() as shown:
+            for view in (self.pictures, self.clip):
+                if view:
+                    shown.enter_context(view)
+            self._shown = shown.pop_all()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._shown.close()
+
+    def of(self, section: Section) -> Callback:
+        """The sampler's callback for one section."""
+        self.section, self.start = section, self.start or time.monotonic()
+        before = sum(self.steps[: section.number])
+        self.say(self.line(section, before))
+
+        def callback(step: int, x0: Tensor, x: Tensor, total: int) -> None:
+            done = before + min(step + 1, self.steps[section.number])  # dpm_adaptive takes as many as it likes
+            if self.pictures:
+                self.pictures.play(section.target, x0)
+            self.bar.update_absolute(done, sum(self.steps))
+            self.say(self.line(section, done))
+
+        return callback
+
+    def finish(self, section: Section, latents: Tensor) -> None:
+        """A section is there, with its latents `B C T H W`: sampled, or restored."""
+        if section is not self.section:
+            self.restored += self.steps[section.number]
+        done = sum(self.steps[: section.number + 1])
+        if self.bar.current < done:  # some samplers call back less often than there are sigmas
+            self.bar.update_absolute(done, sum(self.steps))
+        if self.pictures:
+            self.pictures.keep(section.target, latents)
+        if self.clip:
+            self.clip.add(section.target)
+
+    def line(self, section: Section, done: int) -> str:
+        """For `done` steps of the whole video."""
+        number = section.number
+        text = f"section {number + 1} of {len(self.sections)}: {spell_seconds(section, self.fps, ' to ')} s"
+        text += f", step {done - sum(self.steps[:number])} of {self.steps[number]}"
+        text += f", {shown_frames(self.timeline.known)} of {pixel_frames(self.timeline.frames)} frames done"
+        if sampled := done - self.restored:
+            left = (time.monotonic() - self.start) / sampled * (sum(self.steps) - done)
+            text += f", {duration(left)} left"
+        return text
+
+
+def shown_frames(latent_frames: Collection[int]) -> int:
+    """Pixel frames that these latent frames of a video stand for: the first one a single frame."""
+    return PIXEL_FRAMES * len(latent_frames) - (PIXEL_FRAMES - 1) * (0 in latent_frames)
+
+
+def duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

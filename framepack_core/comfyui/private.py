@@ -1,0 +1,229 @@
+"""Every private symbol of ComfyUI that this pack stands on, looked up and checked here and nowhere else.
+
+ComfyUI promises nothing about them. Each is looked up when it is first needed, so that one that is gone costs what needs it and
+nothing more; parameters are checked too where a shifted argument would go unnoticed.
+
+    from .. import private
+
+    class FramePackTransformer(private.HunyuanVideo): ...
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MODELS = "loading and sampling FramePack models"
+GGUF = "loading GGUF files"
+FP8 = "loading scaled fp8 files in official names, and fp8 as a weight_dtype"
+EXACT_DECODING = "decoding as if the whole video were decoded at once"
+PREVIEWS = "previews while a video is sampled"
+RESUMING = "resuming from finished sections"
+DEMO = "the demo's models"
+SAMPLERS = "FramePack's samplers"
+
+
+class Missing(ImportError):
+    """A symbol that is gone or has changed; says which, in which ComfyUI, and what does not work without it."""
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """`name` (dotted) in a module of ComfyUI, and what it `serves`.
+
+    `calls` are parameters by the method that has them ("" is the symbol itself): the first ones in the order in which the pack
+    passes or overrides them, then, after a `*`, those that it passes by name.
+    """
+
+    module: str
+    name: str
+    serves: str
+    calls: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+_TRANSFORMER = (
+    "self x timestep context y txt_byt5 clip_fea guidance attention_mask guiding_frame_index ref_latent disable_time_r control "
+    "transformer_options"
+)
+_DECODER = "comfy.ldm.modules.diffusionmodules.model"
+
+SYMBOLS: dict[str, Symbol] = {
+    # The model
+    "HunyuanVideo": Symbol("comfy.ldm.hunyuan_video.model", "HunyuanVideo", MODELS, {"_forward": _TRANSFORMER}),
+    "DoubleStreamBlock": Symbol(
+        "comfy.ldm.flux.layers",
+        "DoubleStreamBlock",
+        MODELS,
+        {"forward": "self * img txt vec pe attn_mask modulation_dims_img modulation_dims_txt transformer_options"},
+    ),
+    "SingleStreamBlock": Symbol(
+        "comfy.ldm.flux.layers",
+        "SingleStreamBlock",
+        MODELS,
+        {"forward": "self x * vec pe attn_mask modulation_dims transformer_options"},
+    ),
+    "timestep_embedding": Symbol("comfy.ldm.flux.layers", "timestep_embedding", MODELS, {"": "t dim * time_factor"}),
+    "attention_pytorch": Symbol("comfy.ldm.modules.attention", "attention_pytorch", MODELS, {"": "q k v heads"}),
+    "BaseModel": Symbol(
+        "comfy.model_base", "BaseModel", MODELS, {"__init__": "self model_config model_type * device unet_model"}
+    ),
+    "HunyuanVideoModel": Symbol(
+        "comfy.model_base", "HunyuanVideo", MODELS, {"load_model_weights": "self sd unet_prefix * assign"}
+    ),
+    "ModelType": Symbol("comfy.model_base", "ModelType", MODELS),
+    "HunyuanVideoConfig": Symbol(
+        "comfy.supported_models", "HunyuanVideo", MODELS, {"get_model": "self state_dict prefix device"}
+    ),
+    "supported_models": Symbol("comfy.supported_models", "models", MODELS),
+    "CONDConstant": Symbol("comfy.conds", "CONDConstant", MODELS),
+    "CONDList": Symbol("comfy.conds", "CONDList", MODELS, {"__init__": "self cond", "_copy_with": "self cond", "size": "self"}),
+    "CONDRegular": Symbol("comfy.conds", "CONDRegular", MODELS),
+    "load_diffusion_model_state_dict": Symbol(
+        "comfy.sd", "load_diffusion_model_state_dict", MODELS, {"": "sd * model_options metadata disable_dynamic"}
+    ),
+    "convert_old_quants": Symbol("comfy.utils", "convert_old_quants", FP8, {"": "state_dict model_prefix * metadata"}),
+    "archive_model_dtypes": Symbol("comfy.model_management", "archive_model_dtypes", FP8, {"": "model"}),
+    # GGUF
+    "QuantizedLayout": Symbol("comfy.quant_ops", "QuantizedLayout", GGUF),
+    "QuantizedTensor": Symbol("comfy.quant_ops", "QuantizedTensor", GGUF, {"__init__": "self qdata layout_cls params"}),
+    "register_layout_class": Symbol("comfy.quant_ops", "register_layout_class", GGUF, {"": "name cls"}),
+    "register_layout_op": Symbol("comfy.quant_ops", "register_layout_op", GGUF, {"": "torch_op layout_cls"}),
+    "manual_cast": Symbol("comfy.ops", "manual_cast", GGUF, {"Linear.forward_comfy_cast_weights": "self input"}),
+    "cast_bias_weight": Symbol("comfy.ops", "cast_bias_weight", GGUF, {"": "s input * offloadable"}),
+    "uncast_bias_weight": Symbol("comfy.ops", "uncast_bias_weight", GGUF, {"": "s weight bias offload_stream"}),
+    "LowVramPatch": Symbol("comfy.model_patcher", "LowVramPatch", GGUF, {"__init__": "self key patches convert_func set_func"}),
+    "ModelPatcher": Symbol(
+        "comfy.model_patcher",
+        "ModelPatcher",
+        GGUF,
+        {
+            "load": "self",
+            "patch_weight_to_device": "self key device_to inplace_update return_weight force_cast",
+            "unpatch_model": "self device_to unpatch_weights",
+        },
+    ),
+    # Sampling
+    "CFGGuider": Symbol(
+        "comfy.samplers",
+        "CFGGuider",
+        SAMPLERS,
+        {
+            "inner_set_conds": "self conds",
+            "set_cfg": "self cfg",
+            "sample": "self noise latent_image sampler sigmas * callback disable_pbar seed",
+        },
+    ),
+    "KSAMPLER": Symbol("comfy.samplers", "KSAMPLER", SAMPLERS, {"__init__": "self sampler_function extra_options"}),
+    "sampler_object": Symbol("comfy.samplers", "sampler_object", SAMPLERS, {"": "name"}),
+    "SAMPLER_NAMES": Symbol("comfy.samplers", "SAMPLER_NAMES", SAMPLERS),
+    "PROGRESS_BAR_ENABLED": Symbol("comfy.utils", "PROGRESS_BAR_ENABLED", SAMPLERS),
+    # Resuming
+    "optimized_attention": Symbol("comfy.ldm.modules.attention", "optimized_attention", RESUMING),
+    "is_link": Symbol("comfy_execution.graph_utils", "is_link", RESUMING, {"": "obj"}),
+    "DynamicPrompt": Symbol("comfy_execution.graph", "DynamicPrompt", RESUMING, {"get_node": "self node_id"}),
+    "get_executing_context": Symbol("comfy_execution.utils", "get_executing_context", f"{RESUMING}, and {PREVIEWS}", {"": ""}),
+    # Previews
+    "get_previewer": Symbol("latent_preview", "get_previewer", PREVIEWS, {"": "device latent_format"}),
+    "LatentPreviewer": Symbol("latent_preview", "LatentPreviewer", PREVIEWS, {"decode_latent_to_preview": "self x0"}),
+    "MAX_PREVIEW_RESOLUTION": Symbol("latent_preview", "MAX_PREVIEW_RESOLUTION", PREVIEWS),
+    "get_progress_state": Symbol("comfy_execution.progress", "get_progress_state", PREVIEWS, {"": ""}),
+    "ProgressRegistry": Symbol(
+        "comfy_execution.progress", "ProgressRegistry", PREVIEWS, {"update_progress": "self node_id value max_value image"}
+    ),
+    "supports_feature": Symbol(
+        "comfy_api.feature_flags", "supports_feature", PREVIEWS, {"": "sockets_metadata sid feature_name"}
+    ),
+    "UNENCODED_PREVIEW_IMAGE": Symbol("protocol", "BinaryEventTypes.UNENCODED_PREVIEW_IMAGE", PREVIEWS),
+    # Decoding
+    "AutoencodingEngineLegacy": Symbol("comfy.ldm.models.autoencoder", "AutoencodingEngineLegacy", EXACT_DECODING),
+    "Decoder": Symbol(_DECODER, "Decoder", EXACT_DECODING),
+    "conv_carry_causal_3d": Symbol(
+        _DECODER, "conv_carry_causal_3d", EXACT_DECODING, {"": "xl op conv_carry_in conv_carry_out"}
+    ),
+    "ResnetBlock": Symbol(_DECODER, "ResnetBlock", EXACT_DECODING, {"forward": "self x temb conv_carry_in conv_carry_out"}),
+    "Upsample": Symbol(_DECODER, "Upsample", EXACT_DECODING, {"forward": "self x conv_carry_in conv_carry_out"}),
+    "TAEHV": Symbol("comfy.taesd.taehv", "TAEHV", EXACT_DECODING),
+    "MemBlock": Symbol("comfy.taesd.taehv", "MemBlock", EXACT_DECODING),
+    "TGrow": Symbol("comfy.taesd.taehv", "TGrow", EXACT_DECODING),
+    # The demo
+    "HunyuanVideoLatents": Symbol("comfy.latent_formats", "HunyuanVideo", DEMO),
+    "ClipTokenWeightEncoder": Symbol(
+        "comfy.sd1_clip", "ClipTokenWeightEncoder", DEMO, {"encode_token_weights": "self token_weight_pairs"}
+    ),
+    "token_weights": Symbol("comfy.sd1_clip", "token_weights", DEMO, {"": "string current_weight"}),
+    "escape_important": Symbol("comfy.sd1_clip", "escape_important", DEMO, {"": "text"}),
+    "unescape_important": Symbol("comfy.sd1_clip", "unescape_important", DEMO, {"": "text"}),
+    "ClipVisionModel": Symbol("comfy.clip_vision", "ClipVisionModel", DEMO, {"__init__": "self json_config"}),
+    "CLIP": Symbol("comfy.sd", "CLIP", DEMO, {"__init__": "self target * model_options"}),
+    "VAE": Symbol("comfy.sd", "VAE", DEMO, {"__init__": "self * sd"}),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The symbol of this name in `SYMBOLS`, as it is now. Raises Missing."""
+    if name not in SYMBOLS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    symbol = SYMBOLS[name]
+    try:
+        found = _reach(importlib.import_module(symbol.module), symbol.name)
+        calls = [(_reach(found, method) if method else found, spec) for method, spec in symbol.calls.items()]
+    except (ImportError, AttributeError) as error:
+        raise _missing(symbol, "is not there") from error
+    for function, spec in calls:
+        _require_parameters(symbol, function, spec)
+    return found
+
+
+def require(*names: str) -> None:
+    """Look symbols up for their checks alone. Raises Missing."""
+    for name in names:
+        __getattr__(name)
+
+
+def require_for(serves: str) -> None:
+    """All symbols without which this does not work. Raises Missing."""
+    require(*(name for name, symbol in SYMBOLS.items() if symbol.serves == serves))
+
+
+def require_attributes(thing: object, *names: str, serves: str) -> None:
+    """The same for attributes that ComfyUI gives an object when it makes it. Raises Missing."""
+    for name in names:
+        if not hasattr(thing, name):
+            kind = type(thing)
+            raise _missing(Symbol(kind.__module__, f"{kind.__qualname__}.{name}", serves), "is not there")
+
+
+def _reach(thing: Any, dotted: str) -> Any:
+    for name in dotted.split("."):
+        thing = getattr(thing, name)
+    return thing
+
+
+def _require_parameters(symbol: Symbol, function: Callable, spec: str) -> None:
+    parameters = inspect.signature(function).parameters
+    ordered, _, named = (part.split() for part in spec.partition("*"))
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    lost = [] if takes_any else [name for name in named if name not in parameters]
+    if list(parameters)[: len(ordered)] != ordered or lost:
+        where = getattr(function, "__name__", symbol.name)
+        raise _missing(symbol, f"has changed: {where} takes ({', '.join(parameters)}), expected ({spec})")
+
+
+def _missing(symbol: Symbol, what: str) -> Missing:
+    return Missing(
+        f"{symbol} {what} in ComfyUI {_comfyui_version()}: {symbol.serves} will not work; update FramePack, or go back to an "
+        "earlier ComfyUI"
+    )
+
+
+def _comfyui_version() -> str:
+    try:
+        return importlib.import_module("comfyui_version").__version__
+    except (ImportError, AttributeError):
+        return "of unknown version"

@@ -1,0 +1,147 @@
+"""What decides a result: a name for it that is the same in every process.
+
+Data counts by its content: conditioning, start image, image embedding, seed. What has no plain content (models, guiders,
+samplers, hooks) counts by its origin: the part of the prompt that leads to it, and the files that are named there.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tomllib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management
+import comfyui_version
+import folder_paths
+import torch
+from comfy.cli_args import args
+
+from ...store.digest import digest
+from ...timeline import Timeline
+from .. import private
+
+if TYPE_CHECKING:
+    from comfy_execution.graph import DynamicPrompt
+
+ORIGINATED = ("model", "positive", "negative", "guider", "sampler")  # inputs of the sampler nodes that count by their origin
+WORKING = ("model_patcher", "model_options", "conds", "inner_model", "loaded_models")  # a guider's, while it samples and after
+NOT_MODELS = ("custom_nodes", "configs", "datasets")
+LONGEST_NAME = 1000
+PYPROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"
+
+Stat = tuple[int, int]  # size, and time of change in ns
+
+
+def identity(origin: str, guider, sampler, timeline: Timeline, clip_vision_output, seed: int) -> str:
+    """A digest of everything that decides what is sampled, except the plan and its sigmas; `origin` is the function's."""
+    patcher = guider.model_patcher
+    return digest(
+        {
+            "origin": origin,
+            "versions": versions(),
+            "machine": machine(patcher.load_device),
+            "model": model(patcher),
+            "guider": (guider, attributes(guider)),
+            "sampler": (sampler, attributes(sampler)),
+            "image": None if clip_vision_output is None else clip_vision_output["last_hidden_state"],
+            "known": {frame: timeline.read([frame]) for frame in timeline.known},
+            "end": timeline.end,
+            "seed": seed,
+        }
+    )
+
+
+def origin(prompt: DynamicPrompt, node_id: str) -> str:
+    """A digest of the part of the prompt that leads to a sampler node's model, conditioning, guider and sampler.
+
+    Node ids, titles, and nodes that do not lead there do not enter.
+    """
+    inputs = prompt.get_node(node_id)["inputs"]
+    known: dict[str, str] = {}
+    sources = {name: _source(inputs[name], prompt, known) for name in ORIGINATED if private.is_link(inputs.get(name))}
+    context = private.get_executing_context()
+    return digest((sources, context and context.list_index))  # a node that is given lists runs once for each item
+
+
+def versions() -> dict[str, str]:
+    return {"framepack": pack_version(), "comfyui": comfyui_version.__version__, "torch": torch.__version__}
+
+
+@cache
+def pack_version() -> str:
+    return tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["version"]
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What else the last bit of a result hangs on."""
+    return {
+        "device": comfy.model_management.get_torch_device_name(device),
+        "cpu": (platform.machine(), platform.processor(), torch.get_num_threads()) if device.type == "cpu" else None,
+        "attention": private.optimized_attention.__name__,
+        "fast": sorted(feature.value for feature in args.fast),
+        "deterministic": args.deterministic,
+    }
+
+
+def model(patcher) -> dict[str, Any]:
+    """Class, precision, file, and how strong its patches are; their weights come from files that the prompt names."""
+    loading = patcher.cached_patcher_init
+    return {
+        "class": type(patcher.model).__name__,
+        "dtypes": [str(dtype) for dtype in (patcher.model.get_dtype(), patcher.model.manual_cast_dtype)],
+        "files": [] if loading is None else stats(Path(str(loading[1][0]))),
+        "patches": {key: [(patch[0], patch[2]) for patch in patches] for key, patches in patcher.patches.items()},
+    }
+
+
+def attributes(thing: object) -> dict[str, Any]:
+    """A guider's conditioning and cfg, a sampler's function and options."""
+    return {name: value for name, value in vars(thing).items() if name not in WORKING}
+
+
+def named_files(value: object) -> list[Stat]:
+    """Of the files that an input's value names, or any text in it: models, folders of shards, input images."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [stat for item in value for stat in named_files(item)]
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME or "\0" in value:
+        return []
+    paths = ((root, Path(os.path.normpath(root / value))) for root in _folders())
+    return [stat for root, path in paths if root in path.parents or path.is_file() for stat in stats(path)]
+
+
+def stats(path: Path) -> list[Stat]:
+    """Of a file, or of those in a folder; nothing where there is none."""
+    with suppress(OSError):
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        return [(stat.st_size, stat.st_mtime_ns) for stat in map(Path.stat, filter(Path.is_file, files))]
+    return []
+
+
+def _source(link: Sequence, prompt: DynamicPrompt, known: dict[str, str]) -> tuple[str, int]:
+    """The output that a link leads to: all that decides its node, and the slot."""
+    node_id, slot = link
+    if node_id not in known:
+        known[node_id] = digest(_node(prompt.get_node(node_id), prompt, known))
+    return known[node_id], slot
+
+
+def _node(node: Mapping[str, Any], prompt: DynamicPrompt, known: dict[str, str]) -> tuple:
+    """Its kind, its inputs with the files that they name, and what it tells ComfyUI of whether it has changed."""
+    inputs = {
+        name: _source(value, prompt, known) if private.is_link(value) else (value, named_files(value))
+        for name, value in node["inputs"].items()
+    }
+    return node["class_type"], inputs, repr(node.get("is_changed"))
+
+
+def _folders() -> list[Path]:
+    kinds = (kind for kind in folder_paths.folder_names_and_paths if kind not in NOT_MODELS)
+    models = {Path(root) for kind in kinds for root in folder_paths.get_folder_paths(kind)}
+    return [Path(folder_paths.get_input_directory()), *sorted(models)]

@@ -1,0 +1,95 @@
+"""From a request to the latents of a whole video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from comfy.model_management import InterruptProcessingException
+from torch import Tensor
+
+from ...plan import runs
+from ...sections import generate
+from ...store.kept import section_keys
+from ...timeline import Timeline
+from .. import private
+from ..preview.progress import Progress, Say
+from . import checks
+from .denoise import GuiderDenoiser, with_conditions
+from .identity import identity
+from .kept import KeptSections
+from .request import Request
+
+
+@dataclass(frozen=True)
+class Video:
+    """Latents `B 16 T H W`, unscaled: the start latent and all that was planned, or the finished part of a cancelled run."""
+
+    latents: Tensor
+    whole: bool
+
+
+def sample(request: Request, say: Say) -> Video:
+    """Fill the request's timeline, section by section; `say` shows a line of text.
+
+    Raises ValueError for anything that does not fit together, before the model is loaded.
+    """
+    checks.require_fitting(request)
+    patcher, timeline = request.guider.model_patcher, request.timeline
+    notes = Notes(say, checks.warnings(request.plan, patcher))
+    kept = kept_sections(request, notes)
+    guider = request.guider
+    if request.clip_vision_output is not None:
+        guider = with_conditions(guider, clip_vision_output=request.clip_vision_output)
+    given, steps = len(timeline.known), [len(sigmas) - 1 for sigmas in request.sigmas]
+    with Progress(patcher, request.sections, steps, timeline, request.plan.fps, notes.say, request.preview_vae) as progress:
+        denoise = GuiderDenoiser(guider, request.sampler, request.sigmas, request.seed, progress.of)
+        finished = kept.latents if kept else ()
+        try:
+            for section, latents in generate(request.sections, timeline, denoise, request.seed, finished):
+                if kept:
+                    kept.add(section, latents)
+                progress.finish(section, latents)
+        except InterruptProcessingException:
+            if request.on_cancel == "discard" or len(timeline.known) == given:
+                raise
+            return Video(finished_part(timeline), whole=False)
+    return Video(timeline.latents, whole=True)
+
+
+def kept_sections(request: Request, notes: Notes) -> KeptSections | None:
+    """What an earlier run has left, and where this one's sections go."""
+    if request.origin is None:
+        return None
+    try:
+        name = identity(
+            request.origin, request.guider, request.sampler, request.timeline, request.clip_vision_output, request.seed
+        )
+    except private.Missing as missing:
+        notes.add(f"finished sections are not kept: {missing}")
+        return None
+    return KeptSections(name, section_keys(name, request.sections, request.sigmas), notes.add)
+
+
+class Notes:
+    """Lines that stay above the one on progress."""
+
+    def __init__(self, say: Say, lines: Sequence[str]) -> None:
+        self._say = say
+        self.lines = list(lines)
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+        self._say("\n".join(self.lines))
+
+    def say(self, line: str) -> None:
+        self._say("\n".join([*self.lines, line]))
+
+
+def finished_part(timeline: Timeline) -> Tensor:
+    """The longest stretch of known frames: the video's beginning in the forward order, its end in the inverted one.
+
+    The endpoints order has two of one length at first; the earlier one is taken.
+    """
+    start, stop = max(runs(sorted(timeline.known)), key=lambda run: run[1] - run[0])
+    return timeline.latents[:, :, start:stop].contiguous()

@@ -1,0 +1,38 @@
+"""Samplers by name, and the official program's sigmas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import comfy.samplers
+from torch import Tensor
+
+from ...layout import BASE_KERNEL, token_count
+from ...plan import Section
+from ...solver import VARIANTS, flow_sigmas, sample_unipc
+from ...timeline import Timeline
+from .. import private
+
+UNIPC = tuple(f"unipc_{variant}" for variant in VARIANTS)
+
+
+def sampler_named(name: str) -> comfy.samplers.Sampler:
+    """`unipc_bh1`, `unipc_bh2`, or any of ComfyUI's."""
+    if name in UNIPC:
+        return unipc(name.removeprefix("unipc_"))
+    return private.sampler_object(name)
+
+
+def unipc(variant: str) -> comfy.samplers.Sampler:
+    return private.KSAMPLER(sample_unipc, {"variant": variant})
+
+
+def section_sigmas(sections: Iterable[Section], timeline: Timeline, steps: int, shift: float) -> list[Tensor]:
+    """A schedule for each section, which depends on the number of tokens that it generates."""
+    height, width = timeline.latents.shape[3:]
+    return [flow_sigmas(steps, section.target_tokens(height, width), shift) for section in sections]
+
+
+def window_sigmas(latent: Tensor, window: int, steps: int, shift: float) -> Tensor:
+    """The schedule of `window` frames of a latent's size."""
+    return flow_sigmas(steps, token_count(window, BASE_KERNEL, *latent.shape[-2:]), shift)

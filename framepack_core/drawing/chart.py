@@ -1,0 +1,185 @@
+"""What the picture of a plan shows: its sections, what each sees of the video and how finely, and what every mark means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from ..frames import PIXEL_FRAMES, pixel_frames
+from ..layout import BASE_KERNEL, FRAME_POOL, Kernel, Pool, token_count
+from ..plan import Plan, Section
+
+LATENT_PIXEL = 8  # video pixels to one latent pixel, each way
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How finely a context frame is looked at."""
+
+    kernel: Kernel
+    pool: Pool = "none"
+
+    def tokens_a_frame(self, height: int, width: int) -> float:
+        return token_count(self.kernel.t, self.kernel, height, width, self.pool) / self.kernel.t
+
+
+Mark = Detail | Literal["generated", "twice", "unseen", "later", "missing", "skipped", "given"]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What is drawn: the sections, and for every frame the section that makes it (-1: given)."""
+
+    plan: Plan
+    height: int
+    width: int
+    sections: tuple[Section, ...]
+    made: tuple[int, ...]
+    details: tuple[Detail, ...]
+
+    @classmethod
+    def of(cls, plan: Plan, height: int, width: int, known: Collection[int]) -> Chart:
+        sections = plan.fill(len(known) + plan.generated, known)
+        made = {frame: -1 for frame in known}
+        made |= {frame: section.number for section in sections for frame in section.target}
+        groups = [group for section in sections for group in section.context]
+        finest_first = sorted({Detail(group.kernel, group.pool) for group in groups}, key=_coarseness)
+        return cls(plan, height, width, sections, tuple(made[i] for i in range(len(made))), tuple(finest_first))
+
+    @property
+    def frames(self) -> int:
+        return len(self.made)
+
+    @property
+    def full_frame(self) -> int:
+        return token_count(1, BASE_KERNEL, self.height, self.width)
+
+    def shown(self, rows: int) -> list[Section | None]:
+        """The sections in sampling order; when there are more than `rows`, None stands for the ones in the middle."""
+        if rows >= len(self.sections):
+            return list(self.sections)
+        head = rows // 2
+        return [*self.sections[:head], None, *self.sections[head + 1 - rows :]]
+
+
+def looks(section: Section) -> dict[int, list[Detail]]:
+    """The frames a section looks at and how finely, the finest first."""
+    found: dict[int, list[Detail]] = {}
+    for group in section.context[::-1]:
+        for frame in group.frames:
+            if frame is not None:
+                found.setdefault(frame, []).append(Detail(group.kernel, group.pool))
+    return found
+
+
+def missing(section: Section) -> tuple[dict[Detail, int], dict[Detail, int]]:
+    """Frames that do not exist yet, before and after the generated ones in time order, counted by detail."""
+    counts: tuple[dict[Detail, int], dict[Detail, int]] = ({}, {})
+    for group in sorted(section.context, key=lambda group: group.indices):
+        count = group.frames.count(None)
+        if count:
+            side = counts[group.indices[0] > section.indices[0]]
+            detail = Detail(group.kernel, group.pool)
+            side[detail] = side.get(detail, 0) + count
+    return counts
+
+
+def skips(section: Section) -> Iterator[tuple[int | None, int | None, int]]:
+    """Blank time indices: the frame before them, the frame after them (None: an empty one), how many."""
+    frames = dict(zip(section.indices, section.target, strict=True))
+    for group in section.context:
+        frames |= dict(zip(group.indices, group.frames, strict=True))
+    for before, after in pairwise(sorted(frames)):
+        if after > before + 1:
+            yield frames[before], frames[after], after - before - 1
+
+
+def spell_tokens(section: Section, chart: Chart) -> str:
+    context = section.context_tokens(chart.height, chart.width)
+    target = section.target_tokens(chart.height, chart.width)
+    return f"{context:,} + {target:,}"
+
+
+def title(chart: Chart) -> str:
+    plan = chart.plan
+    sections, window = _count(len(chart.sections), "section"), _count(plan.window, "latent frame")
+    return f"FramePack plan: {plan.order} order, {sections}, window of {window}"
+
+
+def heading(chart: Chart) -> list[str]:
+    """The paragraphs under the title."""
+    plan, length = chart.plan, pixel_frames(chart.frames)
+    bound = plan.layout.context_bound(chart.height, chart.width)
+    frames = _short(bound / chart.full_frame)
+    limit = (
+        "The context grows with the video in this layout."
+        if math.isinf(bound)
+        else f"However long the video, the context stays within {bound:,} tokens, the price of {frames} full frames."
+    )
+    return [
+        f"{chart.frames} latent frames = {length} frames = {length / plan.fps:.2f} s at {plan.fps:g} fps, "
+        f"{chart.width * LATENT_PIXEL}x{chart.height * LATENT_PIXEL} pixels.  Layout {plan.name}: {plan.layout}",
+        "The video is made section by section. Each row is one section, the first at the top; each column is a latent "
+        f"frame, {PIXEL_FRAMES} frames of the video. A section generates the orange frames while it looks at the blue "
+        "ones, its context. Tokens cost time and memory: the paler the blue, the coarser the look and the fewer tokens "
+        f"a frame takes. {limit}",
+    ]
+
+
+def legend_entries(chart: Chart) -> list[tuple[Mark, str]]:
+    """What every mark in this picture means; marks that do not occur are left out."""
+    entries: list[tuple[Mark, str]] = [
+        ("generated", f"generated by this section, at full detail: {chart.full_frame:,} tokens a frame"),
+        *((detail, _explain(detail, chart)) for detail in chart.details),
+    ]
+    sections = chart.sections
+    if any(len(details) > 1 for section in sections for details in looks(section).values()):
+        entries.append(("twice", "split: looked at twice, in two groups of the context"))
+    if any(_unseen(section, chart) for section in sections):
+        entries.append(("unseen", "exists already, but this section does not look at it: no tokens"))
+    if len(sections) > 1:
+        entries.append(("later", "not generated yet: a later section will"))
+    if any(any(missing(section)) for section in sections):
+        entries.append(("missing", "context that does not exist yet: so many empty frames (zeros)"))
+    if any(any(skips(section)) for section in sections):
+        entries.append(("skipped", "skipped: the model is only told that so many frames lie between"))
+    if -1 in chart.made:
+        entries.append(("given", "given before the first section, such as the start image"))
+    return entries
+
+
+def _unseen(section: Section, chart: Chart) -> bool:
+    """Whether frames exist before this section that it does not look at."""
+    seen = looks(section)
+    return any(maker < section.number and frame not in seen for frame, maker in enumerate(chart.made))
+
+
+def _explain(detail: Detail, chart: Chart) -> str:
+    kernel = detail.kernel
+    cost = f"{_short(detail.tokens_a_frame(chart.height, chart.width))} tokens a frame"
+    if detail.pool == "global":
+        return f"{kernel}, averaged: all these frames together are one token"
+    if detail.pool == "frame":
+        side = FRAME_POOL * LATENT_PIXEL
+        return f"{kernel}, averaged over {side}x{side} pixels first: {cost}"
+    share = kernel.t * kernel.h * kernel.w // math.prod(BASE_KERNEL)
+    level = "full detail" if share == 1 else f"1/{share} of the detail"
+    pixels = f"{kernel.w * LATENT_PIXEL}x{kernel.h * LATENT_PIXEL} pixels"
+    of_frames = "" if kernel.t == 1 else f" of {kernel.t} frames"
+    return f"{kernel}: looked at with {level}: {cost}, each {pixels}{of_frames}"
+
+
+def _coarseness(detail: Detail) -> tuple[bool, bool, int, Kernel]:
+    return detail.pool == "global", detail.pool == "frame", math.prod(detail.kernel), detail.kernel
+
+
+def _short(number: float) -> str:
+    """A number as people say it: 1,520 or 24 or 3.1."""
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

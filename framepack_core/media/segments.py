@@ -1,0 +1,50 @@
+"""A video that grows: closed H.264 segments, joined in any order without encoding anything again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+
+from ..frames import frame_rate
+from .files import whole_file
+
+# Without B-frames a packet is a frame; with equal settings the segments' headers are equal.
+X264 = {"preset": "veryfast", "crf": "23", "bf": "0"}
+INDEX_IN_FRONT = {"movflags": "faststart"}
+
+
+def write_segment(path: Path, frames: Iterable[np.ndarray], fps: float, width: int, height: int) -> None:
+    """Frames `H W 3` uint8 as an MP4 of this size, which must be even."""
+    with av.open(str(path), "w", format="mp4") as segment:
+        stream = segment.add_stream("libx264", rate=frame_rate(fps), options=X264)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for pixels in frames:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            segment.mux(stream.encode(frame.reformat(width, height, "yuv420p")))
+        segment.mux(stream.encode(None))
+
+
+def join_segments(segments: Sequence[Path], path: Path, fps: float) -> None:
+    """The segments, one after the other, as an MP4 that appears when it is complete."""
+    with (
+        av.open(str(segments[0])) as first,
+        whole_file(path) as unfinished,
+        av.open(str(unfinished), "w", format="mp4", options=INDEX_IN_FRONT) as joined,
+    ):
+        stream = joined.add_stream_from_template(first.streams.video[0])
+        for number, packet in enumerate(_packets(segments)):
+            packet.stream, packet.time_base = stream, 1 / frame_rate(fps)
+            packet.pts = packet.dts = number
+            packet.duration = 1
+            joined.mux(packet)
+
+
+def _packets(segments: Iterable[Path]) -> Iterator[av.Packet]:
+    for segment in segments:
+        with av.open(str(segment)) as source:
+            for packet in source.demux(video=0):
+                if packet.size:  # the last one only says that there are no more
+                    yield packet

@@ -1,0 +1,1 @@
+"""Finished sections on disk."""

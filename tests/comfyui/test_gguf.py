@@ -1,0 +1,190 @@
+"""GGUF checkpoints: packed in memory, and the same model as the one whose weights are rounded alike."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import gguf as package
+import numpy
+import pytest
+import torch
+from comfy.model_management import module_size
+from safetensors.torch import save_file
+from support import given
+from support.ours import relative_error, sample
+
+from framepack_core.comfyui.loading import checkpoints as loading
+from framepack_core.comfyui.loading import gguf
+from framepack_core.trained import Trained
+from framepack_core.weights import names as keys
+from scripts.support.quantising.to_gguf import write_gguf
+
+QKV = "double_blocks.0.img_attn.qkv"
+
+Weights = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def weights(oracle) -> Weights:
+    """Official/diffusers names."""
+    return dict(oracle.state_dict())
+
+
+@pytest.fixture(scope="module")
+def native(weights) -> Weights:
+    return keys.to_comfy(weights.copy())
+
+
+@pytest.fixture(scope="module")
+def q8(native, tmp_path_factory) -> Path:
+    return write_gguf(tmp_path_factory.mktemp("gguf") / "FramePackI2V-Q8_0.gguf", native, "Q8_0")
+
+
+def video(model) -> torch.Tensor:
+    return sample(model, given.inputs(8, 8), sections=2, steps=2)
+
+
+def qkv(model):
+    return model.get_model_object("diffusion_model").double_blocks[0].img_attn.qkv
+
+
+def dense(native: Weights, folder: Path, kind: str) -> str:
+    """A file of full-precision weights that are rounded as `kind` rounds them, by the gguf package."""
+    type = package.GGMLQuantizationType[kind]
+
+    def rounded(weight: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(package.quants.dequantize(package.quants.quantize(weight.numpy(), type), type))
+
+    packed = {name: rounded(weight) for name, weight in native.items() if "_blocks." in name and weight.ndim == 2}
+    save_file({**native, **packed}, folder / "rounded.safetensors")
+    return str(folder / "rounded.safetensors")
+
+
+@pytest.mark.parametrize("kind", gguf.BLOCKS)
+def test_every_type_of_block_means_what_the_gguf_package_says(kind):
+    elements, size, unpack = gguf.BLOCKS[kind]
+    blocks = numpy.random.default_rng(1).integers(0, 256, (200, size), dtype=numpy.uint8)
+    with warnings.catch_warnings(action="ignore"):  # random bytes: some scales are infinite
+        expected = package.quants.dequantize(blocks, package.GGMLQuantizationType[kind])
+
+    found = unpack(torch.from_numpy(blocks))
+
+    assert found.shape == (200, elements)
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_large_matrix_is_unpacked_in_pieces(monkeypatch):
+    blocks = torch.from_numpy(numpy.random.default_rng(1).integers(0, 100, (7, 18 * 8), dtype=numpy.uint8))
+    whole = gguf.packed_tensor((("Q4_0", blocks.numel()),), blocks.flatten(), (7, 256)).dequantize()
+    monkeypatch.setattr(gguf, "ELEMENTS_AT_ONCE", 5 * 32)
+
+    assert torch.equal(gguf.packed_tensor((("Q4_0", blocks.numel()),), blocks.flatten(), (7, 256)).dequantize(), whole)
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q5_0", "Q4_1", "Q4_0"])
+def test_the_result_is_that_of_rounded_weights(native, tmp_path, kind):
+    """Within what float32 arithmetic in another order leaves."""
+    path = write_gguf(tmp_path / "model.gguf", native, kind)
+
+    found = video(loading.load_path(str(path), {}))
+
+    assert relative_error(found, video(loading.load_path(dense(native, tmp_path, kind), {}))) < 1e-5
+
+
+def test_official_names_give_the_same_model(weights, q8, tmp_path):
+    """q, k and v become one matrix without being unpacked."""
+    path = write_gguf(tmp_path / "official.gguf", weights, "Q8_0")
+
+    model, expected = (loading.load_path(str(path), {}) for path in (path, q8))
+
+    assert gguf.is_packed(qkv(model).weight)
+    assert torch.equal(qkv(model).weight.dequantize(), qkv(expected).weight.dequantize())
+    assert relative_error(video(model), video(expected)) < 2e-2  # the text's refiner is packed here, and not there
+
+
+def test_q_k_and_v_of_different_types_are_one_packed_matrix():
+    kinds = ("Q4_0", "Q8_0")
+    parts = [torch.randint(0, 60, (4, 256 // 32 * gguf.BLOCKS[kind][1]), dtype=torch.uint8).flatten() for kind in kinds]
+    matrices = [gguf.packed_tensor(((kind, len(data)),), data, (4, 256)) for kind, data in zip(kinds, parts, strict=True)]
+
+    joined = torch.cat(matrices)
+
+    assert gguf.is_packed(joined) and joined.nbytes == sum(map(len, parts))
+    assert torch.equal(joined.dequantize(), torch.cat([matrix.dequantize() for matrix in matrices]))
+
+
+def test_comfyui_counts_packed_bytes(native, q8):
+    model = loading.load_path(str(q8), {})
+    blocks = [weight for name, weight in native.items() if "_blocks." in name and weight.ndim == 2]
+    rest = sum(weight.nbytes for weight in native.values()) - sum(weight.nbytes for weight in blocks)
+
+    size = module_size(model.model.diffusion_model)
+    assert size == rest + sum(weight.numel() for weight in blocks) * 34 // 32
+    assert size < model.model_size() < size + 10_000  # and the sampling's table
+
+
+def test_a_lora_applies_to_the_unpacked_weight_and_leaves_the_packed_one(q8, native, tmp_path):
+    change = {f"diffusion_model.{QKV}.weight": ("diff", (0.1 * torch.randn(768, 256),))}
+    model, exact = (loading.load_path(path, {}) for path in (str(q8), dense(native, tmp_path, "Q8_0")))
+    before, size = video(model), model.model_size()
+    patched, expected = model.clone(), exact.clone()
+    patched.add_patches(change)
+    expected.add_patches(change)
+
+    found = video(patched)
+
+    assert relative_error(found, video(expected)) < 1e-5 < 1e-2 < relative_error(found, before)
+    assert gguf.is_packed(qkv(patched).weight) and patched.model_size() == size
+    assert torch.equal(video(model), before)
+    assert torch.equal(video(patched), found)
+
+
+def test_offloaded_layers_are_patched_as_well(q8):
+    """ComfyUI loads a part of the model again and again as memory comes and goes."""
+    model = loading.load_path(str(q8), {}).clone()
+    model.add_patches({f"diffusion_model.{QKV}.weight": ("diff", (0.1 * torch.randn(768, 256),))})
+    expected = video(model)
+
+    for budget in (1, 10**6, 10**9):
+        model.load(model.load_device, lowvram_model_memory=budget)
+        assert len(qkv(model).weight_function) == 1
+        assert torch.equal(video(model), expected)
+    model.unpatch_model()
+    assert qkv(model).weight_function == []
+
+
+def test_weight_dtype_leaves_a_gguf_as_it_is(q8):
+    model = loading.load_path(str(q8), dict(loading._FP8_OPTIONS["fp8_e4m3fn"]))
+
+    assert gguf.is_packed(qkv(model).weight)
+    assert qkv(model).bias.dtype == torch.float32
+
+
+def test_what_the_header_says_of_the_training_comes_with_the_model(native, tmp_path):
+    trained = Trained(("geometric",), ("forward",))
+
+    path = write_gguf(tmp_path / "trained.gguf", native, "Q8_0", trained.metadata())
+
+    assert loading.load_path(str(path), {}).model.trained == trained
+
+
+def test_without_the_gguf_package_the_remedy_is_named(q8, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+
+    with pytest.raises(ValueError, match=r"FramePackI2V-Q8_0.gguf needs the gguf package: pip install gguf"):
+        loading.load_path(str(q8), {})
+
+
+def test_a_truncated_file_is_refused(q8, tmp_path):
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(q8.read_bytes()[:-1000])
+
+    with pytest.raises(ValueError, match=r"cut.gguf cannot be read, .* download it again"):
+        loading.load_path(str(path), {})
+
+
+def test_missing_weights_are_refused(native, tmp_path):
+    left = {name: weight for name, weight in native.items() if name != f"{QKV}.weight"}
+
+    with pytest.raises(ValueError, match=rf"lacks 1 of FramePack's weights, first {QKV}.weight"):
+        loading.load_path(str(write_gguf(tmp_path / "hole.gguf", left, "Q8_0")), {})

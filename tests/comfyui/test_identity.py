@@ -1,0 +1,259 @@
+"""What decides a result: one name for it in every process, another for whatever changes a frame, and for nothing else."""
+
+import copy
+import os
+from pathlib import Path
+
+import folder_paths
+import pytest
+import torch
+from comfy_execution.graph import DynamicPrompt
+from support import given
+
+from framepack_core.comfyui.loading.checkpoints import load_path
+from framepack_core.comfyui.sampling import identity
+from framepack_core.comfyui.sampling.request import make_guider
+from framepack_core.comfyui.sampling.samplers import sampler_named
+from framepack_core.timeline import Timeline
+
+INPUTS = given.inputs()
+PROMPT = {
+    "1": {"class_type": "FramePack_LoadModel", "inputs": {"model_name": "model.safetensors", "weight_dtype": "default"}},
+    "2": {"class_type": "LoraLoaderModelOnly", "inputs": {"model": ["1", 0], "lora_name": "lora.safetensors", "strength": 0.5}},
+    "3": {"class_type": "LoadClip", "inputs": {}},
+    "4": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["3", 0], "text": "she dances"}},
+    "5": {"class_type": "LoadImage", "inputs": {"image": "start.png"}, "is_changed": [float("nan")]},
+    "6": {"class_type": "FramePack_Plan", "inputs": {"seconds": 5.0}},
+    "7": {
+        "class_type": "FramePack_Sampler",
+        "inputs": {
+            "model": ["2", 0],
+            "positive": ["4", 0],
+            "plan": ["6", 0],
+            "start_latent": ["5", 0],
+            "seed": 1,
+            "resume": True,
+        },
+        "_meta": {"title": "Sampler"},
+    },
+}
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch) -> Path:
+    """ComfyUI's folders of models and inputs, with the files that the prompt names."""
+    for kind in ("diffusion_models", "loras"):
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, ([str(tmp_path / kind)], {".safetensors"}))
+        (tmp_path / kind).mkdir()
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path / "input"))
+    (tmp_path / "input").mkdir()
+    for name in ("diffusion_models/model.safetensors", "loras/lora.safetensors", "input/start.png"):
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+def origin(prompt: dict, node: str = "7") -> str:
+    return identity.origin(DynamicPrompt(prompt), node)
+
+
+def changed(node: str, **entries) -> dict:
+    """The prompt with a node's inputs changed."""
+    prompt = copy.deepcopy(PROMPT)
+    prompt[node]["inputs"] |= entries
+    return prompt
+
+
+# Where models and texts come from
+
+
+def test_a_renumbered_and_renamed_prompt_has_the_same_origin(folders):
+    ids = {old: str(100 - int(old)) for old in PROMPT}
+    renumbered = {}
+    for old, node in reversed(PROMPT.items()):
+        links = {
+            name: [ids[value[0]], value[1]] if isinstance(value, list) else value for name, value in node["inputs"].items()
+        }
+        renumbered[ids[old]] = {**node, "inputs": dict(reversed(links.items())), "_meta": {"title": "Another"}}
+
+    assert origin(renumbered, ids["7"]) == origin(PROMPT)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        changed("6", seconds=10.0),
+        changed("5", image="other.png"),
+        changed("7", resume=False, on_cancel="return finished part", preview_vae=["1", 0], seed=2),
+        PROMPT | {"8": {"class_type": "SaveLatent", "inputs": {"samples": ["7", 0]}}},
+    ],
+    ids=["the plan", "the start image", "the sampler's own", "what comes after"],
+)
+def test_what_counts_by_its_content_or_not_at_all_is_no_part_of_the_origin(folders, other):
+    assert origin(other) == origin(PROMPT)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        changed("2", strength=0.6),
+        changed("2", lora_name="none.safetensors"),
+        changed("2", model=["1", 1]),
+        changed("4", text="she sits down"),
+        changed("7", model=["1", 0]),
+        changed("7", negative=["4", 0]),
+        PROMPT | {"3": {"class_type": "AnotherLoader", "inputs": {}}},
+        PROMPT | {"3": {**PROMPT["3"], "is_changed": ["a hash"]}},
+    ],
+    ids=["strength", "name", "slot", "text", "node left out", "negative", "class", "what the node says of itself"],
+)
+def test_what_leads_to_models_and_texts_is_part_of_the_origin(folders, other):
+    assert origin(other) != origin(PROMPT)
+
+
+@pytest.mark.parametrize("file", ["diffusion_models/model.safetensors", "loras/lora.safetensors"])
+@pytest.mark.parametrize("change", ["time", "size", "gone"])
+def test_a_file_that_changed_under_its_name_changes_the_origin(folders, file, change):
+    before, path = origin(PROMPT), folders / file
+    stat = path.stat()
+    if change == "gone":
+        path.unlink()
+    else:
+        path.write_text(path.read_text() if change == "time" else "another size")
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + (change == "time")))
+
+    assert origin(PROMPT) != before
+
+
+def test_a_folder_of_shards_counts_by_its_files(folders):
+    prompt = changed("1", model_name="sharded/")
+    shard = folders / "diffusion_models" / "sharded" / "1-of-2.safetensors"
+    shard.parent.mkdir()
+    shard.write_text("one")
+    before = origin(prompt)
+
+    shard.write_text("other weights")
+
+    assert origin(prompt) != before
+
+
+def test_files_in_a_list_of_loras_count(folders):
+    stack = changed("2", stack=[{"on": True, "lora": "lora.safetensors", "strength": 1.0}])
+    before = origin(stack)
+
+    (folders / "loras" / "lora.safetensors").write_text("other weights")
+
+    assert identity.named_files([{"lora": "lora.safetensors"}]) and origin(stack) != before
+
+
+@pytest.mark.parametrize(
+    "value", ["", "/", "..", "../..", "a prompt\nof two lines", "x" * 5000, "nul\0", "a star", 7, None, True]
+)
+def test_other_values_name_no_file(folders, value):
+    assert identity.named_files(value) == []
+
+
+# What a run is given
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, checkpoint):
+    return load_path(str(checkpoint), {})
+
+
+def name_of(model, **changes) -> str:
+    """The identity of a run with some of its inputs changed."""
+    values = {
+        "origin": "a",
+        "text": INPUTS.positive[0],
+        "pooled": INPUTS.positive[1],
+        "cfg": 1.0,
+        "guidance": 10.0,
+        "sampler": "unipc_bh1",
+        "start": INPUTS.start,
+        "end": None,
+        "image": INPUTS.image,
+        "seed": 1,
+        "seconds": 5,
+    } | changes
+    conditioning = [[values["text"], {"pooled_output": values["pooled"]}]]
+    return identity.identity(
+        values["origin"],
+        make_guider(model, conditioning, conditioning, values["cfg"], values["guidance"]),
+        sampler_named(values["sampler"]),
+        Timeline.of(1 + 9 * values["seconds"], {0: values["start"]}, end=values["end"]),
+        None if values["image"] is None else {"last_hidden_state": values["image"]},
+        values["seed"],
+    )
+
+
+def test_the_same_inputs_made_anew_are_one_run(model):
+    copies = {"text": INPUTS.positive[0].clone(), "start": INPUTS.start.clone(), "image": INPUTS.image.clone()}
+
+    assert name_of(model, **copies) == name_of(model)
+
+
+def test_the_length_of_the_video_does_not_enter(model):
+    assert name_of(model, seconds=10) == name_of(model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"origin": "b"},
+        {"text": INPUTS.positive[0] + 1e-6},
+        {"text": INPUTS.positive[0][:, :8]},
+        {"pooled": INPUTS.positive[1] * 2},
+        {"cfg": 2.0},
+        {"guidance": 9.0},
+        {"sampler": "unipc_bh2"},
+        {"sampler": "euler"},
+        {"start": INPUTS.start + 1e-6},
+        {"end": INPUTS.end},
+        {"image": None},
+        {"image": INPUTS.image * 2},
+        {"seed": 2},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_input_enters(model, change):
+    assert name_of(model, **change) != name_of(model)
+
+
+def test_the_strength_of_a_patch_enters(model):
+    def patched(strength: float) -> str:
+        patcher = model.clone()
+        key = next(key for key in patcher.model_state_dict() if key.endswith("img_in.proj.bias"))
+        patcher.add_patches({key: (torch.ones(1),)}, strength)
+        return name_of(patcher)
+
+    assert len({patched(0.5), patched(1.0), name_of(model)}) == 3
+    assert patched(0.5) == patched(0.5)
+
+
+def test_a_guider_that_has_sampled_is_the_same_guider(model):
+    """It keeps what it worked on."""
+    guider = make_guider(model, [[INPUTS.positive[0], {"pooled_output": INPUTS.positive[1]}]], None, 1.0, 10.0)
+    timeline = Timeline.of(10, {0: INPUTS.start})
+    before = identity.identity("a", guider, sampler_named("euler"), timeline, None, 1)
+    guider.conds = {"positive": [{"model_conds": INPUTS.image}]}
+
+    assert identity.identity("a", guider, sampler_named("euler"), timeline, None, 1) == before
+
+
+@pytest.mark.parametrize("name", ["versions", "machine"])
+def test_versions_and_the_machine_enter(model, monkeypatch, name):
+    before = name_of(model)
+    monkeypatch.setattr(identity, name, lambda *device: "another")
+
+    assert name_of(model) != before
+
+
+def test_the_machine_is_named_by_all_that_the_last_bit_hangs_on():
+    machine = identity.machine(torch.device("cpu"))
+
+    assert machine["device"] == "cpu" and machine["cpu"][-1] == torch.get_num_threads()
+    assert machine["attention"].startswith("attention_")
+
+
+def test_the_pack_s_version_is_that_of_its_project():
+    assert f'version = "{identity.pack_version()}"' in identity.PYPROJECT.read_text(encoding="utf-8")

@@ -1,0 +1,274 @@
+"""What a sampler node shows while it runs: pictures from a thread of their own, the time left, and a growing clip."""
+
+from itertools import pairwise
+from pathlib import Path
+from threading import Condition
+from types import SimpleNamespace
+
+import av
+import comfy.latent_formats
+import comfy.utils
+import folder_paths
+import pytest
+import torch
+from comfy.model_management import InterruptProcessingException
+from PIL import Image
+
+from framepack_core.comfyui.preview import filmstrip, progress
+from framepack_core.comfyui.preview.clip import EVENT, Clip
+from framepack_core.comfyui.preview.filmstrip import Pictures
+from framepack_core.comfyui.preview.progress import Progress
+from framepack_core.plan import Plan, runs
+from framepack_core.timeline import Timeline
+
+SIZE = 4  # latent pixels
+FPS = 30.0
+
+
+class Node:
+    """A running node that keeps the pictures it is sent, as the grey level in the middle of their upper part."""
+
+    def __init__(self) -> None:
+        self.levels: list[int] = []
+        self.arrived = Condition()
+
+    def show(self, picture: Image.Image, value: float, most: float) -> None:
+        with self.arrived:
+            self.levels.append(picture.getpixel((picture.width // 2, picture.height // 3))[0])
+            self.arrived.notify_all()
+
+    def wait_for(self, *levels: int) -> None:
+        """Until these came directly after each other."""
+        with self.arrived:
+            came = self.arrived.wait_for(lambda: self._had(list(levels)), timeout=30)
+        assert came, f"{levels} did not come, but {self.levels}"
+
+    def _had(self, levels: list[int]) -> bool:
+        return any(self.levels[at : at + len(levels)] == levels for at in range(len(self.levels)))
+
+
+class Previewer:
+    """Latents whose value is a grey level, as pictures."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def decode_latent_to_preview(self, x0: torch.Tensor) -> Image.Image:
+        assert x0.shape == (1, 16, 1, SIZE, SIZE)
+        self.calls += 1
+        level = round(x0.mean().item())
+        return Image.new("RGB", (SIZE, SIZE), (level, level, level))
+
+
+class Clock:
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class VAE:
+    """Decodes a latent frame to four white ones of the latent's value, the first one of a call to a single one."""
+
+    vae_dtype = torch.float32
+
+    def __init__(self, fail: bool = False) -> None:
+        self.fail = fail
+        self.decoded = 0
+
+    def memory_used_decode(self, shape: tuple[int, ...], dtype: torch.dtype) -> int:
+        return 0
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        if self.fail:
+            raise torch.OutOfMemoryError("no memory is left")
+        self.decoded += latents.shape[2]
+        levels = latents.mean(dim=(1, 3, 4))[0].repeat_interleave(4)[3:]
+        return levels[None, :, None, None, None].expand(1, -1, 8 * SIZE, 8 * SIZE, 3)
+
+
+def latents_of(*levels: float) -> torch.Tensor:
+    """One frame for each level."""
+    return torch.tensor(levels, dtype=torch.float32)[None, None, :, None, None].expand(1, 16, -1, SIZE, SIZE).clone()
+
+
+@pytest.fixture
+def timeline() -> Timeline:
+    """Two sections of nine frames after a start frame."""
+    return Timeline.of(19, {0: latents_of(0.1)})
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    for module in (filmstrip, progress):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def pictures_of(timeline: Timeline, node: Node, previewer: Previewer) -> Pictures:
+    return Pictures(node, comfy.utils.ProgressBar(4), previewer, comfy.latent_formats.LatentFormat(), timeline, FPS)
+
+
+def test_the_frames_being_made_play_in_turn_without_further_steps(timeline, monkeypatch):
+    monkeypatch.setattr(filmstrip, "FASTEST", 100.0)
+    node = Node()
+
+    with pictures_of(timeline, node, Previewer()) as pictures:
+        pictures.play((1, 2, 3), latents_of(50, 100, 150))
+        node.wait_for(50, 100, 150, 50, 100, 150, 50)
+
+
+def test_the_start_image_is_shown_before_the_first_step(timeline):
+    timeline.write([0], latents_of(77))
+    node = Node()
+
+    with pictures_of(timeline, node, Previewer()):
+        node.wait_for(77)
+
+
+@pytest.mark.parametrize("end", [None, ValueError("bad"), InterruptProcessingException()])
+def test_pictures_stop_with_the_run_however_it_ends(timeline, end):
+    with (
+        pytest.raises((ValueError, InterruptProcessingException, StopIteration)),
+        pictures_of(timeline, Node(), Previewer()) as shown,
+    ):
+        raise end or StopIteration
+
+    assert not shown.thread.is_alive()
+
+
+def test_pictures_take_a_tenth_of_the_time_at_most(timeline, clock):
+    previewer = Previewer()
+    pictures = pictures_of(timeline, Node(), previewer)
+    slow = previewer.decode_latent_to_preview
+
+    def a_second_for_each_frame(x0: torch.Tensor) -> Image.Image:
+        clock.now += 1
+        return slow(x0)
+
+    previewer.decode_latent_to_preview = a_second_for_each_frame
+    for _ in range(40):  # steps of a second, and two frames to be shown
+        clock.now += 1
+        pictures.play((1, 2), latents_of(50, 100))
+
+    assert previewer.calls == 2 * 3
+
+
+def test_a_finished_section_becomes_thumbnails_once(timeline):
+    previewer = Previewer()
+    pictures = pictures_of(timeline, Node(), previewer)
+
+    pictures.keep(tuple(range(10, 19)), latents_of(*range(10, 19)))
+
+    assert list(pictures.strip.thumbnails) == [frame for frame in pictures.strip.cells if frame >= 10]
+    assert previewer.calls == len(pictures.strip.thumbnails)
+
+
+def test_sections_that_were_there_already_count_as_done_but_not_for_the_time_left(clock):
+    plan = Plan.of(4.8)
+    timeline = Timeline.of(1 + plan.generated, {0: latents_of(0.1)})
+    sections, said = plan.bind(timeline), []
+    patcher = SimpleNamespace(load_device="cpu", model=SimpleNamespace(latent_format=None))
+
+    with Progress(patcher, sections, [5] * 4, timeline, FPS, said.append) as progress:
+        for section in sections[:2]:
+            latents = latents_of(*[0.5] * 9)
+            timeline.write(section.target, latents)
+            progress.finish(section, latents)
+        callback = progress.of(sections[2])
+        clock.now += 20
+        callback(0, latents, latents, 5)
+
+    assert said == [
+        "section 3 of 4: 1.23 to 2.43 s, step 0 of 5, 73 of 145 frames done",
+        "section 3 of 4: 1.23 to 2.43 s, step 1 of 5, 73 of 145 frames done, 3 min 00 s left",
+    ]
+    assert (progress.bar.current, progress.bar.total) == (11, 20)
+
+
+@pytest.fixture
+def temp(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
+    return tmp_path / "temp"
+
+
+def fill(timeline: Timeline, clip: Clip, frames: range, level: float) -> None:
+    timeline.write(frames, latents_of(*[level] * len(frames)))
+    clip.add(frames)
+
+
+def levels_of(video: Path) -> list[tuple[float, int]]:
+    """Grey level, 0..1, and how many frames have it, in the order of the video."""
+    with av.open(str(video)) as container:
+        levels = [round(frame.to_ndarray(format="gray").mean() / 255, 1) for frame in container.decode(video=0)]
+    changes = [0, *(at for at in range(1, len(levels)) if levels[at] != levels[at - 1]), len(levels)]
+    return [(levels[start], stop - start) for start, stop in pairwise(changes)]
+
+
+@pytest.mark.parametrize("order", ["inverted", "forward"])
+def test_the_clip_shows_what_is_finished_in_the_order_of_the_video(timeline, temp, order):
+    told = []
+    sections = [(range(1, 10), 0.4), (range(10, 19), 0.8)][:: 1 if order == "forward" else -1]
+    clips = []
+
+    with Clip(VAE(), timeline, FPS, lambda event, data: told.append((event, data))) as clip:
+        for frames, level in sections:
+            fill(timeline, clip, frames, level)
+            clips.append(levels_of(clip.file))
+
+    assert clips[0] == ([(0.1, 1), (0.4, 36)] if order == "forward" else [(0.1, 1), (0.8, 36)])
+    assert clips[1] == [(0.1, 1), (0.4, 36), (0.8, 36)]
+    assert [event for event, _ in told] == [EVENT, EVENT]
+    last = told[-1][1]
+    assert [path.name for path in (temp / last["subfolder"]).iterdir()] == [last["filename"]]
+
+
+def test_each_section_is_decoded_once(timeline, temp):
+    vae = VAE()
+
+    with Clip(vae, timeline, FPS, lambda event, data: None) as clip:
+        fill(timeline, clip, range(10, 19), 0.8)
+        fill(timeline, clip, range(1, 10), 0.4)
+
+    context = 1  # frame: before a section, so that its first latent frame is four frames long
+    assert vae.decoded == (1 + 9 + context) + (9 + context)
+
+
+def test_a_decode_takes_a_bounded_number_of_frames(temp):
+    timeline = Timeline.of(101, {0: latents_of(0.1)})
+    vae, lengths = VAE(), []
+    decode = vae.decode
+    vae.decode = lambda latents: lengths.append(latents.shape[2]) or decode(latents)
+
+    with Clip(vae, timeline, FPS, lambda event, data: None) as clip:
+        fill(timeline, clip, range(1, 101), 0.4)
+
+    assert max(lengths) <= 17
+    assert levels_of(clip.file) == [(0.1, 1), (0.4, 400)]
+
+
+def test_a_decode_that_would_take_much_memory_is_tiled(timeline, temp):
+    vae, tiled = VAE(), []
+    vae.memory_used_decode = lambda shape, dtype: 3 * 2**30
+    vae.decode_tiled = lambda latents, *tile: tiled.append(tile) or VAE.decode(vae, latents)
+    vae.decode = None
+
+    with Clip(vae, timeline, FPS, lambda event, data: None) as clip:
+        fill(timeline, clip, range(1, 10), 0.4)
+
+    assert levels_of(clip.file) == [(0.1, 1), (0.4, 36)]
+    assert set(tiled) == {(32, 32, 8)}
+
+
+def test_a_decode_that_fails_is_told_once_and_sampling_goes_on(timeline, temp, caplog):
+    told = []
+
+    with Clip(VAE(fail=True), timeline, FPS, lambda event, data: told.append(event)) as clip:
+        for start, stop in runs((*range(1, 5), *range(6, 10))):
+            fill(timeline, clip, range(start, stop), 0.4)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "FramePack: preview_vae cannot show the video (no memory is left); sampling goes on without"
+    ]
+    assert not told and not list(temp.iterdir())

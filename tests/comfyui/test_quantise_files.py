@@ -1,0 +1,114 @@
+"""Files of scripts/quantize.py through the whole graph: packed in memory, and near the full-precision result."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import comfy.sd
+import pytest
+import torch
+from comfy.model_management import module_size
+from safetensors.torch import load_file, save_file
+from support import given
+from support.ours import relative_error, sample
+
+from framepack_core.comfyui.loading import checkpoints as loading
+from framepack_core.comfyui.loading.quantise import FORMATS
+from framepack_core.comfyui.model.framepack import FramePackModel
+from scripts.support.environment import ROOT
+from scripts.support.quantising.convert import convert
+
+# The transformer of the tests answers errors of its weights with several times as large ones.
+BOUNDS = {"float8_e4m3fn": 0.2, "int8_tensorwise": 0.1, "mxfp8": 0.2, "nvfp4": 0.7, "convrot_w4a4": 0.8}
+
+
+def video(model) -> torch.Tensor:
+    return sample(model, given.inputs(8, 8), sections=2, steps=2)
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint) -> torch.Tensor:
+    return video(loading.load_path(str(checkpoint), {}))
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def packed(request, checkpoint, tmp_path_factory) -> tuple[str, Path]:
+    path = tmp_path_factory.mktemp("packed") / f"{request.param}.safetensors"
+    convert(checkpoint, path, request.param)
+    return request.param, path
+
+
+def test_the_result_is_near_that_of_full_precision(packed, expected):
+    name, path = packed
+
+    error = relative_error(video(loading.load_path(str(path), {})), expected)
+
+    assert 1e-3 < error < BOUNDS[name]
+
+
+def test_blocks_take_in_memory_what_they_take_in_the_file(packed):
+    _, path = packed
+
+    model = loading.load_path(str(path), {})
+
+    blocks = [tensor for key, tensor in load_file(path).items() if "_blocks." in key and not key.endswith("comfy_quant")]
+    transformer = model.model.diffusion_model
+    marks = sum(part.nbytes for key, part in transformer.state_dict().items() if key.endswith("comfy_quant"))
+    size = module_size(transformer.double_blocks) + module_size(transformer.single_blocks)
+    assert size - marks == sum(tensor.nbytes for tensor in blocks)
+
+
+def test_core_s_own_loader_gives_the_same_model(packed):
+    _, path = packed
+
+    model = comfy.sd.load_diffusion_model(str(path))
+
+    assert isinstance(model.model, FramePackModel)
+    assert torch.equal(video(model), video(loading.load_path(str(path), {})))
+
+
+def test_weight_dtype_leaves_a_packed_file_as_it_is(packed):
+    _, path = packed
+
+    model, same = (loading.load_path(str(path), dict(loading._FP8_OPTIONS[choice])) for choice in ("default", "fp8_e5m2"))
+
+    expected, found = (dict(patcher.model.diffusion_model.state_dict()) for patcher in (model, same))
+    assert {key: tensor.dtype for key, tensor in found.items()} == {key: tensor.dtype for key, tensor in expected.items()}
+
+
+def test_a_lora_changes_the_video_and_goes_again(packed):
+    _, path = packed
+    model = loading.load_path(str(path), {})
+    before = video(model)
+    patched = model.clone()
+    name = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
+    patched.add_patches({name: ("diff", (0.1 * torch.randn(768, 256, generator=torch.Generator().manual_seed(3)),))})
+
+    assert relative_error(video(patched), before) > 1e-2
+    assert torch.equal(video(model), before)
+
+
+def test_a_packed_file_that_lacks_a_matrix_is_refused(packed, tmp_path):
+    _, path = packed
+    left = {key: weight for key, weight in load_file(path).items() if key != "double_blocks.0.img_attn.qkv.weight"}
+    save_file(left, tmp_path / "hole.safetensors")
+
+    with pytest.raises(ValueError, match=r"lacks 1 of FramePack's weights, first double_blocks.0.img_attn.qkv.weight"):
+        loading.load_path(str(tmp_path / "hole.safetensors"), {})
+
+
+@pytest.mark.slow
+def test_the_demo_in_every_format_is_the_same_video_with_a_small_error(tmp_path):
+    """The table that the script prints; eight bits err less than four, and take more memory."""
+    command = [sys.executable, ROOT / "scripts" / "quantize.py", "--compare"]
+
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip("` ") for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()[2:]]
+    memory, error = ({row[0]: float(row[column].split()[0].rstrip("%")) for row in rows} for column in (1, 3))
+    eight, four = ("float8_e4m3fn", "int8_tensorwise", "mxfp8", "GGUF Q8_0"), ("nvfp4", "convrot_w4a4", "GGUF Q4_0")
+    assert error.keys() == {"bf16", "GGUF Q5_0", *eight, *four}
+    assert error["bf16"] < min(error[name] for name in eight)
+    assert max(error[name] for name in eight) < min(error[name] for name in four) and max(error.values()) < 50
+    assert max(memory[name] for name in four) < min(memory[name] for name in eight) < memory["bf16"] / 3

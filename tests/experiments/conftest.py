@@ -1,0 +1,3 @@
+"""The measures and studies of experiments/."""
+
+from support.in_process import checkpoint, oracle  # noqa: F401 - fixtures

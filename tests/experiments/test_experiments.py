@@ -1,0 +1,129 @@
+"""The experiments' pipeline on the demo model: a few videos, kept, resumed, reported. The figures mean nothing here."""
+
+import json
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.study import report, run
+from experiments.study.intervals import Interval, mean, paired, share
+from experiments.study.results import Results
+from experiments.study.studio import Studio
+from experiments.study.videos import CONFIGURATIONS, EXPERIMENTS, Amount, Video, Way, motion_of
+from framepack_core.orders import ORDERS
+
+TINY = Amount(obedience=1, prompts=1, layouts=1, lengths=((1, 1), (2, 1)), paddings=0, long=3, vae=1)
+WAY = Way(steps=1)
+ONE = Video(0, "left", 1, "inverted", "framepack", steps=1)
+
+
+@pytest.fixture(scope="module")
+def studio() -> Studio:
+    run.quiet_comfyui()
+    return Studio()
+
+
+@pytest.fixture(scope="module")
+def finished(studio, tmp_path_factory) -> Path:
+    """A folder with the results and the report of a whole tiny run."""
+    folder = tmp_path_factory.mktemp("experiments")
+    results = Results(folder / "results.jsonl", "weights")
+    options = Namespace(only=("vae", "obedience", "prompts", "lengths", "long"), batch=2, results=results.path)
+    run.run(studio, results, TINY, WAY, options)
+    report.write(results, TINY, WAY, folder / "docs")
+    return folder
+
+
+def test_every_video_that_was_asked_for_has_its_findings(finished):
+    results = Results(finished / "results.jsonl", "weights")
+    wanted = {video for name in ("obedience", "prompts", "lengths") for video in WAY.of(EXPERIMENTS[name](TINY))}
+
+    assert all(video.to_dict() in results for video in wanted)
+    assert {video.source for video in wanted} == {"model", "world", "vae"}
+    for video in wanted:
+        found = results[video.to_dict()]
+        assert len(found["by_section"]) == video.sections
+        assert found["motion"] > 0
+        if video.source == "world":
+            assert found["obeys"] == [True] and found["fit"] > 0.9
+
+
+def test_the_report_has_every_table_and_its_images(finished):
+    text = (finished / "docs" / "EXPERIMENTS.md").read_text()
+
+    assert "| endpoints, endpoints | 1 |" in text
+    assert "| left | 0/1 |" in text or "| left | 1/1 |" in text
+    assert "Token counts are equal from the third section on in all 10 pairs" in text
+    assert "not run" in text  # layouts and paddings were left out
+    assert "{" not in text
+    for image in ("obedience", "lengths", "sections", "long"):
+        assert f"](images/experiments/{image}.png)" in text
+        assert (finished / "docs" / "images" / "experiments" / f"{image}.png").stat().st_size > 1000
+
+
+def test_a_run_that_was_stopped_goes_on_and_makes_nothing_twice(finished, tmp_path):
+    lines = (finished / "results.jsonl").read_text().splitlines(keepends=True)
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(lines[:-1]) + lines[-1][:40])  # killed while it wrote
+
+    results = Results(path, "weights")
+    left = [video for name in EXPERIMENTS for video in WAY.of(EXPERIMENTS[name](TINY)) if video.to_dict() not in results]
+
+    assert path.read_text() == "".join(lines[:-1])
+    assert run.batches(WAY.of(EXPERIMENTS["obedience"](TINY)), Results(finished / "results.jsonl", "weights"), 2) == []
+    assert len(run.batches(left, results, 100)) == len({video.batch for video in left})
+
+
+def test_results_of_other_weights_do_not_count(finished):
+    assert list(Results(finished / "results.jsonl", "others").items()) == []
+
+
+def test_a_broken_line_is_named(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"weights": "w", "made": {}, "found": {}}\nnonsense\n')
+
+    with pytest.raises(ValueError, match=r"results\.jsonl, line 2 is no result"):
+        Results(path, "w")
+
+
+def test_what_is_not_a_number_is_kept_as_nothing(tmp_path):
+    results = Results(tmp_path / "results.jsonl", "w")
+    results.add([({"scene": 1}, {"color": [float("nan"), 1.23456789]})])
+
+    assert Results(results.path, "w")[{"scene": 1}] == {"color": [None, 1.2346]}
+    assert json.loads(results.path.read_text())["found"]["color"] == [None, 1.2346]
+
+
+def test_a_video_is_the_same_alone_and_in_a_batch(studio):
+    others = [replace(ONE, scene=scene, motion=motion_of(scene)) for scene in (1, 2)]
+
+    alone, together = studio.sample([ONE]).latents, studio.sample([*others, ONE]).latents
+
+    torch.testing.assert_close(together[2:], alone, rtol=1e-4, atol=1e-4)
+    assert (together[0] - together[1]).abs().max() > 0.1
+
+
+def test_another_prompt_on_the_same_picture_has_the_same_start_and_noise(studio):
+    told_otherwise = replace(ONE, motion="stop")
+
+    assert told_otherwise.told.caption != ONE.told.caption
+    np.testing.assert_array_equal(told_otherwise.told.render(1), ONE.told.render(1))
+    assert not torch.equal(studio.sample([told_otherwise]).latents, studio.sample([ONE]).latents)
+
+
+def test_every_order_has_its_own_layout_among_the_configurations():
+    assert {(order.name, order.layout) for order in ORDERS.values()} <= set(CONFIGURATIONS)
+    assert not any(layout == "temporal" for _, layout in CONFIGURATIONS)  # its kernels are not trained
+
+
+def test_intervals():
+    assert share([True] * 36 + [False] * 4) == pytest.approx((0.9, 0.7695, 0.9604, 40), abs=1e-4)
+    wide = mean([1.0, 2.0, 3.0, 4.0])
+    assert wide.value == 2.5 and 1.0 < wide.low < 2.0 and 3.0 < wide.high < 4.0
+    assert mean([5.0, None, float("nan")])[::3] == (5.0, 1)
+    assert mean([]).count == 0
+    assert paired([3.0, 4.0, None, 6.0], [1.0, 2.0, 3.0, 4.0]) == Interval(2.0, 2.0, 2.0, 3)

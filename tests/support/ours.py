@@ -1,0 +1,45 @@
+"""A whole video from our sampler, in model space."""
+
+import torch
+from support.given import GUIDANCE, Inputs
+
+from framepack_core.comfyui.sampling import sample as sampling
+from framepack_core.comfyui.sampling.request import Request, make_guider, start_timeline
+from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
+from framepack_core.plan import Plan
+
+SCALE = 0.476986
+
+
+def sample(
+    model,
+    inputs: Inputs,
+    order: str = "inverted",
+    sections: int = 3,
+    cfg: float = 1.0,
+    sampler: str = "euler",
+    steps: int = 4,
+    end: bool = False,
+    layout: str = "auto",
+    seed: int = 11,
+) -> torch.Tensor:
+    positive, negative = ([[text, {"pooled_output": pooled}]] for text, pooled in (inputs.positive, inputs.negative))
+    plan = Plan.of(sections * 1.2, order, layout=layout)
+    timeline = start_timeline(plan, {"samples": inputs.start / SCALE}, {"samples": inputs.end / SCALE} if end else None)
+    planned = plan.bind(timeline)
+    request = Request(
+        guider=make_guider(model, positive, negative if cfg != 1 else None, cfg, GUIDANCE),
+        sampler=sampler_named(sampler),
+        plan=plan,
+        timeline=timeline,
+        sections=planned,
+        sigmas=section_sigmas(planned, timeline, steps, 0.0),
+        seed=seed,
+        clip_vision_output={"last_hidden_state": inputs.image},
+    )
+    return sampling.sample(request, say=lambda text: None).latents * SCALE
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    assert found.shape == expected.shape
+    return ((found - expected).norm() / expected.norm()).item()

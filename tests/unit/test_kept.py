@@ -1,0 +1,406 @@
+"""The store of finished sections: what is found again, what is refused, and what is removed."""
+
+import dataclasses
+import errno
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from framepack_core.plan import ContextGroup, Plan, Section
+from framepack_core.solver import sample_unipc
+from framepack_core.store import kept
+from framepack_core.store.digest import NAMES, digest
+from framepack_core.store.kept import Damaged, Run, section_keys
+from framepack_core.store.pruning import DAY, Limits, prune
+
+IDENTITY = "a" * 64
+SIGMAS = torch.linspace(1, 0, 5)
+
+
+def keys_of(plan: Plan, identity: str = IDENTITY, sigmas: torch.Tensor = SIGMAS, **fill) -> tuple[str, ...]:
+    sections = plan.fill(1 + plan.generated, **fill)
+    return section_keys(identity, sections, [sigmas] * len(sections))
+
+
+def latents(value: float) -> torch.Tensor:
+    return torch.full((1, 2, 3, 2, 2), value)
+
+
+def written(folder: Path, keys, count: int | None = None) -> Run:
+    """A run whose sections hold their number."""
+    run = Run(folder, keys)
+    for number in range(len(keys) if count is None else count):
+        run.add(latents(number))
+    return run
+
+
+def values(run: Run) -> list[float]:
+    return [section.latents.flatten()[0].item() for section in run.finished]
+
+
+def read(folder: Path, keys) -> Run:
+    run = Run(folder, keys)
+    run.read()
+    return run
+
+
+# What is found again
+
+
+def test_a_new_process_finds_what_was_written_bit_by_bit(tmp_path):
+    content = torch.randn(1, 16, 9, 4, 6, generator=torch.Generator().manual_seed(0))
+    Run(tmp_path / "run", ("k",)).add(content)
+
+    (section,) = read(tmp_path / "run", ("k",)).finished
+
+    assert torch.equal(section.latents, content) and section.latents.dtype == content.dtype
+    assert abs(section.time - time.time()) < 60
+
+
+def test_what_was_read_is_continued(tmp_path):
+    keys = keys_of(Plan.of(4.8))
+    written(tmp_path, keys, 2)
+
+    run = read(tmp_path, keys)
+    run.add(latents(2))
+
+    assert values(read(tmp_path, keys)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_every_precision_comes_back_as_it_was(tmp_path, dtype):
+    content = torch.arange(12, dtype=dtype).view(1, 1, 3, 2, 2)
+    Run(tmp_path, ("k",)).add(content)
+
+    (section,) = read(tmp_path, ("k",)).finished
+
+    assert section.latents.dtype == dtype and torch.equal(section.latents, content)
+
+
+def test_nothing_is_found_where_nothing_was_written(tmp_path):
+    assert read(tmp_path / "absent", ("k",)).finished == []
+
+
+def test_sections_count_only_up_to_the_first_that_is_missing(tmp_path):
+    keys = keys_of(Plan.of(4.8))
+    written(tmp_path, keys)
+    sorted(tmp_path.iterdir())[2].unlink()
+
+    assert values(read(tmp_path, keys)) == [0, 1]
+
+
+def test_a_section_made_after_another_one_does_not_count(tmp_path):
+    """The second section was made again and came out differently: the third belongs to what it was before."""
+    keys = keys_of(Plan.of(3.6))
+    written(tmp_path, keys)
+    again = written(tmp_path, keys, 1)
+    again.add(latents(7))
+
+    assert values(read(tmp_path, keys)) == [0, 7]
+
+
+def test_a_section_that_came_out_the_same_keeps_those_after_it(tmp_path):
+    """Only the time differs."""
+    keys = keys_of(Plan.of(3.6))
+    written(tmp_path, keys)
+    written(tmp_path, keys, 2)
+
+    assert values(read(tmp_path, keys)) == [0, 1, 2]
+
+
+# What decides a section
+
+
+def test_a_longer_forward_plan_begins_with_the_sections_of_a_shorter_one():
+    short, long = keys_of(Plan.of(2.4, "forward")), keys_of(Plan.of(6.0, "forward"))
+
+    assert long[: len(short)] == short
+    assert len(set(long)) == 5
+
+
+@pytest.mark.parametrize("order", ["inverted", "endpoints"])
+def test_orders_that_know_the_end_share_nothing_between_lengths(order):
+    assert set(keys_of(Plan.of(2.4, order))).isdisjoint(keys_of(Plan.of(6.0, order)))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        keys_of(Plan.of(3.6, "forward"), identity="b" * 64),
+        keys_of(Plan.of(3.6, "forward"), sigmas=SIGMAS / 2),
+        keys_of(Plan.of(3.6, "forward", window=8)),
+        keys_of(Plan.of(3.6, "forward", layout="vanilla")),
+        keys_of(Plan.of(3.6, "inverted")),
+    ],
+    ids=["identity", "sigmas", "window", "layout", "order"],
+)
+def test_whatever_else_changes_no_section_is_found(changed, tmp_path):
+    written(tmp_path, keys_of(Plan.of(3.6, "forward")))
+
+    assert read(tmp_path, changed).finished == []
+
+
+def test_frames_per_second_and_a_layouts_name_decide_nothing():
+    plan = Plan.of(3.6, "forward")
+
+    assert keys_of(dataclasses.replace(plan, fps=24.0, name="custom")) == keys_of(plan)
+
+
+def test_other_sigmas_of_one_section_change_those_after_it_too():
+    sections = Plan.of(3.6, "forward").fill(28)
+    same, changed = [SIGMAS] * 3, [SIGMAS, SIGMAS / 2, SIGMAS]
+
+    one, other = (section_keys(IDENTITY, sections, sigmas) for sigmas in (same, changed))
+
+    assert one[0] == other[0] and set(one[1:]).isdisjoint(other[1:])
+
+
+# Digests
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+def canonical(value) -> str:
+    """Tells apart what `==` does not: 1, 1.0 and True; 0.0 and -0.0."""
+    if isinstance(value, dict):
+        return f"dict {sorted((key, canonical(item)) for key, item in value.items())}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(canonical, value))}]"
+    return repr(value)
+
+
+@given(plain, plain)
+def test_data_has_one_digest_and_other_data_another(one, other):
+    assert (digest(one) == digest(other)) == (canonical(one) == canonical(other))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        torch.tensor([[1.0, 2.0], [3.0, 5.0]]),
+        torch.tensor([1.0, 2.0, 3.0, 4.0]),
+        torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64),
+        torch.tensor([[1.0, 2.0], [3.0, 4.0]]).view(torch.int32),
+        [[1.0, 2.0], [3.0, 4.0]],
+    ],
+    ids=["values", "shape", "precision", "type", "no tensor"],
+)
+def test_tensors_count_by_values_shape_and_precision(other):
+    tensor = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+
+    assert digest(tensor) == digest(tensor.t().contiguous().t()) != digest(other)
+
+
+def test_a_digest_is_the_same_in_every_process_and_version():
+    """The expected values are those of 0.1.0's first files: another one would lose every user's kept sections."""
+    sections = Plan.of(2.4).fill(19)
+    value = {
+        "b": [1, 2.5, None],
+        "a": {"text": b"bytes"},
+        "tensor": torch.arange(3.0),
+        "function": sample_unipc,
+        "sections": sections,
+    }
+
+    assert digest(value) == digest(dict(reversed(value.items())))
+    assert digest(value) == "e496040cd50098ad136c887ab04959e6fc090557db58e6b2754640ee33e918fe"
+    assert section_keys("identity", sections, [torch.tensor([1.0, 0.5, 0.0])] * 2) == (
+        "409701c278cbe2971ddd3167fbffd4ef6016a24df515a708f52b190eddaf5b2f",
+        "91e843a9225f94e3b2082d2c28f2e00889aa7aa531c66a67c67fbd9ce0dd2d9d",
+    )
+
+
+def test_things_of_this_pack_have_names_that_do_not_follow_the_code():
+    assert {
+        ContextGroup: "plan.ContextGroup",
+        Section: "plan.Section",
+        sample_unipc: "solver.sample_unipc",
+    } == NAMES
+    with pytest.raises(TypeError, match="Run has no lasting name"):
+        digest(Run)
+
+
+# Damage
+
+
+@pytest.fixture
+def whole(tmp_path) -> Path:
+    Run(tmp_path, ("k",)).add(torch.arange(24.0).view(1, 2, 3, 2, 2))
+    return next(tmp_path.iterdir())
+
+
+def test_a_flipped_bit_anywhere_never_gives_other_latents(whole):
+    content = whole.read_bytes()
+    expected = kept.read_section(whole, "k", "")
+    refused = 0
+    for place in range(len(content)):
+        for bit in (0, 7):
+            whole.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
+            try:
+                found = kept.read_section(whole, "k", "")
+            except Damaged:
+                refused += 1
+            else:
+                assert torch.equal(found.latents, expected.latents) and found.time == expected.time
+
+    assert refused > 1.8 * len(content)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 7, 8, 100, -1])
+def test_a_file_that_was_cut_off_is_damaged(whole, keep):
+    whole.write_bytes(whole.read_bytes()[:keep])
+
+    with pytest.raises(Damaged, match=whole.name):
+        kept.read_section(whole, "k", "")
+
+
+def test_a_file_of_another_run_under_this_name_is_damaged(whole):
+    with pytest.raises(Damaged, match="does not match its checksum"):
+        kept.read_section(whole, "other", "")
+
+
+def test_a_damaged_section_goes_and_those_before_it_stay(tmp_path):
+    keys = keys_of(Plan.of(4.8))
+    written(tmp_path, keys)
+    path = sorted(tmp_path.iterdir())[2]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    run = Run(tmp_path, keys)
+
+    with pytest.raises(Damaged, match=r"0003-.* does not match its checksum"):
+        run.read()
+
+    assert values(run) == [0, 1]
+    assert not path.exists()
+    run.add(latents(2))
+    assert values(read(tmp_path, keys)) == [0, 1, 2, 3]
+
+
+# Disks that fail
+
+
+def test_a_full_disk_leaves_no_file(tmp_path, monkeypatch):
+    run = written(tmp_path, keys_of(Plan.of(4.8)), 1)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            run.add(latents(1))
+
+    assert len(list(tmp_path.iterdir())) == 1
+    assert values(read(tmp_path, run.keys)) == [0]
+
+
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
+    (tmp_path / "runs").write_text("")
+
+    with pytest.raises(OSError):
+        Run(tmp_path / "runs" / IDENTITY, ("k",)).add(latents(0))
+
+
+def test_a_process_killed_while_it_writes_leaves_whole_sections_only(tmp_path, monkeypatch):
+    """Killed between the writing and the renaming."""
+    keys = keys_of(Plan.of(3.6))
+    run = written(tmp_path, keys, 1)
+
+    def killed(*names) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", killed)
+        patched.setattr(Path, "unlink", lambda path: None)
+        with pytest.raises(SystemExit):
+            run.add(latents(1))
+
+    assert len(list(tmp_path.iterdir())) == 2
+    assert values(read(tmp_path, keys)) == [0]
+
+
+# What is removed
+
+
+def runs_of_age(folder: Path, *days: float) -> list[Path]:
+    """Runs of a thousand bytes that were last used so many days ago."""
+    runs = []
+    for number, age in enumerate(days):
+        run = folder / f"{number:064x}"
+        run.mkdir(parents=True)
+        (run / "0001-a.safetensors").write_bytes(bytes(1000))
+        used = time.time() - age * DAY
+        os.utime(run, (used, used))
+        runs.append(run)
+    return runs
+
+
+def left(runs: list[Path]) -> list[int]:
+    return [number for number, run in enumerate(runs) if run.exists()]
+
+
+def test_runs_go_that_were_not_used_for_too_long(tmp_path):
+    runs = runs_of_age(tmp_path, 1, 31, 29)
+
+    assert prune(tmp_path, Limits(days=30)) == []
+    assert left(runs) == [0, 2]
+
+
+def test_the_oldest_runs_go_until_the_rest_fits(tmp_path):
+    runs = runs_of_age(tmp_path, 1, 4, 2, 3)
+
+    prune(tmp_path, Limits(gigabytes=2.5e-6))
+
+    assert left(runs) == [0, 2]
+
+
+def test_the_current_run_is_never_removed(tmp_path):
+    runs = runs_of_age(tmp_path, 1, 100)
+
+    prune(tmp_path, Limits(gigabytes=0), keep=runs[1])
+
+    assert left(runs) == [1]
+
+
+def test_zero_gigabytes_keep_nothing(tmp_path):
+    runs = runs_of_age(tmp_path, 0, 1)
+
+    prune(tmp_path, Limits(gigabytes=0))
+
+    assert left(runs) == []
+
+
+def test_what_is_no_run_is_left_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+
+    prune(tmp_path, Limits(gigabytes=0, days=0))
+
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "notes.txt"}
+
+
+def test_reading_a_run_makes_it_young(tmp_path):
+    keys = keys_of(Plan.of(3.6))
+    run, other = tmp_path / ("0" * 64), tmp_path / ("1" * 64)
+    for folder in (run, other):
+        written(folder, keys)
+        os.utime(folder, (0, 0))
+
+    read(run, keys)
+    prune(tmp_path, Limits())
+
+    assert run.exists() and not other.exists()
+
+
+def test_there_is_nothing_to_prune_in_a_folder_that_is_not_there(tmp_path):
+    assert prune(tmp_path / "absent", Limits()) == []
