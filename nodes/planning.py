@@ -1,7 +1,6 @@
-import numpy
-import torch
 from comfy_api.latest import io
 
+from ..framepack_core.comfyui.encoding import to_image
 from ..framepack_core.drawing.painting import draw_plan
 from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.layout import PRESETS
@@ -133,8 +132,7 @@ class DrawPlanNode(io.ComfyNode):
     @classmethod
     @named_errors
     def execute(cls, plan: Plan, width: int, height: int) -> io.NodeOutput:
-        drawing = numpy.asarray(draw_plan(plan, width, height).convert("RGB"))
-        return io.NodeOutput(torch.from_numpy(drawing.copy())[None] / 255)
+        return io.NodeOutput(to_image(draw_plan(plan, width, height)))
 
 
 def _plan(seconds, order, window, layout, fps, custom_layout, paddings) -> Plan:

@@ -105,14 +105,14 @@ class SaveVideoNode(io.ComfyNode):
             filename_prefix, folder_paths.get_output_directory(), *frame_size(vae, latent["samples"])
         )
         stem = f"{name}_{counter:05}_"
-        file = Path(folder) / f"{stem}.mp4"
+        file = Path(folder, f"{stem}.mp4")
         write_video(
             file,
             chunks,
             Encoding(fps, crf, pixel_format),
             None if audio is None else Audio(audio["waveform"][0], int(audio["sample_rate"])),
             cls.metadata(),
-            Path(folder) / stem if png_frames else None,
+            Path(folder, stem) if png_frames else None,
         )
         saved = ui.SavedResult(file.name, subfolder, io.FolderType.output)
         return io.NodeOutput(InputImpl.VideoFromFile(str(file)), ui=ui.PreviewVideo([saved]))

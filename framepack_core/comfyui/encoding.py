@@ -1,8 +1,11 @@
-"""Images to latents, through a ComfyUI VAE."""
+"""Pictures to ComfyUI's images, and images to latents through a VAE."""
 
 from __future__ import annotations
 
 import comfy.utils
+import numpy
+import torch
+from PIL import Image
 from torch import Tensor
 
 from ..weights.buckets import nearest_bucket
@@ -22,6 +25,11 @@ def fit_image(image_NHWC: Tensor, base_resolution: int) -> Tensor:
         return image_NHWC[..., :3]  # ComfyUI's resizing would round its pixels down
     image_NCHW = image_NHWC[..., :3].movedim(-1, 1)
     return comfy.utils.common_upscale(image_NCHW, width, height, "lanczos", "center").movedim(1, -1)
+
+
+def to_image(picture: Image.Image) -> Tensor:
+    """A picture as one of ComfyUI's images, `1 H W 3` in 0..1."""
+    return torch.from_numpy(numpy.array(picture.convert("RGB")))[None] / 255
 
 
 def encode_image(vae, image_NHWC: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from support import clips
 
 from framepack_core.layout import Kernel
-from framepack_core.training import samples, state, train
+from framepack_core.training import preparation, samples, state, train
 from framepack_core.training.__main__ import main
 from framepack_core.training.settings import Settings
 
@@ -174,7 +174,7 @@ def test_an_export_with_the_released_kernels_loads_in_diffusers(cache, tmp_path)
 
 
 def test_a_run_starts_from_an_export(cache, straight, tmp_path):
-    run = train.prepare(settings(cache, tmp_path, start=straight / "model"))
+    run = preparation.prepare(settings(cache, tmp_path, start=straight / "model"))
 
     exported = load_file(straight / "model" / state.WEIGHTS)
     assert all(torch.equal(tensor, exported[name].float()) for name, tensor in run.transformer.state_dict().items())
@@ -188,7 +188,7 @@ def test_no_average_exports_the_weights_themselves(cache, tmp_path):
 
 
 def test_muon_takes_the_matrices_of_the_blocks(cache, tmp_path):
-    run = train.prepare(settings(cache, tmp_path, optimizer="muon"))
+    run = preparation.prepare(settings(cache, tmp_path, optimizer="muon"))
     adamw, muon = ({id(p) for group in each.param_groups for p in group["params"]} for each in run.optimizers)
     names = {name for name, parameter in run.transformer.named_parameters() if id(parameter) in muon}
 
@@ -202,7 +202,7 @@ def test_a_muon_run_in_bf16_resumes_to_the_same_bits(cache, tmp_path):
     changes = {"optimizer": "muon", "precision": "bf16", "steps": 3, "save_every": 1, "motion_weight": 1.0}
     first = settings(cache, tmp_path / "first", **changes)
     train.train(first)
-    run = train.prepare(settings(cache, tmp_path / "second", **changes))
+    run = preparation.prepare(settings(cache, tmp_path / "second", **changes))
     (tmp_path / "second").mkdir()
     train.take_step(run)
     train.save(run)
@@ -242,7 +242,7 @@ def test_a_lora_trains_nothing_else_and_resumes(cache, straight, tmp_path, preci
     assert not (last / "model.safetensors").exists()
     assert all(".lora_" in name for name in load_file(last / state.TRAINED))
 
-    run = train.prepare(settings(cache, tmp_path, **changes))
+    run = preparation.prepare(settings(cache, tmp_path, **changes))
     train.resume(run)
     assert run.step == 2
     assert all(torch.equal(tensor, run.trained[name]) for name, tensor in load_file(last / state.TRAINED).items())
@@ -285,9 +285,9 @@ def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_weights(cache, tmp
 
 
 def test_a_batch_must_divide_among_the_processes(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.Accelerator, "num_processes", 3)
+    monkeypatch.setattr(preparation.Accelerator, "num_processes", 3)
     with pytest.raises(ValueError, match="--batch is 2, which does not divide among 3 processes"):
-        train.prepare(settings(cache, tmp_path))
+        preparation.prepare(settings(cache, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_bad_settings_are_refused(tmp_path, changes, message):
 
 
 def test_a_base_kernel_gets_no_convolution(cache, tmp_path):
-    run = train.prepare(settings(cache, tmp_path, base_kernels=("k1h4w4",)))
+    run = preparation.prepare(settings(cache, tmp_path, base_kernels=("k1h4w4",)))
 
     assert Kernel(1, 4, 2) in run.transformer.convolutions
     assert Kernel(1, 4, 4) not in run.transformer.convolutions
@@ -344,7 +344,7 @@ def test_a_base_kernel_gets_no_convolution(cache, tmp_path):
 
 def test_a_base_kernel_that_no_layout_has_is_refused(cache, tmp_path):
     with pytest.raises(ValueError, match="--base-kernels has k1h9w9, but the layouts' kernels are k1, k1h4w2"):
-        train.prepare(settings(cache, tmp_path, base_kernels=("k1h9w9",)))
+        preparation.prepare(settings(cache, tmp_path, base_kernels=("k1h9w9",)))
 
 
 def test_the_command_line_reports_in_one_line(tmp_path, capsys):
@@ -367,7 +367,7 @@ def test_a_caption_dropped_without_an_empty_embedding_names_the_file(cache, tmp_
     (copied / "empty.safetensors").unlink()
 
     with pytest.raises(FileNotFoundError, match=r"empty\.safetensors is missing"):
-        train.prepare(settings(copied, tmp_path))
+        preparation.prepare(settings(copied, tmp_path))
 
 
 def test_a_folder_that_is_no_vae_is_named(tmp_path):

@@ -8,17 +8,8 @@ import pytest
 from PIL import Image
 
 from framepack_core.drawing.chart import Chart, Detail, legend_entries
-from framepack_core.drawing.painting import (
-    DONE,
-    GENERATED,
-    MAX_HEIGHT,
-    MAX_WIDTH,
-    PAPER,
-    Colour,
-    Grid,
-    colour_of,
-    draw_plan,
-)
+from framepack_core.drawing.marks import DONE, GENERATED, PAPER, Colour, colour_of
+from framepack_core.drawing.painting import MAX_HEIGHT, MAX_WIDTH, Grid, draw_plan
 from framepack_core.layout import PRESETS, Kernel
 from framepack_core.orders import ORDERS
 from framepack_core.plan import Plan
