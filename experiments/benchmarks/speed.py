@@ -198,9 +198,9 @@ def load_ours(oracle, size: Size):
     import comfy.model_management
     import comfy.sd
 
-    from framepack_core.weights import names as keys
+    from framepack_core.weights import names
 
-    weights = keys.to_comfy(dict(oracle.state_dict()))
+    weights = names.to_comfy(dict(oracle.state_dict()))
     patcher = comfy.sd.load_diffusion_model_state_dict(weights, {"dtype": size.dtype})
     comfy.model_management.load_models_gpu([patcher], force_full_load=True)
     return patcher

@@ -35,13 +35,14 @@ class Symbol:
     """`name` (dotted) in a module of ComfyUI, and what it `serves`.
 
     `calls` are parameters by the method that has them ("" is the symbol itself): the first ones in the order in which the pack
-    passes or overrides them, then, after a `*`, those that it passes by name.
+    passes or overrides them, then, after a `*`, those that it passes by name. `attributes` are others that it uses.
     """
 
     module: str
     name: str
     serves: str
     calls: Mapping[str, str] = field(default_factory=dict)
+    attributes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
@@ -78,7 +79,11 @@ SYMBOLS: dict[str, Symbol] = {
     ),
     "ModelType": Symbol("comfy.model_base", "ModelType", MODELS),
     "HunyuanVideoConfig": Symbol(
-        "comfy.supported_models", "HunyuanVideo", MODELS, {"get_model": "self state_dict prefix device"}
+        "comfy.supported_models",
+        "HunyuanVideo",
+        MODELS,
+        {"get_model": "self state_dict prefix device"},
+        ("required_keys", "unet_config"),
     ),
     "supported_models": Symbol("comfy.supported_models", "models", MODELS),
     "CONDConstant": Symbol("comfy.conds", "CONDConstant", MODELS),
@@ -173,6 +178,8 @@ def __getattr__(name: str) -> Any:
     try:
         found = _reach(importlib.import_module(symbol.module), symbol.name)
         calls = [(_reach(found, method) if method else found, spec) for method, spec in symbol.calls.items()]
+        for attribute in symbol.attributes:
+            getattr(found, attribute)
     except (ImportError, AttributeError) as error:
         raise _missing(symbol, "is not there") from error
     for function, spec in calls:

@@ -20,6 +20,12 @@ Weights = dict[str, Tensor]
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "model.model.", "model.")
 _DIFFUSERS_MARK = "transformer_blocks.0.norm1.linear.weight"
 
+
+def _joined(module: str, matrix: str) -> dict[str, tuple[str, int]]:
+    """q, k and v, which become the first rows of one matrix."""
+    return {module.format(part): (matrix, place) for place, part in enumerate("qkv")}
+
+
 _TRANSFORMER = {
     "x_embedder.proj": "img_in.proj",
     "norm_out.linear": "final_layer.adaLN_modulation.1",
@@ -36,9 +42,7 @@ _EMBEDDERS = {
 _REFINER = {
     "norm1": "norm1",
     "norm2": "norm2",
-    "attn.to_q": ("self_attn.qkv", 0),
-    "attn.to_k": ("self_attn.qkv", 1),
-    "attn.to_v": ("self_attn.qkv", 2),
+    **_joined("attn.to_{}", "self_attn.qkv"),
     "attn.to_out.0": "self_attn.proj",
     "ff.net.0.proj": "mlp.0",
     "ff.net.2": "mlp.2",
@@ -47,12 +51,8 @@ _REFINER = {
 _DOUBLE = {
     "norm1.linear": "img_mod.lin",
     "norm1_context.linear": "txt_mod.lin",
-    "attn.to_q": ("img_attn.qkv", 0),
-    "attn.to_k": ("img_attn.qkv", 1),
-    "attn.to_v": ("img_attn.qkv", 2),
-    "attn.add_q_proj": ("txt_attn.qkv", 0),
-    "attn.add_k_proj": ("txt_attn.qkv", 1),
-    "attn.add_v_proj": ("txt_attn.qkv", 2),
+    **_joined("attn.to_{}", "img_attn.qkv"),
+    **_joined("attn.add_{}_proj", "txt_attn.qkv"),
     "attn.norm_q": "img_attn.norm.query_norm",
     "attn.norm_k": "img_attn.norm.key_norm",
     "attn.norm_added_q": "txt_attn.norm.query_norm",
@@ -65,9 +65,7 @@ _DOUBLE = {
     "ff_context.net.2": "txt_mlp.2",
 }
 _SINGLE = {
-    "attn.to_q": ("linear1", 0),
-    "attn.to_k": ("linear1", 1),
-    "attn.to_v": ("linear1", 2),
+    **_joined("attn.to_{}", "linear1"),
     "proj_mlp": ("linear1", 3),
     "proj_out": "linear2",
     "attn.norm_q": "norm.query_norm",

@@ -13,10 +13,9 @@ from safetensors.torch import save_file
 from support import given
 from support.ours import relative_error, sample
 
-from framepack_core.comfyui.loading import checkpoints as loading
-from framepack_core.comfyui.loading import gguf
+from framepack_core.comfyui.loading import checkpoints, gguf
 from framepack_core.trained import Trained
-from framepack_core.weights import names as keys
+from framepack_core.weights import names
 from scripts.support.quantising.to_gguf import write_gguf
 
 QKV = "double_blocks.0.img_attn.qkv"
@@ -32,7 +31,7 @@ def weights(oracle) -> Weights:
 
 @pytest.fixture(scope="module")
 def native(weights) -> Weights:
-    return keys.to_comfy(weights.copy())
+    return names.to_comfy(weights.copy())
 
 
 @pytest.fixture(scope="module")
@@ -86,16 +85,16 @@ def test_the_result_is_that_of_rounded_weights(native, tmp_path, kind):
     """Within what float32 arithmetic in another order leaves."""
     path = write_gguf(tmp_path / "model.gguf", native, kind)
 
-    found = video(loading.load_path(str(path), {}))
+    found = video(checkpoints.load_path(str(path), {}))
 
-    assert relative_error(found, video(loading.load_path(dense(native, tmp_path, kind), {}))) < 1e-5
+    assert relative_error(found, video(checkpoints.load_path(dense(native, tmp_path, kind), {}))) < 1e-5
 
 
 def test_official_names_give_the_same_model(weights, q8, tmp_path):
     """q, k and v become one matrix without being unpacked."""
     path = write_gguf(tmp_path / "official.gguf", weights, "Q8_0")
 
-    model, expected = (loading.load_path(str(path), {}) for path in (path, q8))
+    model, expected = (checkpoints.load_path(str(path), {}) for path in (path, q8))
 
     assert gguf.is_packed(qkv(model).weight)
     assert torch.equal(qkv(model).weight.dequantize(), qkv(expected).weight.dequantize())
@@ -114,7 +113,7 @@ def test_q_k_and_v_of_different_types_are_one_packed_matrix():
 
 
 def test_comfyui_counts_packed_bytes(native, q8):
-    model = loading.load_path(str(q8), {})
+    model = checkpoints.load_path(str(q8), {})
     blocks = [weight for name, weight in native.items() if "_blocks." in name and weight.ndim == 2]
     rest = sum(weight.nbytes for weight in native.values()) - sum(weight.nbytes for weight in blocks)
 
@@ -125,7 +124,7 @@ def test_comfyui_counts_packed_bytes(native, q8):
 
 def test_a_lora_applies_to_the_unpacked_weight_and_leaves_the_packed_one(q8, native, tmp_path):
     change = {f"diffusion_model.{QKV}.weight": ("diff", (0.1 * torch.randn(768, 256),))}
-    model, exact = (loading.load_path(path, {}) for path in (str(q8), dense(native, tmp_path, "Q8_0")))
+    model, exact = (checkpoints.load_path(path, {}) for path in (str(q8), dense(native, tmp_path, "Q8_0")))
     before, size = video(model), model.model_size()
     patched, expected = model.clone(), exact.clone()
     patched.add_patches(change)
@@ -141,7 +140,7 @@ def test_a_lora_applies_to_the_unpacked_weight_and_leaves_the_packed_one(q8, nat
 
 def test_offloaded_layers_are_patched_as_well(q8):
     """ComfyUI loads a part of the model again and again as memory comes and goes."""
-    model = loading.load_path(str(q8), {}).clone()
+    model = checkpoints.load_path(str(q8), {}).clone()
     model.add_patches({f"diffusion_model.{QKV}.weight": ("diff", (0.1 * torch.randn(768, 256),))})
     expected = video(model)
 
@@ -154,7 +153,7 @@ def test_offloaded_layers_are_patched_as_well(q8):
 
 
 def test_weight_dtype_leaves_a_gguf_as_it_is(q8):
-    model = loading.load_path(str(q8), dict(loading._FP8_OPTIONS["fp8_e4m3fn"]))
+    model = checkpoints.load_path(str(q8), dict(checkpoints._FP8_OPTIONS["fp8_e4m3fn"]))
 
     assert gguf.is_packed(qkv(model).weight)
     assert qkv(model).bias.dtype == torch.float32
@@ -165,14 +164,14 @@ def test_what_the_header_says_of_the_training_comes_with_the_model(native, tmp_p
 
     path = write_gguf(tmp_path / "trained.gguf", native, "Q8_0", trained.metadata())
 
-    assert loading.load_path(str(path), {}).model.trained == trained
+    assert checkpoints.load_path(str(path), {}).model.trained == trained
 
 
 def test_without_the_gguf_package_the_remedy_is_named(q8, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
 
     with pytest.raises(ValueError, match=r"FramePackI2V-Q8_0.gguf needs the gguf package: pip install gguf"):
-        loading.load_path(str(q8), {})
+        checkpoints.load_path(str(q8), {})
 
 
 def test_a_truncated_file_is_refused(q8, tmp_path):
@@ -180,11 +179,11 @@ def test_a_truncated_file_is_refused(q8, tmp_path):
     path.write_bytes(q8.read_bytes()[:-1000])
 
     with pytest.raises(ValueError, match=r"cut.gguf cannot be read, .* download it again"):
-        loading.load_path(str(path), {})
+        checkpoints.load_path(str(path), {})
 
 
 def test_missing_weights_are_refused(native, tmp_path):
     left = {name: weight for name, weight in native.items() if name != f"{QKV}.weight"}
 
     with pytest.raises(ValueError, match=rf"lacks 1 of FramePack's weights, first {QKV}.weight"):
-        loading.load_path(str(write_gguf(tmp_path / "hole.gguf", left, "Q8_0")), {})
+        checkpoints.load_path(str(write_gguf(tmp_path / "hole.gguf", left, "Q8_0")), {})

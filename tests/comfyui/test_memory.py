@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from experiments.benchmarks.live import LiveBytes
 from experiments.plans import memory
-from framepack_core.comfyui.loading import checkpoints as loading
+from framepack_core.comfyui.loading import checkpoints
 from framepack_core.comfyui.model.framepack import CONTEXT_KEY, FramePack, FramePackModel, PackedContext
 from framepack_core.layout import Kernel
 from framepack_core.packing import Context
@@ -161,7 +161,7 @@ CALL = 2e9  # bytes that a call is said to take
 
 def test_encoders_and_vae_leave_the_card_for_a_packed_model_that_fits(monkeypatch, packed):
     card = Card(monkeypatch)
-    model = card.patcher(loading.load_path(packed, {"load_device": card.device}))
+    model = card.patcher(checkpoints.load_path(packed, {"load_device": card.device}))
     text, vae = card.encoder(20), card.encoder(10)
     card.size = reserved(CALL) + 1.1 * model.model_size() + 1e6
     comfy.model_management.load_models_gpu([text, vae])
@@ -180,8 +180,8 @@ def test_of_a_model_that_does_not_fit_just_enough_is_offloaded(monkeypatch, pack
     For a call smaller than what ComfyUI keeps free anyway: for larger ones it gives weights two fifths of the card.
     """
     card = Card(monkeypatch)
-    card.size = reserved(0) + 1.1 * loading.load_path(packed, {}).model_size()
-    model = card.patcher(loading.load_path(str(checkpoint), {"load_device": card.device}))
+    card.size = reserved(0) + 1.1 * checkpoints.load_path(packed, {}).model_size()
+    model = card.patcher(checkpoints.load_path(str(checkpoint), {"load_device": card.device}))
 
     comfy.model_management.load_models_gpu([model], memory_required=0)
 

@@ -1,4 +1,4 @@
-"""Which layers are packed, how large they become, and the file that scripts/quantize.py writes."""
+"""Which layers are packed, how large they become, and the file that scripts/quantise.py writes."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from framepack_core.comfyui.loading import quantise as quantize
+from framepack_core.comfyui.loading import quantise
 from framepack_core.comfyui.loading.quantise import FORMATS, format_of, nbytes, pack, specs
 from framepack_core.trained import Trained
 from scripts.support.quantising import convert as conversion
@@ -78,7 +78,7 @@ def test_the_announced_tensors_are_those_that_come(name, shape):
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_large_matrix_packed_in_pieces_is_the_same(name, monkeypatch):
     expected, restored = pack(MATRIX, random(1000, 256), FORMATS[name])
-    monkeypatch.setattr(quantize, "ELEMENTS_AT_ONCE", 256 * 256)
+    monkeypatch.setattr(quantise, "ELEMENTS_AT_ONCE", 256 * 256)
 
     found, also = pack(MATRIX, random(1000, 256), FORMATS[name])
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from support import given
 from support.ours import relative_error, sample
 
-from framepack_core.comfyui.loading import checkpoints as loading
+from framepack_core.comfyui.loading import checkpoints
 from framepack_core.comfyui.loading.quantise import FORMATS
 from framepack_core.comfyui.model.framepack import FramePackModel
 from scripts.support.environment import ROOT
@@ -28,7 +28,7 @@ def video(model) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def expected(checkpoint) -> torch.Tensor:
-    return video(loading.load_path(str(checkpoint), {}))
+    return video(checkpoints.load_path(str(checkpoint), {}))
 
 
 @pytest.fixture(scope="module", params=FORMATS)
@@ -41,7 +41,7 @@ def packed(request, checkpoint, tmp_path_factory) -> tuple[str, Path]:
 def test_the_result_is_near_that_of_full_precision(packed, expected):
     name, path = packed
 
-    error = relative_error(video(loading.load_path(str(path), {})), expected)
+    error = relative_error(video(checkpoints.load_path(str(path), {})), expected)
 
     assert 1e-3 < error < BOUNDS[name]
 
@@ -49,7 +49,7 @@ def test_the_result_is_near_that_of_full_precision(packed, expected):
 def test_blocks_take_in_memory_what_they_take_in_the_file(packed):
     _, path = packed
 
-    model = loading.load_path(str(path), {})
+    model = checkpoints.load_path(str(path), {})
 
     blocks = [tensor for key, tensor in load_file(path).items() if "_blocks." in key and not key.endswith("comfy_quant")]
     transformer = model.model.diffusion_model
@@ -64,13 +64,15 @@ def test_core_s_own_loader_gives_the_same_model(packed):
     model = comfy.sd.load_diffusion_model(str(path))
 
     assert isinstance(model.model, FramePackModel)
-    assert torch.equal(video(model), video(loading.load_path(str(path), {})))
+    assert torch.equal(video(model), video(checkpoints.load_path(str(path), {})))
 
 
 def test_weight_dtype_leaves_a_packed_file_as_it_is(packed):
     _, path = packed
 
-    model, same = (loading.load_path(str(path), dict(loading._FP8_OPTIONS[choice])) for choice in ("default", "fp8_e5m2"))
+    model, same = (
+        checkpoints.load_path(str(path), dict(checkpoints._FP8_OPTIONS[choice])) for choice in ("default", "fp8_e5m2")
+    )
 
     expected, found = (dict(patcher.model.diffusion_model.state_dict()) for patcher in (model, same))
     assert {key: tensor.dtype for key, tensor in found.items()} == {key: tensor.dtype for key, tensor in expected.items()}
@@ -78,7 +80,7 @@ def test_weight_dtype_leaves_a_packed_file_as_it_is(packed):
 
 def test_a_lora_changes_the_video_and_goes_again(packed):
     _, path = packed
-    model = loading.load_path(str(path), {})
+    model = checkpoints.load_path(str(path), {})
     before = video(model)
     patched = model.clone()
     name = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
@@ -94,7 +96,7 @@ def test_a_packed_file_that_lacks_a_matrix_is_refused(packed, tmp_path):
     save_file(left, tmp_path / "hole.safetensors")
 
     with pytest.raises(ValueError, match=r"lacks 1 of FramePack's weights, first double_blocks.0.img_attn.qkv.weight"):
-        loading.load_path(str(tmp_path / "hole.safetensors"), {})
+        checkpoints.load_path(str(tmp_path / "hole.safetensors"), {})
 
 
 @pytest.mark.slow

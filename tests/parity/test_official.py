@@ -10,7 +10,7 @@ from support.ours import relative_error, sample
 from support.sharp import sharp_transformer
 
 from framepack_core import solver
-from framepack_core.comfyui.loading import checkpoints as loading
+from framepack_core.comfyui.loading import checkpoints
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 1e-4
@@ -20,7 +20,7 @@ TOLERANCE = 1e-4
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("official") / "FramePack_small.safetensors"
     save_file(sharp_transformer(given.CONFIG).state_dict(), path)
-    return loading.load_path(str(path), {"dtype": torch.float32})
+    return checkpoints.load_path(str(path), {"dtype": torch.float32})
 
 
 def run(model, case: given.Case, sampler: str = "unipc_bh1") -> torch.Tensor:

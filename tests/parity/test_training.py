@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from support.calls import inputs, run_oracle, run_ours, video
 from support.ours import relative_error
 
-from framepack_core.comfyui.loading import checkpoints as loading
+from framepack_core.comfyui.loading import checkpoints
 from framepack_core.layout import PRESETS
 from framepack_core.orders import ORDERS
 from framepack_core.packing import gather, rotary_phases
@@ -48,7 +48,7 @@ def exported(trained, tmp_path_factory):
 @pytest.fixture(scope="module")
 def sampled(exported):
     """The export as FramePack_LoadModel loads it."""
-    return loading.load_path(str(exported), {"dtype": torch.float32})
+    return checkpoints.load_path(str(exported), {"dtype": torch.float32})
 
 
 def run_trained(transformer: PackedTransformer, given: dict, context, **changes) -> torch.Tensor:

@@ -38,6 +38,7 @@ def is_carried(vae: comfy.sd.VAE) -> bool:
         return False
     private.require("conv_carry_causal_3d", "ResnetBlock", "Upsample")
     private.require_attributes(vae, "memory_used_decode", "process_output", serves=private.EXACT_DECODING)
+    private.require_attributes(model, "post_quant_conv", serves=private.EXACT_DECODING)
     private.require_attributes(model.decoder, "carried", serves=private.EXACT_DECODING)
     return model.decoder.carried
 

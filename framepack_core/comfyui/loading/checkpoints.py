@@ -15,8 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from ...trained import Trained
-from ...weights import fp8
-from ...weights import names as keys
+from ...weights import fp8, names
 from .. import private
 
 private.require_for(private.MODELS)  # a FramePack file would be taken for plain HunyuanVideo
@@ -48,8 +47,7 @@ FP8_OPTIONS = ("dtype", "fp8_optimizations")
 
 def model_names() -> list[str]:
     """Files and sharded folders under `diffusion_models` and `diffusers`, as paths relative to those; folders end in /."""
-    names = {name for category in FOLDERS for root in folder_paths.get_folder_paths(category) for name in _names(root)}
-    return sorted(names)
+    return sorted({name for category in FOLDERS for root in folder_paths.get_folder_paths(category) for name in _names(root)})
 
 
 def find_model(name: str) -> Path:
@@ -75,11 +73,11 @@ def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> 
     name = Path(path).name
     weights, metadata = read_checkpoint(Path(path))
     trained = read_trained(metadata or {}, name)
-    weights = keys.strip_prefix(weights)
+    weights = names.strip_prefix(weights)
     require_framepack(weights, name)
     try:
         make_scales_readable(weights)
-        if keys.is_diffusers(weights):
+        if names.is_diffusers(weights):
             weights, metadata = to_comfy(weights, metadata), None
         require_shape_weights(weights)
         packed = Path(path).suffix == GGUF and any(map(_gguf().is_packed, weights.values()))
@@ -98,7 +96,7 @@ def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> 
     return patcher
 
 
-def _chose_its_formats(weights: keys.Weights, metadata: dict | None) -> bool:
+def _chose_its_formats(weights: names.Weights, metadata: dict | None) -> bool:
     """Whether layers are quantised already: a cast to fp8 on top would take their bytes for numbers."""
     return "_quantization_metadata" in (metadata or {}) or any(key.endswith(".comfy_quant") for key in weights)
 
@@ -112,20 +110,20 @@ def read_trained(metadata: dict[str, str], name: str) -> Trained | None:
         return None
 
 
-def make_scales_readable(weights: keys.Weights) -> None:
+def make_scales_readable(weights: names.Weights) -> None:
     """Scaled fp8 as ComfyUI reads it, in place: one scale a matrix, and the marker that not every tool writes."""
     if any(key.endswith(".scale_weight") for key in weights):
         fp8.one_scale(weights)
         weights.setdefault("scaled_fp8", torch.empty(2, dtype=torch.float8_e4m3fn))
 
 
-def to_comfy(weights: keys.Weights, metadata: dict | None) -> keys.Weights:
+def to_comfy(weights: names.Weights, metadata: dict | None) -> names.Weights:
     """Official/diffusers names to ComfyUI's, quantisation sidecars included."""
     weights, _ = private.convert_old_quants(weights, "", metadata=metadata)
-    return keys.to_comfy(weights)
+    return names.to_comfy(weights)
 
 
-def read_checkpoint(path: Path) -> tuple[keys.Weights, dict | None]:
+def read_checkpoint(path: Path) -> tuple[names.Weights, dict | None]:
     """All tensors of a file or a sharded folder, and the file's metadata."""
     if path.is_dir():
         return _read_shards(path), None
@@ -143,11 +141,11 @@ def _gguf() -> ModuleType:
     return gguf
 
 
-def require_framepack(weights: keys.Weights, name: str) -> None:
+def require_framepack(weights: names.Weights, name: str) -> None:
     """Raises ValueError that says what the file is instead."""
     if "clean_x_embedder.proj.weight" in weights:
         return
-    if "double_blocks.0.img_attn.qkv.weight" in weights or keys.is_diffusers(weights):
+    if "double_blocks.0.img_attn.qkv.weight" in weights or names.is_diffusers(weights):
         what, remedy = "a plain HunyuanVideo model without FramePack's context embedders", "load it with Load Diffusion Model"
     elif any(key.startswith(("decoder.", "encoder.", "first_stage_model.")) for key in weights):
         what, remedy = "a VAE", "put it into models/vae and load it with Load VAE"
@@ -156,7 +154,7 @@ def require_framepack(weights: keys.Weights, name: str) -> None:
     raise ValueError(f"{name} is {what}; {remedy}")
 
 
-def require_shape_weights(weights: keys.Weights) -> None:
+def require_shape_weights(weights: names.Weights) -> None:
     """The weights whose shapes tell ComfyUI how to build the transformer."""
     missing = [key for key in SHAPE_WEIGHTS if key not in weights]
     if missing:
@@ -181,7 +179,7 @@ def _shards(index: Path) -> set[str]:
         return set()
 
 
-def _read_shards(folder: Path) -> keys.Weights:
+def _read_shards(folder: Path) -> names.Weights:
     index = next(folder.glob(INDEX), None)
     shards = _shards(index) if index else set()
     if not shards:
@@ -190,21 +188,21 @@ def _read_shards(folder: Path) -> keys.Weights:
     if absent:
         raise ValueError(f"{folder.name} lacks {len(absent)} of {len(shards)} shards: {', '.join(absent)}; "
                          "download them into that folder")  # fmt: skip
-    weights: keys.Weights = {}
+    weights: names.Weights = {}
     for shard in sorted(shards):
         weights |= _read_file(folder / shard)[0]
     _require_all(json.loads(index.read_text())["weight_map"], weights, folder.name)
     return weights
 
 
-def _require_all(expected: Iterable[str], weights: keys.Weights, name: str) -> None:
+def _require_all(expected: Iterable[str], weights: names.Weights, name: str) -> None:
     missing = sorted(set(expected) - weights.keys())
     if missing:
         raise ValueError(f"the shards of {name} lack {len(missing)} weights of its index, first {missing[0]}; "
                          "download the folder again")  # fmt: skip
 
 
-def _read_file(path: Path) -> tuple[keys.Weights, dict | None]:
+def _read_file(path: Path) -> tuple[names.Weights, dict | None]:
     try:
         return comfy.utils.load_torch_file(str(path), return_metadata=True)
     except (SafetensorError, ValueError, OSError) as error:

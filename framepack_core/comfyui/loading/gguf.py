@@ -233,7 +233,9 @@ private.register_layout_op(torch.ops.aten.cat.default, Layout)(_joined)
 
 def packed_tensor(parts: Parts, data: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Looks like a bfloat16 matrix, which is what the released weights were."""
-    return private.QuantizedTensor(data, LAYOUT, Params(torch.bfloat16, shape, parts))
+    packed = private.QuantizedTensor(data, LAYOUT, Params(torch.bfloat16, shape, parts))
+    private.require_attributes(packed, "_qdata", "_params", "_layout_cls", serves=private.GGUF)
+    return packed
 
 
 def is_packed(tensor: Tensor | None) -> bool:

@@ -30,7 +30,10 @@ class RunningNode:
             return None
         from server import PromptServer  # exists in a running ComfyUI only
 
-        return cls(context.node_id, PromptServer.instance)
+        server = PromptServer.instance
+        private.require_attributes(server, "client_id", "send_sync", "sockets_metadata", serves=private.PREVIEWS)
+        private.require_attributes(private.get_progress_state(), "dynprompt", serves=private.PREVIEWS)
+        return cls(context.node_id, server)
 
     def show(self, picture: Image.Image, value: float, most: float) -> None:
         """A picture, beside the bar's state."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...orders import FORWARD, INVERTED
 from ...plan import Plan
 from ...trained import RELEASED, Trained
+from .. import private
 from ..encoding import CHANNELS
 from ..log import log_once
 from ..model.framepack import FramePackModel
@@ -25,6 +26,7 @@ def require_fitting(request: Request) -> None:
     """Model, conditioning, image embedding and sigmas of a request go together."""
     patcher = request.guider.model_patcher
     require_framepack(patcher)
+    private.require_attributes(request.guider, "original_conds", serves=private.SAMPLERS)
     require_conditioning(request.guider.original_conds, patcher)
     require_image_embedding(request.clip_vision_output, patcher)
     for sigmas in request.sigmas:

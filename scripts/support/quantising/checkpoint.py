@@ -16,7 +16,7 @@ from torch import Tensor
 
 from framepack_core.comfyui.loading.quantise import Spec, nbytes
 from framepack_core.media.files import whole_file
-from framepack_core.weights import names as keys
+from framepack_core.weights import names
 
 INDEX = "*.safetensors.index.json"
 FLOATING = (torch.float32, torch.bfloat16, torch.float16)
@@ -80,7 +80,7 @@ class Checkpoint:
                     part = tensors.get_slice(key)
                     meta = torch.empty(part.get_shape(), dtype=_dtype(part.get_dtype()), device="meta")
                     places[key] = (file, key, meta)
-        places = keys.strip_prefix(places)
+        places = names.strip_prefix(places)
         self._require_full_precision(places)
         return places
 
@@ -90,8 +90,8 @@ class Checkpoint:
         made_of: dict[str, list[str]] = defaultdict(list)
         for key in self.stored:
             module = key.rpartition(".")[0]
-            if keys.is_diffusers(self.stored):
-                renamed = keys.rename_module(module)
+            if names.is_diffusers(self.stored):
+                renamed = names.rename_module(module)
                 if renamed is None:
                     raise ValueError(f"{self.path.name}: {key} is not a weight of FramePack's transformer")
                 module = renamed.name
@@ -104,7 +104,7 @@ class Checkpoint:
             parts = {key: self.stored[key][2] for key in self.modules[module]}
         else:
             parts = {key: _read(*self.stored[key][:2]) for key in self.modules[module]}
-        return keys.to_comfy(parts) if keys.is_diffusers(self.stored) else parts
+        return names.to_comfy(parts) if names.is_diffusers(self.stored) else parts
 
     def _require_full_precision(self, places: Mapping[str, tuple[Path, str, Tensor]]) -> None:
         name = self.path.name
