@@ -154,7 +154,7 @@ def _join(name: str, parts: Mapping[int, Weights]) -> Weights:
                      for leaf in leaves - part.keys())  # fmt: skip
     if missing:
         raise ValueError(f"{name} is made of {labels}, but the checkpoint lacks {', '.join(missing)}; "
-                         "the file is incomplete, download it again")  # fmt: skip
+                         "it is incomplete, so download it again")  # fmt: skip
     return fuse_scaled(ordered) if "weight_scale" in leaves else _concatenate(ordered)
 
 
