@@ -23,7 +23,7 @@ Paint = Callable[[ImageDraw.ImageDraw, Box], None]
 MAX_WIDTH, MAX_HEIGHT = 2000, 4000
 MARGIN, COLUMN_GAP = 28, 22
 CELL = 30
-PITCH_MIN, PITCH_MAX, ROWS_HEIGHT = 20, 38, 1500  # rows shrink when they would be higher than ROWS_HEIGHT together
+PITCH_MIN, PITCH_MAX, ROWS_HEIGHT = 20, 38, 1500  # rows shrink if together they would exceed ROWS_HEIGHT
 CHIP, CHIPS_WIDTH = 32, 260
 BAR = 170
 TEXT_WIDTH = 1350  # longer lines are hard to read
@@ -32,7 +32,7 @@ TITLE, TEXT, SMALL, LINE = 26, 17, 15, 25
 
 INK, FAINT, PAPER = (34, 34, 34), (110, 110, 110), (255, 255, 255)
 OUTLINE, DONE, GENERATED = (196, 196, 196), (222, 222, 222), (213, 94, 0)
-# Context from fine to coarse. Blue beside orange, and dark to light, stays apart without red-green vision and in grey.
+# Context from fine to coarse. Blue and orange, dark and light can be told apart without red-green vision and in grey.
 FINE_TO_COARSE = ((8, 40, 96), (24, 104, 178), (66, 160, 212), (158, 212, 242))
 
 
@@ -40,8 +40,8 @@ def draw_plan(plan: Plan, width: int = 640, height: int = 608, known: Collection
     """Which latent frames each section of `plan` generates, looks at and how finely, and skips, with its tokens.
 
     `width` and `height` are the video's, in pixels: they decide the tokens. `known` are the latent frames given before
-    the first section (default: a start image). The picture is at most about 2000 x 4000 pixels: when there are more
-    sections than fit, the ones in the middle are left out and counted.
+    the first section (default: a start image). The picture is at most about 2000 x 4000 pixels: if there are more
+    sections than fit, those in the middle are left out and counted.
     """
     chart = Chart.of(plan, height // LATENT_PIXEL, width // LATENT_PIXEL, known)
     grid = Grid.of(chart)
@@ -123,13 +123,13 @@ class Grid:
         return self.top + row * self.pitch + self.pitch // 2
 
     def box(self, row: int, start: float, stop: float) -> Box:
-        """The frames `start` up to but without `stop`, at least a pixel wide."""
+        """The frames from `start` up to but not including `stop`, at least a pixel wide."""
         gap = self.pitch // 8
         left, top = self.x(start), self.top + row * self.pitch
         return left, top + gap, max(self.x(stop), left + 1), top + self.pitch - gap
 
     def chip_box(self, row: int, place: int, count: int, after: bool, frames: int) -> Box:
-        """The place of one of `count` chips beyond the video's first or last frame."""
+        """The box of one of `count` chips beyond the video's first or last frame."""
         start = self.x(frames) + COLUMN_GAP // 2 if after else self.left - COLUMN_GAP // 2 - count * self.chip
         left = start + place * self.chip
         _, top, _, bottom = self.box(row, 0, 1)
@@ -271,7 +271,7 @@ def _swatch(mark: Mark, chart: Chart) -> Paint:
 
 
 def _cell_painter(colours: tuple[Colour, ...]) -> Paint:
-    """A frame, or a run of equal ones: one stripe for each time it is looked at."""
+    """A frame or a run of equal ones, with one stripe for each time it is looked at."""
 
     def paint(draw: ImageDraw.ImageDraw, box: Box) -> None:
         left, top, right, bottom = box
@@ -313,7 +313,7 @@ def _chip_painter(colour: Colour, text: str) -> Paint:
 
 
 def _paint_skip(draw: ImageDraw.ImageDraw, box: Box, *texts: str) -> None:
-    """A double arrow across the box; the first of the texts that fits stands on it."""
+    """A double arrow across the box, with the first of the texts that fits on it."""
     left, top, right, bottom = box
     middle, head = (top + bottom) // 2, 5
     if right - left > head:
@@ -331,7 +331,7 @@ def _paint_given(draw: ImageDraw.ImageDraw, box: Box) -> None:
 
 
 def _text_within(draw: ImageDraw.ImageDraw, box: Box, colour: Colour, *texts: str, backdrop: Colour | None = None) -> None:
-    """The first text that fits into the box, in its middle; nothing when none fits."""
+    """Write the first text that fits into the middle of the box, if any does."""
     left, top, right, bottom = box
     font = _font(min(SMALL, bottom - top - 2))
     centre = ((left + right) / 2, (top + bottom) / 2)
