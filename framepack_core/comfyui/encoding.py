@@ -14,7 +14,7 @@ CHANNELS = 16
 
 
 def fit_image(image_NHWC: Tensor, base_resolution: int) -> Tensor:
-    """One image resized and centre-cropped to the nearest trained size, `1 H W 3`; as it is where it has that size.
+    """One image resized and centre-cropped to the nearest trained size, `1 H W 3`; unchanged if it already has that size.
 
     Raises ValueError for more than one image.
     """
@@ -33,7 +33,7 @@ def to_image(picture: Image.Image) -> Tensor:
 
 
 def encode_image(vae, image_NHWC: Tensor) -> Tensor:
-    """The latent `1 16 1 H W`, unscaled. Raises ValueError when the VAE is not HunyuanVideo's."""
+    """The latent `1 16 1 H W`, unscaled. Raises ValueError if the VAE is not HunyuanVideo's."""
     latent = vae.encode(image_NHWC)
     if latent.ndim != 5 or latent.shape[1] != CHANNELS:
         raise ValueError(f"vae gives latents of shape {tuple(latent.shape)}, expected (1, {CHANNELS}, 1, H, W); "

@@ -18,7 +18,7 @@ TITLE, TEXT, SMALL, LINE = 26, 17, 15, 25
 
 INK, FAINT, PAPER = (34, 34, 34), (110, 110, 110), (255, 255, 255)
 OUTLINE, DONE, GENERATED = (196, 196, 196), (222, 222, 222), (213, 94, 0)
-# Context from fine to coarse. Blue beside orange, and dark to light, stays apart without red-green vision and in grey.
+# Context from fine to coarse. Blue and orange, dark and light can be told apart without red-green vision and in grey.
 FINE_TO_COARSE = ((8, 40, 96), (24, 104, 178), (66, 160, 212), (158, 212, 242))
 
 
@@ -52,7 +52,7 @@ def _ramp(position: float) -> Colour:
 
 
 def cell_painter(colours: tuple[Colour, ...]) -> Paint:
-    """A frame, or a run of equal ones: one stripe for each time it is looked at."""
+    """A frame or a run of equal ones, with one stripe for each time it is looked at."""
 
     def paint(draw: ImageDraw.ImageDraw, box: Box) -> None:
         left, top, right, bottom = box
@@ -94,7 +94,7 @@ def chip_painter(colour: Colour, text: str) -> Paint:
 
 
 def paint_skip(draw: ImageDraw.ImageDraw, box: Box, *texts: str) -> None:
-    """A double arrow across the box; the first of the texts that fits stands on it."""
+    """A double arrow across the box, with the first of the texts that fits on it."""
     left, top, right, bottom = box
     middle, head = (top + bottom) // 2, 5
     if right - left > head:
@@ -112,7 +112,7 @@ def paint_given(draw: ImageDraw.ImageDraw, box: Box) -> None:
 
 
 def text_within(draw: ImageDraw.ImageDraw, box: Box, colour: Colour, *texts: str, backdrop: Colour | None = None) -> None:
-    """The first text that fits into the box, in its middle; nothing when none fits."""
+    """Write the first text that fits into the middle of the box, if any does."""
     left, top, right, bottom = box
     font = font_of(min(SMALL, bottom - top - 2))
     centre = ((left + right) / 2, (top + bottom) / 2)

@@ -38,7 +38,7 @@ from .marks import (
 MAX_WIDTH, MAX_HEIGHT = 2000, 4000
 MARGIN, COLUMN_GAP = 28, 22
 CELL = 30
-PITCH_MIN, PITCH_MAX, ROWS_HEIGHT = 20, 38, 1500  # rows shrink when they would be higher than ROWS_HEIGHT together
+PITCH_MIN, PITCH_MAX, ROWS_HEIGHT = 20, 38, 1500  # rows shrink if together they would exceed ROWS_HEIGHT
 CHIP, CHIPS_WIDTH = 32, 260
 BAR = 170
 TEXT_WIDTH = 1350  # longer lines are hard to read
@@ -49,8 +49,8 @@ def draw_plan(plan: Plan, width: int = 640, height: int = 608, known: Collection
     """Which latent frames each section of `plan` generates, looks at and how finely, and skips, with its tokens.
 
     `width` and `height` are the video's, in pixels: they decide the tokens. `known` are the latent frames given before
-    the first section (default: a start image). The picture is at most about 2000 x 4000 pixels: when there are more
-    sections than fit, the ones in the middle are left out and counted.
+    the first section (default: a start image). The picture is at most about 2000 x 4000 pixels: if there are more
+    sections than fit, those in the middle are left out and counted.
     """
     chart = Chart.of(plan, height // LATENT_PIXEL, width // LATENT_PIXEL, known)
     grid = Grid.of(chart)
@@ -132,13 +132,13 @@ class Grid:
         return self.top + row * self.pitch + self.pitch // 2
 
     def box(self, row: int, start: float, stop: float) -> Box:
-        """The frames `start` up to but without `stop`, at least a pixel wide."""
+        """The frames from `start` up to but not including `stop`, at least a pixel wide."""
         gap = self.pitch // 8
         left, top = self.x(start), self.top + row * self.pitch
         return left, top + gap, max(self.x(stop), left + 1), top + self.pitch - gap
 
     def chip_box(self, row: int, place: int, count: int, after: bool, frames: int) -> Box:
-        """The place of one of `count` chips beyond the video's first or last frame."""
+        """The box of one of `count` chips beyond the video's first or last frame."""
         start = self.x(frames) + COLUMN_GAP // 2 if after else self.left - COLUMN_GAP // 2 - count * self.chip
         left = start + place * self.chip
         _, top, _, bottom = self.box(row, 0, 1)

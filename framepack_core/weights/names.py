@@ -82,14 +82,14 @@ _BLOCKS = (
 
 @dataclass(frozen=True)
 class Module:
-    """Where a module goes: its ComfyUI name and, when several become one matrix, which rows."""
+    """Where a module goes: its ComfyUI name and, if several become one matrix, its place among their rows."""
 
     name: str
     part: int | None = None
 
 
 def rename_module(module: str) -> Module | None:
-    """The ComfyUI module of an official/diffusers one, or None when it is none."""
+    """The ComfyUI module for an official/diffusers one, or None if the name is not one."""
     if module.startswith(("clean_x_embedder.", "image_projection.")):
         return Module(module)
     if module in _TRANSFORMER:
@@ -106,7 +106,7 @@ def rename_module(module: str) -> Module | None:
 
 
 def strip_prefix(weights: Weights) -> Weights:
-    """Names without the prefix that checkpoints and trainers put in front of the whole transformer."""
+    """The weights without the prefix that checkpoints and trainers put before the names of the whole transformer."""
     for prefix in _PREFIXES:
         if any(f"{prefix}{mark}" in weights for mark in (_DIFFUSERS_MARK, "clean_x_embedder.proj.weight")):
             return {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
@@ -120,8 +120,7 @@ def is_diffusers(keys: Iterable[str]) -> bool:
 def to_comfy(weights: Weights) -> Weights:
     """Rename official/diffusers weights and their quantisation sidecars, and join what ComfyUI keeps in one matrix.
 
-    Empties the dict it is given, so that never more than one joined layer exists twice. Raises ValueError for a name that
-    belongs to neither.
+    Empties the given dict, so that at most one joined layer exists twice at any time. Raises ValueError for an unknown name.
     """
     out: Weights = {}
     joined: dict[str, dict[int, Weights]] = defaultdict(dict)
@@ -152,7 +151,7 @@ def _join(name: str, parts: Mapping[int, Weights]) -> Weights:
                      for leaf in leaves - part.keys())  # fmt: skip
     if missing:
         raise ValueError(f"{name} is made of {labels}, but the checkpoint lacks {', '.join(missing)}; "
-                         "the file is incomplete, download it again")  # fmt: skip
+                         "it is incomplete, so download it again")  # fmt: skip
     return fuse_scaled(ordered) if "weight_scale" in leaves else _concatenate(ordered)
 
 
@@ -164,6 +163,6 @@ def _concatenate(parts: list[Weights]) -> Weights:
 
 
 def _stack(tensors: list[Tensor]) -> Tensor:
-    """Rows on top of each other, in the widest of their dtypes: some files keep a part in higher precision."""
+    """The rows of all, in the widest of their dtypes: some files keep a part in higher precision."""
     widest = max((tensor.dtype for tensor in tensors), key=lambda dtype: dtype.itemsize)
     return torch.cat([tensor.to(widest) for tensor in tensors])

@@ -295,7 +295,7 @@ def test_a_damaged_file_is_named_with_the_remedy(weights, name):
     whole = (weights / name).read_bytes()
     (weights / name).write_bytes(whole[: len(whole) // 2])
 
-    with pytest.raises(ValueError, match=f"{name} cannot be read, it is damaged.*; the demo's files come with the pack"):
+    with pytest.raises(ValueError, match=f"{name} cannot be read: it is damaged.*; the demo's files come with the pack"):
         demo.load_demo()
 
 

@@ -93,7 +93,7 @@ def test_after_a_failed_write_nothing_more_is_tried_and_it_is_said_once(user, ca
     for section in SECTIONS:
         checkpoints.add(section, LATENTS)
 
-    assert len(notes) == 1 and "finished sections are no longer kept" in notes[0] and "sampling goes on" in notes[0]
+    assert len(notes) == 1 and "finished sections are no longer kept" in notes[0] and "sampling continues" in notes[0]
     assert caplog.text.count("no longer kept") == 1
 
 

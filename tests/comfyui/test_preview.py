@@ -269,6 +269,6 @@ def test_a_decode_that_fails_is_told_once_and_sampling_goes_on(timeline, temp, c
             fill(timeline, clip, range(start, stop), 0.4)
 
     assert [record.getMessage() for record in caplog.records] == [
-        "FramePack: preview_vae cannot show the video (no memory is left); sampling goes on without"
+        "FramePack: preview_vae cannot show the video (no memory is left); sampling continues without a preview"
     ]
     assert not told and not list(temp.iterdir())

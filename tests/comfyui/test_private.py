@@ -104,7 +104,7 @@ def test_what_is_gone_is_named_with_the_version_and_what_it_served(monkeypatch):
     with pytest.raises(private.Missing) as raised:
         _ = private.Decoder
 
-    assert f"{decoder_module.__name__}.Decoder is not there in ComfyUI {comfyui_version.__version__}" in str(raised.value)
+    assert f"{decoder_module.__name__}.Decoder does not exist in ComfyUI {comfyui_version.__version__}" in str(raised.value)
     assert private.EXACT_DECODING in str(raised.value)
 
 
@@ -150,7 +150,7 @@ def test_decoding_goes_on_in_windows(monkeypatch, said):
     found = torch.cat(list(stream_frames(vae, latents)))
 
     assert torch.equal(found, windows)
-    assert "Decoder is not there" in said.text and "windows of 18 latent frames" in said.text
+    assert "Decoder does not exist" in said.text and "windows of 18 latent frames" in said.text
 
 
 def test_sampling_goes_on_without_previews(monkeypatch, said):
@@ -161,7 +161,7 @@ def test_sampling_goes_on_without_previews(monkeypatch, said):
     with Progress(None, sections, [2], timeline, 30.0, said.records.append) as progress:
         progress.finish(sections[0], torch.zeros(1, 16, 9, 4, 4))
 
-    assert "get_progress_state is not there" in said.text
+    assert "get_progress_state does not exist" in said.text
 
 
 def test_a_gguf_file_is_refused_by_the_symbol_that_it_needs(monkeypatch, tmp_path):
@@ -171,5 +171,5 @@ def test_a_gguf_file_is_refused_by_the_symbol_that_it_needs(monkeypatch, tmp_pat
     monkeypatch.delattr("framepack_core.comfyui.loading.gguf", raising=False)
     monkeypatch.delattr(comfy.quant_ops, "register_layout_op")
 
-    with pytest.raises(ValueError, match=r"register_layout_op is not there .* loading GGUF files"):
+    with pytest.raises(ValueError, match=r"register_layout_op does not exist .* loading GGUF files"):
         checkpoints.load_path(str(tmp_path / "model.gguf"), {})

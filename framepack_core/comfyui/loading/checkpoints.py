@@ -1,4 +1,4 @@
-"""Checkpoint files: what there is, what they are, and how one becomes a MODEL."""
+"""Checkpoint files: which there are, what each one is, and how it becomes a MODEL."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...trained import Trained
 from ...weights import fp8, names
 from .. import private
 
-private.require_for(private.MODELS)  # a FramePack file would be taken for plain HunyuanVideo
+private.require_for(private.MODELS)  # without them, a FramePack file would be taken for plain HunyuanVideo
 
 log = logging.getLogger("framepack")
 
@@ -46,12 +46,12 @@ FP8_OPTIONS = ("dtype", "fp8_optimizations")
 
 
 def model_names() -> list[str]:
-    """Files and sharded folders under `diffusion_models` and `diffusers`, as paths relative to those; folders end in /."""
+    """Files and sharded folders under `diffusion_models` and `diffusers`, as paths relative to these; folders end in /."""
     return sorted({name for category in FOLDERS for root in folder_paths.get_folder_paths(category) for name in _names(root)})
 
 
 def find_model(name: str) -> Path:
-    """The path of a listed model. Raises ValueError when it is gone."""
+    """The path of a listed model. Raises ValueError if it is gone."""
     for category in FOLDERS:
         for root in folder_paths.get_folder_paths(category):
             if (Path(root) / name).exists():
@@ -60,10 +60,10 @@ def find_model(name: str) -> Path:
 
 
 def load(name: str, weight_dtype: str) -> comfy.model_patcher.ModelPatcher:
-    """A FramePack checkpoint as an ordinary MODEL, in official/diffusers or ComfyUI's names.
+    """A FramePack checkpoint, with official/diffusers or ComfyUI's names, as an ordinary MODEL.
 
     A quantised file or a GGUF keeps its formats whatever `weight_dtype` says. Raises ValueError for a file that is truncated,
-    incomplete, or something else than FramePack.
+    incomplete, or not FramePack.
     """
     return load_path(str(find_model(name)), dict(_FP8_OPTIONS[weight_dtype]))
 
@@ -97,12 +97,12 @@ def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> 
 
 
 def _chose_its_formats(weights: names.Weights, metadata: dict | None) -> bool:
-    """Whether layers are quantised already: a cast to fp8 on top would take their bytes for numbers."""
+    """Whether layers are quantised already: casting them to fp8 would treat their bytes as numbers."""
     return "_quantization_metadata" in (metadata or {}) or any(key.endswith(".comfy_quant") for key in weights)
 
 
 def read_trained(metadata: dict[str, str], name: str) -> Trained | None:
-    """The layouts and orders that the file names; nothing, with a warning, where they cannot be understood."""
+    """The layouts and orders that the file names; None, with a warning, if they cannot be understood."""
     try:
         return Trained.of_metadata(metadata)
     except ValueError as error:
@@ -111,7 +111,7 @@ def read_trained(metadata: dict[str, str], name: str) -> Trained | None:
 
 
 def make_scales_readable(weights: names.Weights) -> None:
-    """Scaled fp8 as ComfyUI reads it, in place: one scale a matrix, and the marker that not every tool writes."""
+    """Bring scaled fp8, in place, to what ComfyUI reads: one scale per matrix, and the marker that not every tool writes."""
     if any(key.endswith(".scale_weight") for key in weights):
         fp8.one_scale(weights)
         weights.setdefault("scaled_fp8", torch.empty(2, dtype=torch.float8_e4m3fn))
@@ -133,7 +133,7 @@ def read_checkpoint(path: Path) -> tuple[names.Weights, dict | None]:
 
 
 def _gguf() -> ModuleType:
-    """The reader of GGUF files, which needs more of ComfyUI than other files do. Raises ValueError where that is gone."""
+    """The GGUF reader, which needs more of ComfyUI than other files do. Raises ValueError if some of that is gone."""
     try:
         from . import gguf
     except private.Missing as missing:
@@ -142,7 +142,7 @@ def _gguf() -> ModuleType:
 
 
 def require_framepack(weights: names.Weights, name: str) -> None:
-    """Raises ValueError that says what the file is instead."""
+    """Raises a ValueError that says what the file is instead, if it is not FramePack."""
     if "clean_x_embedder.proj.weight" in weights:
         return
     if "double_blocks.0.img_attn.qkv.weight" in weights or names.is_diffusers(weights):
@@ -150,15 +150,15 @@ def require_framepack(weights: names.Weights, name: str) -> None:
     elif any(key.startswith(("decoder.", "encoder.", "first_stage_model.")) for key in weights):
         what, remedy = "a VAE", "put it into models/vae and load it with Load VAE"
     else:
-        what, remedy = f"no FramePack transformer (it starts with {next(iter(weights), 'nothing')})", "choose another file"
+        what, remedy = f"not a FramePack transformer (it starts with {next(iter(weights), 'nothing')})", "choose another file"
     raise ValueError(f"{name} is {what}; {remedy}")
 
 
 def require_shape_weights(weights: names.Weights) -> None:
-    """The weights whose shapes tell ComfyUI how to build the transformer."""
+    """Require the weights whose shapes tell ComfyUI how to build the transformer."""
     missing = [key for key in SHAPE_WEIGHTS if key not in weights]
     if missing:
-        raise ValueError(f"the checkpoint lacks {', '.join(missing)}; the file is incomplete, download it again")
+        raise ValueError(f"the checkpoint is incomplete: it lacks {', '.join(missing)}; download it again")
 
 
 def _names(root: str) -> Iterator[str]:
@@ -206,5 +206,5 @@ def _read_file(path: Path) -> tuple[names.Weights, dict | None]:
     try:
         return comfy.utils.load_torch_file(str(path), return_metadata=True)
     except (SafetensorError, ValueError, OSError) as error:
-        raise ValueError(f"{path.name} cannot be read, it is damaged or not fully downloaded ({error}); "
+        raise ValueError(f"{path.name} cannot be read: it is damaged or not fully downloaded ({error}); "
                          "download it again") from error  # fmt: skip

@@ -1,7 +1,7 @@
-"""GGUF checkpoints: blocks stay packed in memory and become a matrix where a layer is used.
+"""GGUF checkpoints: weights stay quantised in memory and become a matrix when a layer is used.
 
-A packed weight is one of ComfyUI's QuantizedTensors with a layout of its own, so that moving it, offloading it and counting its
-bytes are ComfyUI's. Block formats: ggml's, https://github.com/ggml-org/ggml, `ggml-common.h`.
+A quantised weight is one of ComfyUI's QuantizedTensors with a layout of its own, so that ComfyUI can move it, offload it and
+count its bytes. The block formats are those of ggml, https://github.com/ggml-org/ggml, `ggml-common.h`.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ private.require_for(private.GGUF)
 
 REMEDY = "pip install gguf (in ComfyUI's Python), then start ComfyUI again"
 LAYOUT = "FramePackGGUFLayout"
-SHAPE_KEY = "comfy.gguf.orig_shape."  # converters note here the shape of what they had to reshape
-ELEMENTS_AT_ONCE = 2**22  # float32 on the way: 16 MB an intermediate, where a whole layer would take 264
+SHAPE_KEY = "comfy.gguf.orig_shape."  # where converters note the original shape of what they reshaped
+ELEMENTS_AT_ONCE = 2**22  # 16 MB per float32 intermediate, where a whole layer would take 264
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors, matrices of blocks as QuantizedTensors; and the text entries that say what FramePack was trained with.
+    """All tensors, quantised matrices as QuantizedTensors, and the text entries that say what the checkpoint was trained with.
 
-    Raises ValueError when the gguf package is missing, the file is damaged, or a type of block is not known.
+    Raises ValueError if the gguf package is missing, the file is damaged, or a block type is unknown.
     """
     try:
         import gguf
     except ImportError as error:
         raise ValueError(f"{path.name} needs the gguf package: {REMEDY}") from error
     try:
-        reader = gguf.GGUFReader(path, "c")  # copy on write: torch wants memory that it could write to
+        reader = gguf.GGUFReader(path, "c")  # copy on write: torch wants writable memory
     except (ValueError, OSError, IndexError, KeyError) as error:
-        raise ValueError(f"{path.name} cannot be read, it is damaged or not fully downloaded ({error}); "
+        raise ValueError(f"{path.name} cannot be read: it is damaged or not fully downloaded ({error}); "
                          "download it again") from error  # fmt: skip
     shapes = {name.removeprefix(SHAPE_KEY): field.contents() for name, field in reader.fields.items() if SHAPE_KEY in name}
     weights = {}
@@ -59,7 +59,7 @@ def _tensor(name: str, kind: str, data: Tensor, shape: list[int]) -> Tensor:
     return packed if len(shape) == 2 else packed.dequantize()
 
 
-# Blocks. Each function takes `n bytes` and gives `n elements` in float32.
+# Blocks. Each function turns `n bytes` into `n elements` in float32.
 
 
 def _q4_0(blocks: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ def _q6_k(blocks: Tensor) -> Tensor:
 
 
 def _with_minima(d: Tensor, m: Tensor, scales: Tensor, quants: Tensor) -> Tensor:
-    """Eight runs of 32 quants, each with a scale and a minimum of 6 bits, packed into 12 bytes."""
+    """Eight runs of 32 quants, each with a scale and a minimum of 6 bits, together in 12 bytes."""
     low, middle, high = scales.split(4, dim=1)
     scale = torch.cat([low & 63, (high & 15) | (low >> 2 & 48)], dim=1)
     minimum = torch.cat([middle & 63, (high >> 4) | (middle >> 2 & 48)], dim=1)
@@ -139,7 +139,7 @@ def _bits(four_bytes: Tensor) -> Tensor:
 
 
 def _shifted(packed: Tensor, run: int, shifts, mask: int) -> Tensor:
-    """Each run of bytes once a shift, in the order of the shifts."""
+    """Each run of bytes once per shift, in the order of the shifts."""
     places = torch.tensor(list(shifts), dtype=torch.uint8, device=packed.device)[:, None]
     return (packed.unflatten(1, (-1, 1, run)) >> places & mask).flatten(1)
 
@@ -165,7 +165,7 @@ Parts = tuple[tuple[str, int], ...]  # type and bytes of consecutive pieces: q, 
 
 @dataclass(frozen=True)
 class Params:
-    """What ComfyUI's layouts keep beside the bytes; there are no tensors in it."""
+    """What ComfyUI's layouts keep besides the bytes; it holds no tensors."""
 
     orig_dtype: torch.dtype
     orig_shape: tuple[int, ...]
@@ -183,13 +183,13 @@ class Params:
 
 
 class Layout(private.QuantizedLayout):
-    """Bytes of blocks, row by row, as they lie in the file."""
+    """Bytes of blocks, row by row, as in the file."""
 
     Params = Params
 
     @classmethod
     def quantize(cls, tensor: Tensor, **kwargs) -> tuple[Tensor, Params]:
-        """Never called: as comfy_kitchen's own layouts for weights that were packed offline."""
+        """Never called, as in comfy_kitchen's own layouts for weights that were quantised offline."""
         raise NotImplementedError("GGUF weights are read, not made")
 
     @classmethod
@@ -218,7 +218,7 @@ def _unpack(data: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
 
 
 def _joined(first, args: tuple, kwargs: dict) -> Tensor:
-    """torch.cat: packed matrices on top of each other stay packed, everything else is dequantised."""
+    """torch.cat: quantised matrices stacked by rows stay quantised, everything else is dequantised."""
     tensors, dim = args[0], args[1] if len(args) > 1 else kwargs.get("dim", 0)
     if dim != 0 or not all(map(is_packed, tensors)):
         return torch.cat([tensor.dequantize() if is_packed(tensor) else tensor for tensor in tensors], dim)
@@ -232,7 +232,7 @@ private.register_layout_op(torch.ops.aten.cat.default, Layout)(_joined)
 
 
 def packed_tensor(parts: Parts, data: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Looks like a bfloat16 matrix, which is what the released weights were."""
+    """A tensor that looks like a bfloat16 matrix, which is what the released weights were."""
     packed = private.QuantizedTensor(data, LAYOUT, Params(torch.bfloat16, shape, parts))
     private.require_attributes(packed, "_qdata", "_params", "_layout_cls", serves=private.GGUF)
     return packed
@@ -246,7 +246,7 @@ def is_packed(tensor: Tensor | None) -> bool:
 
 
 class Operations(private.manual_cast):
-    """ComfyUI's layers, with linear ones whose weight may be packed."""
+    """ComfyUI's layers, with linear ones whose weight may be quantised."""
 
     class Linear(private.manual_cast.Linear):
         def __init__(self, in_features: int, out_features: int, bias: bool = True, device=None, dtype=None) -> None:
@@ -280,7 +280,7 @@ class Operations(private.manual_cast):
             return weight.dequantize() if is_packed(weight) else weight
 
         def set_weight(self, weight: Tensor, inplace_update=False, seed=None, return_weight=False, **kwargs) -> Tensor | None:
-            """A patched weight is not packed again."""
+            """A patched weight is not quantised again."""
             if return_weight:
                 return weight
             self.weight = nn.Parameter(weight.to(self.weight.dtype), requires_grad=False)
@@ -288,7 +288,7 @@ class Operations(private.manual_cast):
 
 
 class PackedPatcher(private.ModelPatcher):
-    """Applies patches to the dequantised weight each time it is used, so that a LoRA makes no packed layer grow."""
+    """Applies patches to the dequantised weight each time it is used, so that a LoRA makes no quantised layer grow."""
 
     def load(self, *args, **kwargs) -> None:
         super().load(*args, **kwargs)
@@ -315,7 +315,7 @@ class PackedPatcher(private.ModelPatcher):
 
 
 def load(weights: dict[str, Tensor], model_options: dict) -> PackedPatcher:
-    """The model of weights in ComfyUI's names. Not loaded dynamically: ComfyUI would write patched weights back, packed."""
+    """The model of weights in ComfyUI's names. Not loaded dynamically: ComfyUI would quantise patched weights again."""
     options = model_options | {"custom_operations": Operations}
     patcher = private.load_diffusion_model_state_dict(weights, options, disable_dynamic=True)
     return PackedPatcher(patcher.model, load_device=patcher.load_device, offload_device=patcher.offload_device)
