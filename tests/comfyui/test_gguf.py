@@ -1,4 +1,4 @@
-"""GGUF checkpoints: packed in memory, and the same model as the one whose weights are rounded alike."""
+"""GGUF checkpoints: quantised in memory, and the same model as the one whose weights are rounded alike."""
 
 import sys
 import warnings
@@ -54,19 +54,19 @@ def dense(native: Weights, folder: Path, kind: str) -> str:
     def rounded(weight: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(package.quants.dequantize(package.quants.quantize(weight.numpy(), type), type))
 
-    packed = {name: rounded(weight) for name, weight in native.items() if "_blocks." in name and weight.ndim == 2}
-    save_file({**native, **packed}, folder / "rounded.safetensors")
+    quantised = {name: rounded(weight) for name, weight in native.items() if "_blocks." in name and weight.ndim == 2}
+    save_file({**native, **quantised}, folder / "rounded.safetensors")
     return str(folder / "rounded.safetensors")
 
 
 @pytest.mark.parametrize("kind", gguf.BLOCKS)
 def test_every_type_of_block_means_what_the_gguf_package_says(kind):
-    elements, size, unpack = gguf.BLOCKS[kind]
+    elements, size, dequantise = gguf.BLOCKS[kind]
     blocks = numpy.random.default_rng(1).integers(0, 256, (200, size), dtype=numpy.uint8)
     with warnings.catch_warnings(action="ignore"):  # random bytes: some scales are infinite
         expected = package.quants.dequantize(blocks, package.GGMLQuantizationType[kind])
 
-    found = unpack(torch.from_numpy(blocks))
+    found = dequantise(torch.from_numpy(blocks))
 
     assert found.shape == (200, elements)
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=0, equal_nan=True)
@@ -74,10 +74,10 @@ def test_every_type_of_block_means_what_the_gguf_package_says(kind):
 
 def test_a_large_matrix_is_unpacked_in_pieces(monkeypatch):
     blocks = torch.from_numpy(numpy.random.default_rng(1).integers(0, 100, (7, 18 * 8), dtype=numpy.uint8))
-    whole = gguf.packed_tensor((("Q4_0", blocks.numel()),), blocks.flatten(), (7, 256)).dequantize()
+    whole = gguf.quantised_tensor((("Q4_0", blocks.numel()),), blocks.flatten(), (7, 256)).dequantize()
     monkeypatch.setattr(gguf, "ELEMENTS_AT_ONCE", 5 * 32)
 
-    assert torch.equal(gguf.packed_tensor((("Q4_0", blocks.numel()),), blocks.flatten(), (7, 256)).dequantize(), whole)
+    assert torch.equal(gguf.quantised_tensor((("Q4_0", blocks.numel()),), blocks.flatten(), (7, 256)).dequantize(), whole)
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q5_0", "Q4_1", "Q4_0"])
@@ -96,19 +96,19 @@ def test_official_names_give_the_same_model(weights, q8, tmp_path):
 
     model, expected = (checkpoints.load_path(str(path), {}) for path in (path, q8))
 
-    assert gguf.is_packed(qkv(model).weight)
+    assert gguf.is_quantised(qkv(model).weight)
     assert torch.equal(qkv(model).weight.dequantize(), qkv(expected).weight.dequantize())
-    assert relative_error(video(model), video(expected)) < 2e-2  # the text's refiner is packed here, and not there
+    assert relative_error(video(model), video(expected)) < 2e-2  # the text's refiner is quantised here, and not there
 
 
 def test_q_k_and_v_of_different_types_are_one_packed_matrix():
     kinds = ("Q4_0", "Q8_0")
     parts = [torch.randint(0, 60, (4, 256 // 32 * gguf.BLOCKS[kind][1]), dtype=torch.uint8).flatten() for kind in kinds]
-    matrices = [gguf.packed_tensor(((kind, len(data)),), data, (4, 256)) for kind, data in zip(kinds, parts, strict=True)]
+    matrices = [gguf.quantised_tensor(((kind, len(data)),), data, (4, 256)) for kind, data in zip(kinds, parts, strict=True)]
 
     joined = torch.cat(matrices)
 
-    assert gguf.is_packed(joined) and joined.nbytes == sum(map(len, parts))
+    assert gguf.is_quantised(joined) and joined.nbytes == sum(map(len, parts))
     assert torch.equal(joined.dequantize(), torch.cat([matrix.dequantize() for matrix in matrices]))
 
 
@@ -133,7 +133,7 @@ def test_a_lora_applies_to_the_unpacked_weight_and_leaves_the_packed_one(q8, nat
     found = video(patched)
 
     assert relative_error(found, video(expected)) < 1e-5 < 1e-2 < relative_error(found, before)
-    assert gguf.is_packed(qkv(patched).weight) and patched.model_size() == size
+    assert gguf.is_quantised(qkv(patched).weight) and patched.model_size() == size
     assert torch.equal(video(model), before)
     assert torch.equal(video(patched), found)
 
@@ -155,7 +155,7 @@ def test_offloaded_layers_are_patched_as_well(q8):
 def test_weight_dtype_leaves_a_gguf_as_it_is(q8):
     model = checkpoints.load_path(str(q8), dict(checkpoints._FP8_OPTIONS["fp8_e4m3fn"]))
 
-    assert gguf.is_packed(qkv(model).weight)
+    assert gguf.is_quantised(qkv(model).weight)
     assert qkv(model).bias.dtype == torch.float32
 
 

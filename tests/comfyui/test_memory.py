@@ -149,19 +149,19 @@ def reserved(call: float) -> float:
 
 
 @pytest.fixture(params=["nvfp4", "Q4_0"])
-def packed(request, checkpoint, tmp_path) -> str:
+def quantised(request, checkpoint, tmp_path) -> str:
     if request.param == "nvfp4":
-        convert(checkpoint, tmp_path / "packed.safetensors", "nvfp4")
-        return str(tmp_path / "packed.safetensors")
-    return str(write_gguf(tmp_path / "packed.gguf", load_file(checkpoint), request.param))
+        convert(checkpoint, tmp_path / "quantised.safetensors", "nvfp4")
+        return str(tmp_path / "quantised.safetensors")
+    return str(write_gguf(tmp_path / "quantised.gguf", load_file(checkpoint), request.param))
 
 
 CALL = 2e9  # bytes that a call is said to take
 
 
-def test_encoders_and_vae_leave_the_card_for_a_packed_model_that_fits(monkeypatch, packed):
+def test_encoders_and_vae_leave_the_card_for_a_quantised_model_that_fits(monkeypatch, quantised):
     card = Card(monkeypatch)
-    model = card.patcher(checkpoints.load_path(packed, {"load_device": card.device}))
+    model = card.patcher(checkpoints.load_path(quantised, {"load_device": card.device}))
     text, vae = card.encoder(20), card.encoder(10)
     card.size = reserved(CALL) + 1.1 * model.model_size() + 1e6
     comfy.model_management.load_models_gpu([text, vae])
@@ -174,13 +174,13 @@ def test_encoders_and_vae_leave_the_card_for_a_packed_model_that_fits(monkeypatc
     assert text.loaded_size() == 0
 
 
-def test_of_a_model_that_does_not_fit_just_enough_is_offloaded(monkeypatch, packed, checkpoint):
-    """On the card that holds the packed model, a part of the full one stays outside; no layer more would have fitted.
+def test_of_a_model_that_does_not_fit_just_enough_is_offloaded(monkeypatch, quantised, checkpoint):
+    """On the card that holds the quantised model, a part of the full one stays outside; no layer more would have fitted.
 
     For a call smaller than what ComfyUI keeps free anyway: for larger ones it gives weights two fifths of the card.
     """
     card = Card(monkeypatch)
-    card.size = reserved(0) + 1.1 * checkpoints.load_path(packed, {}).model_size()
+    card.size = reserved(0) + 1.1 * checkpoints.load_path(quantised, {}).model_size()
     model = card.patcher(checkpoints.load_path(str(checkpoint), {"load_device": card.device}))
 
     comfy.model_management.load_models_gpu([model], memory_required=0)

@@ -1,4 +1,4 @@
-"""Files of scripts/quantize.py through the whole graph: packed in memory, and near the full-precision result."""
+"""Files of scripts/quantize.py through the whole graph: quantised in memory, and near the full-precision result."""
 
 import subprocess
 import sys
@@ -32,22 +32,22 @@ def expected(checkpoint) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module", params=FORMATS)
-def packed(request, checkpoint, tmp_path_factory) -> tuple[str, Path]:
-    path = tmp_path_factory.mktemp("packed") / f"{request.param}.safetensors"
+def quantised(request, checkpoint, tmp_path_factory) -> tuple[str, Path]:
+    path = tmp_path_factory.mktemp("quantised") / f"{request.param}.safetensors"
     convert(checkpoint, path, request.param)
     return request.param, path
 
 
-def test_the_result_is_near_that_of_full_precision(packed, expected):
-    name, path = packed
+def test_the_result_is_near_that_of_full_precision(quantised, expected):
+    name, path = quantised
 
     error = relative_error(video(checkpoints.load_path(str(path), {})), expected)
 
     assert 1e-3 < error < BOUNDS[name]
 
 
-def test_blocks_take_in_memory_what_they_take_in_the_file(packed):
-    _, path = packed
+def test_blocks_take_in_memory_what_they_take_in_the_file(quantised):
+    _, path = quantised
 
     model = checkpoints.load_path(str(path), {})
 
@@ -58,8 +58,8 @@ def test_blocks_take_in_memory_what_they_take_in_the_file(packed):
     assert size - marks == sum(tensor.nbytes for tensor in blocks)
 
 
-def test_core_s_own_loader_gives_the_same_model(packed):
-    _, path = packed
+def test_core_s_own_loader_gives_the_same_model(quantised):
+    _, path = quantised
 
     model = comfy.sd.load_diffusion_model(str(path))
 
@@ -67,8 +67,8 @@ def test_core_s_own_loader_gives_the_same_model(packed):
     assert torch.equal(video(model), video(checkpoints.load_path(str(path), {})))
 
 
-def test_weight_dtype_leaves_a_packed_file_as_it_is(packed):
-    _, path = packed
+def test_weight_dtype_leaves_a_quantised_file_as_it_is(quantised):
+    _, path = quantised
 
     model, same = (
         checkpoints.load_path(str(path), dict(checkpoints._FP8_OPTIONS[choice])) for choice in ("default", "fp8_e5m2")
@@ -78,8 +78,8 @@ def test_weight_dtype_leaves_a_packed_file_as_it_is(packed):
     assert {key: tensor.dtype for key, tensor in found.items()} == {key: tensor.dtype for key, tensor in expected.items()}
 
 
-def test_a_lora_changes_the_video_and_goes_again(packed):
-    _, path = packed
+def test_a_lora_changes_the_video_and_goes_again(quantised):
+    _, path = quantised
     model = checkpoints.load_path(str(path), {})
     before = video(model)
     patched = model.clone()
@@ -90,8 +90,8 @@ def test_a_lora_changes_the_video_and_goes_again(packed):
     assert torch.equal(video(model), before)
 
 
-def test_a_packed_file_that_lacks_a_matrix_is_refused(packed, tmp_path):
-    _, path = packed
+def test_a_quantised_file_that_lacks_a_matrix_is_refused(quantised, tmp_path):
+    _, path = quantised
     left = {key: weight for key, weight in load_file(path).items() if key != "double_blocks.0.img_attn.qkv.weight"}
     save_file(left, tmp_path / "hole.safetensors")
 

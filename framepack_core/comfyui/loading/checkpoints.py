@@ -80,10 +80,10 @@ def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> 
         if names.is_diffusers(weights):
             weights, metadata = to_comfy(weights, metadata), None
         require_shape_weights(weights)
-        packed = Path(path).suffix == GGUF and any(map(_gguf().is_packed, weights.values()))
-        if packed or _chose_its_formats(weights, metadata):
+        quantised = Path(path).suffix == GGUF and any(map(_gguf().is_quantised, weights.values()))
+        if quantised or _chose_its_formats(weights, metadata):
             model_options = {key: value for key, value in model_options.items() if key not in FP8_OPTIONS}
-        if packed:
+        if quantised:
             patcher = _gguf().load(weights, model_options)
         else:
             patcher = private.load_diffusion_model_state_dict(

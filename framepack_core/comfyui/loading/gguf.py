@@ -55,8 +55,8 @@ def _tensor(name: str, kind: str, data: Tensor, shape: list[int]) -> Tensor:
         return data.view(PLAIN[kind]).reshape(shape)
     if kind not in BLOCKS:
         raise ValueError(f"{name} is in {kind}; the types that can be read are {', '.join([*PLAIN, *BLOCKS])}")
-    packed = packed_tensor(((kind, data.numel()),), data, tuple(shape))
-    return packed if len(shape) == 2 else packed.dequantize()
+    quantised = quantised_tensor(((kind, data.numel()),), data, tuple(shape))
+    return quantised if len(shape) == 2 else quantised.dequantize()
 
 
 # Blocks. Each function turns `n bytes` into `n elements` in float32.
@@ -138,10 +138,10 @@ def _bits(four_bytes: Tensor) -> Tensor:
     return (four_bytes[..., None] >> torch.arange(8, dtype=torch.uint8, device=four_bytes.device) & 1).flatten(1)
 
 
-def _shifted(packed: Tensor, run: int, shifts, mask: int) -> Tensor:
+def _shifted(bits: Tensor, run: int, shifts, mask: int) -> Tensor:
     """Each run of bytes once per shift, in the order of the shifts."""
-    places = torch.tensor(list(shifts), dtype=torch.uint8, device=packed.device)[:, None]
-    return (packed.unflatten(1, (-1, 1, run)) >> places & mask).flatten(1)
+    places = torch.tensor(list(shifts), dtype=torch.uint8, device=bits.device)[:, None]
+    return (bits.unflatten(1, (-1, 1, run)) >> places & mask).flatten(1)
 
 
 BLOCKS: dict[str, tuple[int, int, Callable[[Tensor], Tensor]]] = {  # elements and bytes of a block
@@ -195,7 +195,7 @@ class Layout(private.QuantizedLayout):
     @classmethod
     def dequantize(cls, qdata: Tensor, params: Params) -> Tensor:
         pieces = qdata.split([size for _, size in params.parts])
-        full = [_unpack(piece, kind, params.orig_dtype) for piece, (kind, _) in zip(pieces, params.parts, strict=True)]
+        full = [_dequantise(piece, kind, params.orig_dtype) for piece, (kind, _) in zip(pieces, params.parts, strict=True)]
         return torch.cat(full).reshape(params.orig_shape)
 
     @classmethod
@@ -207,38 +207,38 @@ class Layout(private.QuantizedLayout):
         return {"": qdata}
 
 
-def _unpack(data: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
-    elements, size, unpack = BLOCKS[kind]
+def _dequantise(data: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
+    elements, size, dequantise = BLOCKS[kind]
     blocks = data.unflatten(0, (-1, size))
     full = torch.empty(len(blocks), elements, dtype=dtype, device=data.device)
     some = ELEMENTS_AT_ONCE // elements
     for target, source in zip(full.split(some), blocks.split(some), strict=True):
-        target.copy_(unpack(source))
+        target.copy_(dequantise(source))
     return full.flatten()
 
 
 def _joined(first, args: tuple, kwargs: dict) -> Tensor:
     """torch.cat: quantised matrices stacked by rows stay quantised, everything else is dequantised."""
     tensors, dim = args[0], args[1] if len(args) > 1 else kwargs.get("dim", 0)
-    if dim != 0 or not all(map(is_packed, tensors)):
-        return torch.cat([tensor.dequantize() if is_packed(tensor) else tensor for tensor in tensors], dim)
+    if dim != 0 or not all(map(is_quantised, tensors)):
+        return torch.cat([tensor.dequantize() if is_quantised(tensor) else tensor for tensor in tensors], dim)
     parts = tuple(part for tensor in tensors for part in tensor._params.parts)
     rows = sum(tensor.shape[0] for tensor in tensors)
-    return packed_tensor(parts, torch.cat([tensor._qdata for tensor in tensors]), (rows, *tensors[0].shape[1:]))
+    return quantised_tensor(parts, torch.cat([tensor._qdata for tensor in tensors]), (rows, *tensors[0].shape[1:]))
 
 
 private.register_layout_class(LAYOUT, Layout)
 private.register_layout_op(torch.ops.aten.cat.default, Layout)(_joined)
 
 
-def packed_tensor(parts: Parts, data: Tensor, shape: tuple[int, ...]) -> Tensor:
+def quantised_tensor(parts: Parts, data: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A tensor that looks like a bfloat16 matrix, which is what the released weights were."""
-    packed = private.QuantizedTensor(data, LAYOUT, Params(torch.bfloat16, shape, parts))
-    private.require_attributes(packed, "_qdata", "_params", "_layout_cls", serves=private.GGUF)
-    return packed
+    quantised = private.QuantizedTensor(data, LAYOUT, Params(torch.bfloat16, shape, parts))
+    private.require_attributes(quantised, "_qdata", "_params", "_layout_cls", serves=private.GGUF)
+    return quantised
 
 
-def is_packed(tensor: Tensor | None) -> bool:
+def is_quantised(tensor: Tensor | None) -> bool:
     return isinstance(tensor, private.QuantizedTensor) and tensor._layout_cls == LAYOUT
 
 
@@ -261,7 +261,7 @@ class Operations(private.manual_cast):
                 if tensor is None:
                     missing.append(prefix + name)
                 else:
-                    tensor = tensor if is_packed(tensor) else tensor.to(empty.dtype)
+                    tensor = tensor if is_quantised(tensor) else tensor.to(empty.dtype)
                     setattr(self, name, nn.Parameter(tensor, requires_grad=False))
 
         def _apply(self, fn, recurse: bool = True):
@@ -272,12 +272,12 @@ class Operations(private.manual_cast):
 
         def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:
             weight, bias, stream = private.cast_bias_weight(self, input, offloadable=True)
-            result = nn.functional.linear(input, weight.dequantize() if is_packed(weight) else weight, bias)
+            result = nn.functional.linear(input, weight.dequantize() if is_quantised(weight) else weight, bias)
             private.uncast_bias_weight(self, weight, bias, stream)
             return result
 
         def convert_weight(self, weight: Tensor, inplace: bool = False, **kwargs) -> Tensor:
-            return weight.dequantize() if is_packed(weight) else weight
+            return weight.dequantize() if is_quantised(weight) else weight
 
         def set_weight(self, weight: Tensor, inplace_update=False, seed=None, return_weight=False, **kwargs) -> Tensor | None:
             """A patched weight is not quantised again."""
@@ -287,7 +287,7 @@ class Operations(private.manual_cast):
             return None
 
 
-class PackedPatcher(private.ModelPatcher):
+class QuantisedPatcher(private.ModelPatcher):
     """Applies patches to the dequantised weight each time it is used, so that a LoRA makes no quantised layer grow."""
 
     def load(self, *args, **kwargs) -> None:
@@ -298,7 +298,7 @@ class PackedPatcher(private.ModelPatcher):
                 layer.weight_function = [patch, *layer.weight_function]
 
     def patch_weight_to_device(self, key: str, device_to=None, inplace_update=False, return_weight=False, force_cast=False):
-        if is_packed(comfy.utils.get_attr(self.model, key)) and not return_weight:
+        if is_quantised(comfy.utils.get_attr(self.model, key)) and not return_weight:
             return None
         return super().patch_weight_to_device(key, device_to, inplace_update, return_weight, force_cast)
 
@@ -310,12 +310,12 @@ class PackedPatcher(private.ModelPatcher):
 
     def _patched_layers(self):
         for key in self.patches:
-            if key.endswith(".weight") and is_packed(comfy.utils.get_attr(self.model, key)):
+            if key.endswith(".weight") and is_quantised(comfy.utils.get_attr(self.model, key)):
                 yield key, comfy.utils.get_attr(self.model, key.removesuffix(".weight"))
 
 
-def load(weights: dict[str, Tensor], model_options: dict) -> PackedPatcher:
+def load(weights: dict[str, Tensor], model_options: dict) -> QuantisedPatcher:
     """The model of weights in ComfyUI's names. Not loaded dynamically: ComfyUI would quantise patched weights again."""
     options = model_options | {"custom_operations": Operations}
     patcher = private.load_diffusion_model_state_dict(weights, options, disable_dynamic=True)
-    return PackedPatcher(patcher.model, load_device=patcher.load_device, offload_device=patcher.offload_device)
+    return QuantisedPatcher(patcher.model, load_device=patcher.load_device, offload_device=patcher.offload_device)

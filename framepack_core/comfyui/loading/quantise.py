@@ -106,7 +106,7 @@ def specs(key: str, shape: tuple[int, ...], format: Format) -> dict[str, Spec]:
     return {**tensors, _mark_key(key): (torch.uint8, (len(_mark(key, format)),))}
 
 
-def pack(key: str, weight: Tensor, format: Format) -> tuple[dict[str, Tensor], Tensor]:
+def quantise(key: str, weight: Tensor, format: Format) -> tuple[dict[str, Tensor], Tensor]:
     """(the tensors that `specs` announces, the float32 matrix that they stand for)."""
     options = format.options(weight.float())
     rows = max(1, ELEMENTS_AT_ONCE // (weight.shape[1] * TILE_ROWS)) * TILE_ROWS

@@ -45,7 +45,7 @@ class Checkpoint:
     def files(self) -> list[Path]:
         """Raises ValueError when there are none."""
         if self.path.suffix == ".gguf":
-            raise ValueError(f"{self.path.name} is a GGUF, which is packed already; convert the bf16 checkpoint")
+            raise ValueError(f"{self.path.name} is a GGUF, which is quantised already; convert the bf16 checkpoint")
         if self.path.is_file():
             return [self.path]
         index = next(self.path.glob(INDEX), None)
@@ -110,9 +110,9 @@ class Checkpoint:
         name = self.path.name
         if MARK not in places:
             raise ValueError(f"{name} is no FramePack transformer: it has no {MARK}")
-        packed = [key for key, (_, _, meta) in places.items() if key.endswith(SIDECARS) or meta.dtype not in FLOATING]
-        if packed:
-            raise ValueError(f"{name} is quantised already ({packed[0]}); convert the bf16 checkpoint")
+        quantised = [key for key, (_, _, meta) in places.items() if key.endswith(SIDECARS) or meta.dtype not in FLOATING]
+        if quantised:
+            raise ValueError(f"{name} is quantised already ({quantised[0]}); convert the bf16 checkpoint")
 
 
 def _opened(file: Path):
@@ -129,7 +129,7 @@ def _read(file: Path, key: str) -> Tensor:
 
 def _dtype(name: str) -> torch.dtype:
     known = {code: dtype for dtype, code in DTYPES.items()}
-    return known.get(name, torch.uint8)  # whatever else there is, it is packed
+    return known.get(name, torch.uint8)  # whatever else there is, it is quantised
 
 
 class StreamedFile:

@@ -1,4 +1,4 @@
-"""One pass over a checkpoint: every module is read, packed, measured and written before the next one is read."""
+"""One pass over a checkpoint: every module is read, quantised, measured and written before the next one is read."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from framepack_core.comfyui.loading.quantise import FORMATS, Spec, format_of, pack, specs
+from framepack_core.comfyui.loading.quantise import FORMATS, Spec, format_of, quantise, specs
 from scripts.support.quantising.checkpoint import Checkpoint, StreamedFile, of_tensors
 
-KEEP = "bf16"  # the format that packs nothing
+KEEP = "bf16"  # the format that quantises nothing
 FORMAT_NAMES = (KEEP, *FORMATS)
 TOKENS = 16  # of random input, for the error of a layer's output
 
@@ -30,8 +30,8 @@ class Measured:
     weights: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
     outputs: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
 
-    def add(self, weight: Tensor, packed: Tensor, before: int, after: int) -> None:
-        error = packed.sub_(weight)
+    def add(self, weight: Tensor, quantised: Tensor, before: int, after: int) -> None:
+        error = quantised.sub_(weight)
         inputs = torch.randn(TOKENS, weight.shape[1], generator=torch.Generator().manual_seed(self.layers))
         self.layers += 1
         self.before += before
@@ -54,7 +54,7 @@ class Report:
 
     before: int
     after: int
-    packed: dict[tuple[str, str], Measured]
+    quantised: dict[tuple[str, str], Measured]
     kept: dict[str, list[str]]  # type -> matrices of the blocks that the format does not fit
 
 
@@ -103,7 +103,7 @@ def require_space(destination: Path, needed: int) -> None:
 
 
 def _write(checkpoint: Checkpoint, file: StreamedFile, format: str, progress: Callable[[int, int], None]) -> Report:
-    packed: dict[tuple[str, str], Measured] = {}
+    quantised: dict[tuple[str, str], Measured] = {}
     kept: dict[str, list[str]] = {}
     with file:
         for done, module in enumerate(checkpoint.modules):
@@ -114,13 +114,13 @@ def _write(checkpoint: Checkpoint, file: StreamedFile, format: str, progress: Ca
                     if format != KEEP and weight.ndim == 2 and "_blocks." in key and not key.startswith("txt_in."):
                         kept.setdefault(layer_type(key), []).append(key)
                     continue
-                tensors, restored = pack(key, weight, chosen)
+                tensors, restored = quantise(key, weight, chosen)
                 for name, tensor in tensors.items():
                     file.write(name, tensor)
-                measured = packed.setdefault((layer_type(key), chosen.name), Measured())
+                measured = quantised.setdefault((layer_type(key), chosen.name), Measured())
                 measured.add(weight.float(), restored, weight.nbytes, sum(tensor.nbytes for tensor in tensors.values()))
             progress(done + 1, len(checkpoint.modules))
-    return Report(checkpoint.nbytes, file.nbytes, packed, kept)
+    return Report(checkpoint.nbytes, file.nbytes, quantised, kept)
 
 
 def layer_type(key: str) -> str:
@@ -140,7 +140,7 @@ def _relative(error_and_norm: Tensor) -> float:
 def table(report: Report) -> str:
     """The report as lines of text."""
     lines = [f"{'layers':34} {'format':16} {'count':>5} {'weights':>8} {'outputs':>8} {'MB before':>10} {'after':>8}"]
-    for (kind, format), measured in sorted(report.packed.items()):
+    for (kind, format), measured in sorted(report.quantised.items()):
         lines.append(
             f"{kind:34} {format:16} {measured.layers:5} {measured.weight_error:8.2%} {measured.output_error:8.2%}"
             f" {measured.before / 1e6:10.2f} {measured.after / 1e6:8.2f}"

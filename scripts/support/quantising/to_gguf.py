@@ -21,7 +21,7 @@ def write_gguf(path: Path, weights: dict[str, Tensor], kind: str, metadata: dict
         if array.ndim > 2:
             writer.add_array(SHAPE_KEY + name, list(array.shape))
             array = array.reshape(len(array), -1)
-        type = gguf.GGMLQuantizationType[kind if is_packed(name, array) else "F32"]
+        type = gguf.GGMLQuantizationType[kind if is_quantised(name, array) else "F32"]
         data = gguf.quants.quantize(array, type)
         writer.add_tensor(name, data, raw_dtype=type)
     writer.write_header_to_file()
@@ -31,5 +31,5 @@ def write_gguf(path: Path, weights: dict[str, Tensor], kind: str, metadata: dict
     return path
 
 
-def is_packed(name: str, array: numpy.ndarray) -> bool:
+def is_quantised(name: str, array: numpy.ndarray) -> bool:
     return "_blocks." in name and array.ndim == 2 and name.endswith(".weight")
