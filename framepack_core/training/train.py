@@ -1,4 +1,4 @@
-"""The training loop, on accelerate: one process, several GPUs or several machines."""
+"""The training loop, built on accelerate: for one process, several GPUs or several machines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .settings import FREE, Settings
 from .transformer import PackedTransformer
 
 LORA = "lora.safetensors"
-FROZEN = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # weights that a LoRA leaves as they are
+FROZEN = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of the weights that a LoRA leaves as they are
 COLUMNS = ("step", "loss", "lr", "gradient", "seconds", "draws")
 
 
@@ -44,7 +44,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After `step` steps; young averages follow faster."""
+        """Update after `step` steps; a young average follows faster."""
         decay = min(self.decay, step / (step + 9))
         live = [parameter.detach().float() for parameter in self.parameters.values()]
         torch._foreach_lerp_(list(self.weights.values()), live, 1 - decay)
@@ -91,7 +91,7 @@ class Run:
 
 
 def train(settings: Settings, decode: Decode | None = None) -> Path:
-    """Train until `settings.steps` are done, from the last state if there is one; the path of the exported checkpoint.
+    """Train until `settings.steps`, from the last state if there is one, and return the path of the exported checkpoint.
 
     `decode` turns a sample's latents `1 C T H W` in model space into pixels `1 3 F H W` in -1..1.
     """
@@ -103,10 +103,12 @@ def train(settings: Settings, decode: Decode | None = None) -> Path:
 
 
 def prepare(settings: Settings) -> Run:
-    distributed = DistributedDataParallelKwargs(find_unused_parameters=True)  # a section uses some of the kernels
+    distributed = DistributedDataParallelKwargs(find_unused_parameters=True)  # a section uses only some of the kernels
     accelerator = Accelerator(mixed_precision=settings.precision, kwargs_handlers=[distributed])
     if settings.batch % accelerator.num_processes:
-        raise ValueError(f"--batch is {settings.batch}, which does not divide among {accelerator.num_processes} processes")
+        raise ValueError(
+            f"--batch is {settings.batch}, which is not a multiple of the {accelerator.num_processes} processes; choose a multiple"
+        )
     set_seed(settings.seed)
     found = recipes(settings.layouts, settings.orders)
     clips = ClipCache(settings.cache)
@@ -176,7 +178,7 @@ def make_transformer(settings: Settings, clips: ClipCache) -> PackedTransformer:
 
 
 def set_kernels(transformer: PackedTransformer, kernels: Iterable[Kernel], from_base: Iterable[str]) -> None:
-    """A convolution for every kernel but those named to be built from the base. Raises ValueError for an unknown name."""
+    """A convolution for every kernel except those to be built from the base. Raises ValueError for an unknown name."""
     names = {str(kernel): kernel for kernel in kernels}
     if unknown := [name for name in from_base if name not in names]:
         raise ValueError(f"--base-kernels has {unknown[0]}, but the layouts' kernels are {', '.join(names)}")
@@ -186,7 +188,7 @@ def set_kernels(transformer: PackedTransformer, kernels: Iterable[Kernel], from_
 
 @torch.no_grad()
 def start_still(transformer: PackedTransformer) -> PackedTransformer:
-    """A new transformer whose blocks pass their input on and whose output is zero, which trains faster than noise does."""
+    """Make a new transformer's blocks pass their input on and its output zero, which trains faster than random weights."""
     for name, parameter in transformer.named_parameters():
         if name.endswith(
             (".norm.linear.weight", ".norm1.linear.weight", ".norm1_context.linear.weight", ".norm_out.linear.weight")
@@ -222,13 +224,13 @@ def make_optimizers(settings: Settings, transformer: PackedTransformer) -> tuple
 
 
 def for_muon(name: str, parameter: Tensor) -> bool:
-    """Matrices inside the blocks, without the modulations, whose input is one vector a clip."""
+    """Matrices inside the blocks, except the modulations, whose input is one vector per clip."""
     inside = name.startswith(("transformer_blocks.", "single_transformer_blocks."))
     return inside and parameter.ndim == 2 and ".linear." not in name
 
 
 def rate(settings: Settings, step: int) -> float:
-    """The learning rate of a step as a share of the largest."""
+    """A step's learning rate as a share of the largest."""
     warm = min(1.0, (step + 1) / max(1, settings.warmup))
     if settings.schedule == "constant":
         return warm
@@ -237,7 +239,7 @@ def rate(settings: Settings, step: int) -> float:
 
 
 def resume(run: Run) -> None:
-    """Continue from the last state of the output folder. Raises ValueError when it belongs to other settings."""
+    """Continue from the last state in the output folder. Raises ValueError if it belongs to other settings."""
     found = state.last_state(run.settings.output)
     if found is None:
         return
@@ -247,7 +249,7 @@ def resume(run: Run) -> None:
     if changed:
         name = changed[0]
         raise ValueError(f"{found} was trained with {name} {settings[name]}, now it is {now.get(name)}; use the same settings "
-                         "to go on, or another output folder")  # fmt: skip
+                         "to continue, or another output folder")  # fmt: skip
     run.accelerator.load_state(str(found))
     if run.ema is not None:
         run.ema.load(state.read(found / state.EMA))
@@ -277,7 +279,7 @@ def loop(run: Run, decode: Decode | None) -> Path:
 
 
 def take_step(run: Run) -> dict:
-    """One optimizer step: every micro-batch a section of its own, its clips split among the processes."""
+    """One optimizer step: each micro-batch has a section of its own, and its clips are split among the processes."""
     settings, accelerator = run.settings, run.accelerator
     started = time.monotonic()
     share = settings.batch // accelerator.num_processes
@@ -323,7 +325,7 @@ def loss_of(run: Run, batch: MicroBatch) -> Tensor:
 
 @contextmanager
 def gradients_at_the_end(run: Run, micro: int) -> Iterator[None]:
-    """Processes exchange gradients after the last micro-batch only."""
+    """Let processes exchange gradients only after the last micro-batch."""
     if micro == run.settings.accumulation - 1:
         yield
     else:
@@ -339,7 +341,7 @@ def require_finite(run: Run, loss: float) -> None:
 
 
 def overdue(run: Run, since: float) -> bool:
-    """Whether the last state is older than it may get; the first process decides for all."""
+    """Whether the last state is too old; the first process decides for all."""
     if not run.settings.save_minutes:
         return False
     decision = [time.monotonic() - since > 60 * run.settings.save_minutes]
@@ -349,7 +351,7 @@ def overdue(run: Run, since: float) -> bool:
 
 
 def save(run: Run) -> None:
-    """The export first: a run that is killed between the two makes it again."""
+    """Export first: a run that is killed between the two does it again."""
     settings = run.settings
     export(run)
     weights = None if run.ema is None else run.ema.weights
@@ -357,7 +359,7 @@ def save(run: Run) -> None:
 
 
 def export(run: Run) -> None:
-    """The model with its averaged weights, or its LoRA alone."""
+    """Write the model with its averaged weights, or only its LoRA."""
     settings, folder = run.settings, run.settings.output / "model"
     if run.accelerator.is_main_process:
         with averaged(run):
@@ -379,7 +381,7 @@ def averaged(run: Run) -> Iterator[None]:
 
 
 def write_sample(run: Run, decode: Decode | None) -> None:
-    """A short video from a held-out clip's first frame, by the averaged weights; layouts and orders take turns."""
+    """Write a short video from a held-out clip's first frame, made with the averaged weights; layouts and orders take turns."""
     settings, clips, choices = run.settings, run.examples.clips, run.examples.choices
     if run.accelerator.is_main_process:
         recipe = choices.recipes[(run.step // settings.sample_every - 1) % len(choices.recipes)]
@@ -395,7 +397,7 @@ def write_sample(run: Run, decode: Decode | None) -> None:
 
 
 class Losses:
-    """A line a step; what a resumed run will do again is cut off."""
+    """A file with a line per step, without the steps that a resumed run will do again."""
 
     def __init__(self, path: Path, step: int) -> None:
         rows = []

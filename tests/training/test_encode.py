@@ -390,9 +390,9 @@ def test_the_command_caches_and_says_what_it_did(folder, hunyuan_folder, tmp_pat
     words = short_clips(folder, tmp_path / "cache", hunyuan_folder)
 
     assert encode.run(arguments(*words)) == 0
-    assert "6 clips written, 0 were there, 0 problems" in capsys.readouterr().err
+    assert "6 clips written, 0 already there, 0 problems" in capsys.readouterr().err
     assert encode.run(arguments(*words)) == 0
-    assert "0 clips written, 6 were there, 0 problems" in capsys.readouterr().err
+    assert "0 clips written, 6 already there, 0 problems" in capsys.readouterr().err
     assert all(clip.image is None for clip in ClipCache(tmp_path / "cache"))
     settings = json.loads((tmp_path / "cache" / "cache.json").read_text())
     assert settings["encoders"] == "hunyuan" and not settings["image"] and settings["size"] == [32, 32]
@@ -404,7 +404,7 @@ def test_the_command_ends_with_1_when_a_video_is_missing(folder, hunyuan_folder,
 
     assert encode.run(arguments(*words)) == 1
     summary, *problems = capsys.readouterr().err.splitlines()[-5:]
-    assert summary == "6 clips written, 0 were there, 4 problems"
+    assert summary == "6 clips written, 0 already there, 4 problems"
     assert any("broken.mp4 cannot be read as a video" in problem for problem in problems)
     assert len(ClipCache(tmp_path / "cache")) == 6
 

@@ -44,7 +44,7 @@ def test_videos_are_found_in_subfolders_too_and_sorted(tmp_path):
 def test_a_folder_without_videos_is_said(tmp_path):
     with pytest.raises(BadVideo, match="holds no videos"):
         find_videos(tmp_path)
-    with pytest.raises(BadVideo, match="nowhere is no folder"):
+    with pytest.raises(BadVideo, match="nowhere is not a folder"):
         find_videos(tmp_path / "nowhere")
 
 
