@@ -210,7 +210,7 @@ def test_the_report_has_errors_sizes_and_what_did_not_fit(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (lambda folder: save_file({"decoder.weight": random(4)}, folder / "x.safetensors"), "is no FramePack transformer"),
+        (lambda folder: save_file({"decoder.weight": random(4)}, folder / "x.safetensors"), "is not a FramePack transformer"),
         (lambda folder: convert(folder / "source.safetensors", folder / "x.safetensors", "nvfp4"), "is quantised already"),
         (lambda folder: save_file({k: w.to(torch.float8_e4m3fn) for k, w in checkpoint().items()}, folder / "x.safetensors"),
          "is quantised already"),
@@ -229,9 +229,9 @@ def test_a_source_that_cannot_be_converted_is_named(given, message, source, tmp_
 def test_an_unknown_format_and_an_existing_destination_are_refused(source, tmp_path):
     (tmp_path / "there.safetensors").write_text("mine")
 
-    with pytest.raises(ValueError, match="int5 is no format; choose one of bf16, float8_e4m3fn"):
+    with pytest.raises(ValueError, match="int5 is not a format; choose one of bf16, float8_e4m3fn"):
         convert(source, tmp_path / "new.safetensors", "int5")
-    with pytest.raises(ValueError, match="exists; choose another name or give --force"):
+    with pytest.raises(ValueError, match="exists; choose another name or add --force"):
         convert(source, tmp_path / "there.safetensors", "nvfp4")
     assert (tmp_path / "there.safetensors").read_text() == "mine"
     convert(source, tmp_path / "there.safetensors", "nvfp4", force=True)
@@ -241,7 +241,7 @@ def test_an_unknown_format_and_an_existing_destination_are_refused(source, tmp_p
 def test_too_little_space_is_told_before_anything_is_written(source, tmp_path, monkeypatch):
     monkeypatch.setattr(conversion.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
 
-    with pytest.raises(ValueError, match=r"takes 0.00 GB, but its disk has 0.00 GB left"):
+    with pytest.raises(ValueError, match=r"needs 0.00 GB, but its disk has 0.00 GB left"):
         convert(source, tmp_path / "packed.safetensors", "nvfp4")
     assert [path.name for path in tmp_path.iterdir()] == ["source.safetensors"]
 
