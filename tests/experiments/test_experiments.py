@@ -86,7 +86,7 @@ def test_a_broken_line_is_named(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text('{"weights": "w", "made": {}, "found": {}}\nnonsense\n')
 
-    with pytest.raises(ValueError, match=r"results\.jsonl, line 2 is no result"):
+    with pytest.raises(ValueError, match=r"results\.jsonl, line 2 is not a result"):
         Results(path, "w")
 
 

@@ -182,7 +182,7 @@ def test_an_unknown_motion_and_a_video_of_another_size_are_refused():
 
     with pytest.raises(ValueError, match="motion is 'jumps'; choose one of left, right"):
         motions.obeys("jumps", track_of(scene, scene.render(8)))
-    with pytest.raises(ValueError, match=r"shape \(2, 64, 64, 3\) is none of the world's"):
+    with pytest.raises(ValueError, match=r"shape \(2, 64, 64, 3\) is not of the demo's world"):
         tracks.follow(scene.render(2, size=64), scene)
 
 
