@@ -1,4 +1,4 @@
-"""Which layers are packed, how large they become, and the file that scripts/quantize.py writes."""
+"""Which layers are quantised, how large they become, and the file that scripts/quantize.py writes."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def random(*shape: int, dtype=torch.bfloat16) -> torch.Tensor:
 
 
 def checkpoint(hidden: int = 256, blocks: int = 1) -> dict[str, torch.Tensor]:
-    """Some of FramePack's layers in official names: all that a conversion tells apart."""
+    """Some of FramePack's layers in official names: one of each kind that a conversion tells apart."""
     weights = {
         "clean_x_embedder.proj.weight": random(hidden, 16, 1, 2, 2),
         "transformer_blocks.0.norm1.linear.weight": random(6 * hidden, hidden),
@@ -159,7 +159,7 @@ def test_bf16_renames_and_rounds_only(source, tmp_path):
 
 
 def test_shards_give_the_same_file_as_one_file(source, tmp_path):
-    """q, k and v of one matrix lie in different shards."""
+    """q, k and v of one matrix are in different shards."""
     weights = checkpoint()
     names = {name: f"shard-{i % 3}.safetensors" for i, name in enumerate(sorted(weights))}
     (tmp_path / "folder").mkdir()
@@ -260,7 +260,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(error, source, tmp_path, 
     assert (tmp_path / "packed.safetensors").read_text() == "mine"
 
 
-# glibc gives freed matrices back; what it would keep in pieces, 9 to 34 MB here from run to run, is not what the script uses.
+# Makes glibc return freed matrices: the pieces it would keep, 9 to 34 MB here from run to run, are not what the script uses.
 FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 MEASURE = """
 import sys, threading
@@ -293,7 +293,7 @@ print(convert_and_watch(large, folder / "b.safetensors") - before)
 
 
 def test_memory_holds_some_copies_of_one_layer_however_large_the_file_is(tmp_path):
-    """Anonymous memory, in a process of its own, beyond what converting a small file leaves there."""
+    """Anonymous memory in a separate process, beyond what converting a small file leaves there."""
     save_file(checkpoint(), tmp_path / "source.safetensors")
     save_file(checkpoint(blocks=80), tmp_path / "large.safetensors")
     size = (tmp_path / "large.safetensors").stat().st_size

@@ -50,7 +50,7 @@ def settings(cache: Path, output: Path, **changes) -> Settings:
 
 
 def arguments(cache: Path, output: Path, **changes) -> list[str]:
-    """The command line of the same settings."""
+    """The command line for the same settings."""
     found = ["train", str(cache), str(output)]
     for name, value in (TINY | {"steps": 6, "save_every": 2} | changes).items():
         found += [f"--{name.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
@@ -77,7 +77,7 @@ def losses(output: Path) -> list[float]:
 
 @pytest.fixture(scope="module")
 def straight(cache, tmp_path_factory) -> Path:
-    """The output of a run that nothing interrupts."""
+    """The output of an uninterrupted run."""
     output = tmp_path_factory.mktemp("straight")
     train.train(settings(cache, output))
     return output

@@ -185,7 +185,7 @@ def test_what_is_left_at_the_end_is_a_shorter_clip():
     assert cuts(100, length=37, shortest=29, stride=37) == [Cut(0, 37), Cut(37, 37)]
     assert cuts(36, length=37, shortest=9, stride=37) == [Cut(0, 33)]
     assert cuts(8, length=37, shortest=9, stride=37) == []
-    assert cuts(12, length=9, shortest=5, stride=4) == [Cut(0, 9)]  # what is left, 4..8, has been shown
+    assert cuts(12, length=9, shortest=5, stride=4) == [Cut(0, 9)]  # what is left, 4..8, has been shown already
 
 
 @settings(max_examples=100)
