@@ -31,7 +31,7 @@ SAMPLER = "unipc_bh1"
 
 @dataclass(frozen=True)
 class Sampled:
-    """Latents `B 16 T H W` of videos that were made together, and the seconds that each section took."""
+    """Latents `B 16 T H W` of videos made together, and the seconds that each section took."""
 
     latents: Tensor
     seconds: tuple[float, ...]
@@ -54,8 +54,8 @@ class Studio:
         return rendered if source == "world" else [self.through_vae(clip) for clip in rendered]
 
     def sample(self, videos: Sequence[Video], each: Callable[[], None] = lambda: None) -> Sampled:
-        """Videos with the same `batch`, as one batch. Each has the noise that its seed gives it alone; `each` is called after
-        every section."""
+        """Sample videos with the same `batch` together. Each has the noise that its own seed would give it alone; `each` is
+        called after every section."""
         plan, first = videos[0].plan, videos[0]
         scenes = [video.told for video in videos]
         timeline = start_timeline(plan, {"samples": torch.cat([self.start(scene) for scene in scenes])}, None)
@@ -101,7 +101,7 @@ class Studio:
 
 
 def fingerprint() -> str:
-    """Of the demo's weights: results of other weights are other results."""
+    """A hash of the demo's weights, since results of other weights are other results."""
     digest = hashlib.sha256()
     for name in (TRANSFORMER, VAE, TEXT, VISION):
         digest.update(weights_file(name).read_bytes())

@@ -19,7 +19,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After `step` steps; young averages follow faster."""
+        """Update after `step` steps; a young average follows faster."""
         decay = min(self.decay, step / (step + 9))
         live = [parameter.detach().float() for parameter in self.parameters.values()]
         torch._foreach_lerp_(list(self.weights.values()), live, 1 - decay)

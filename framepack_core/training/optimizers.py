@@ -30,13 +30,13 @@ def make_optimizers(settings: Settings, transformer: PackedTransformer) -> tuple
 
 
 def for_muon(name: str, parameter: Tensor) -> bool:
-    """Matrices inside the blocks, without the modulations, whose input is one vector a clip."""
+    """Matrices inside the blocks, except the modulations, whose input is one vector per clip."""
     inside = name.startswith(("transformer_blocks.", "single_transformer_blocks."))
     return inside and parameter.ndim == 2 and ".linear." not in name
 
 
 def rate(settings: Settings, step: int) -> float:
-    """The learning rate of a step as a share of the largest."""
+    """A step's learning rate as a share of the largest."""
     warm = min(1.0, (step + 1) / max(1, settings.warmup))
     if settings.schedule == "constant":
         return warm

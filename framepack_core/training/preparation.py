@@ -22,7 +22,7 @@ from .optimizers import make_optimizers
 from .settings import Settings
 from .transformer import PackedTransformer
 
-FROZEN = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # weights that a LoRA leaves as they are
+FROZEN = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of the weights that a LoRA leaves as they are
 
 
 @dataclass
@@ -46,10 +46,12 @@ class Run:
 
 
 def prepare(settings: Settings) -> Run:
-    distributed = DistributedDataParallelKwargs(find_unused_parameters=True)  # a section uses some of the kernels
+    distributed = DistributedDataParallelKwargs(find_unused_parameters=True)  # a section uses only some of the kernels
     accelerator = Accelerator(mixed_precision=settings.precision, kwargs_handlers=[distributed])
     if settings.batch % accelerator.num_processes:
-        raise ValueError(f"--batch is {settings.batch}, which does not divide among {accelerator.num_processes} processes")
+        raise ValueError(
+            f"--batch is {settings.batch}, which is not a multiple of the {accelerator.num_processes} processes; choose one"
+        )
     set_seed(settings.seed)
     found = recipes(settings.layouts, settings.orders)
     clips = ClipCache(settings.cache)
@@ -119,7 +121,7 @@ def make_transformer(settings: Settings, clips: ClipCache) -> PackedTransformer:
 
 
 def set_kernels(transformer: PackedTransformer, kernels: Iterable[Kernel], from_base: Iterable[str]) -> None:
-    """A convolution for every kernel but those named to be built from the base. Raises ValueError for an unknown name."""
+    """A convolution for every kernel except those to be built from the base. Raises ValueError for an unknown name."""
     names = {str(kernel): kernel for kernel in kernels}
     if unknown := [name for name in from_base if name not in names]:
         raise ValueError(f"--base-kernels has {unknown[0]}, but the layouts' kernels are {', '.join(names)}")
@@ -129,7 +131,7 @@ def set_kernels(transformer: PackedTransformer, kernels: Iterable[Kernel], from_
 
 @torch.no_grad()
 def start_still(transformer: PackedTransformer) -> PackedTransformer:
-    """A new transformer whose blocks pass their input on and whose output is zero, which trains faster than noise does."""
+    """Make a new transformer's blocks pass their input on and its output zero, which trains faster than random weights."""
     for name, parameter in transformer.named_parameters():
         if name.endswith(
             (".norm.linear.weight", ".norm1.linear.weight", ".norm1_context.linear.weight", ".norm_out.linear.weight")

@@ -1,4 +1,4 @@
-"""The training loop, on accelerate: one process, several GPUs or several machines."""
+"""The training loop, built on accelerate: for one process, several GPUs or several machines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLUMNS = ("step", "loss", "lr", "gradient", "seconds", "draws")
 
 
 def train(settings: Settings, decode: Decode | None = None) -> Path:
-    """Train until `settings.steps` are done, from the last state if there is one; the path of the exported checkpoint.
+    """Train until `settings.steps`, from the last state if there is one, and return the path of the exported checkpoint.
 
     `decode` turns a sample's latents `1 C T H W` in model space into pixels `1 3 F H W` in -1..1.
     """
@@ -41,7 +41,7 @@ def train(settings: Settings, decode: Decode | None = None) -> Path:
 
 
 def resume(run: Run) -> None:
-    """Continue from the last state of the output folder. Raises ValueError when it belongs to other settings."""
+    """Continue from the last state in the output folder. Raises ValueError if it belongs to other settings."""
     found = state.last_state(run.settings.output)
     if found is None:
         return
@@ -51,7 +51,7 @@ def resume(run: Run) -> None:
     if changed:
         name = changed[0]
         raise ValueError(f"{found} was trained with {name} {settings[name]}, now it is {now.get(name)}; use the same settings "
-                         "to go on, or another output folder")  # fmt: skip
+                         "to continue, or another output folder")  # fmt: skip
     run.accelerator.load_state(str(found))
     if run.ema is not None:
         run.ema.load(state.read(found / state.EMA))
@@ -81,7 +81,7 @@ def loop(run: Run, decode: Decode | None) -> Path:
 
 
 def take_step(run: Run) -> dict:
-    """One optimizer step: every micro-batch a section of its own, its clips split among the processes."""
+    """One optimizer step: each micro-batch has a section of its own, and its clips are split among the processes."""
     settings, accelerator = run.settings, run.accelerator
     started = time.monotonic()
     share = settings.batch // accelerator.num_processes
@@ -127,7 +127,7 @@ def loss_of(run: Run, batch: MicroBatch) -> Tensor:
 
 @contextmanager
 def gradients_at_the_end(run: Run, micro: int) -> Iterator[None]:
-    """Processes exchange gradients after the last micro-batch only."""
+    """Let processes exchange gradients only after the last micro-batch."""
     if micro == run.settings.accumulation - 1:
         yield
     else:
@@ -143,7 +143,7 @@ def require_finite(run: Run, loss: float) -> None:
 
 
 def overdue(run: Run, since: float) -> bool:
-    """Whether the last state is older than it may get; the first process decides for all."""
+    """Whether the last state is too old; the first process decides for all."""
     if not run.settings.save_minutes:
         return False
     decision = [time.monotonic() - since > 60 * run.settings.save_minutes]
@@ -153,7 +153,7 @@ def overdue(run: Run, since: float) -> bool:
 
 
 def save(run: Run) -> None:
-    """The export first: a run that is killed between the two makes it again."""
+    """Export first: a run that is killed between the two does it again."""
     settings = run.settings
     export(run)
     weights = None if run.ema is None else run.ema.weights
@@ -161,7 +161,7 @@ def save(run: Run) -> None:
 
 
 def export(run: Run) -> None:
-    """The model with its averaged weights, or its LoRA alone."""
+    """Write the model with its averaged weights, or only its LoRA."""
     settings, folder = run.settings, run.settings.output / "model"
     if run.accelerator.is_main_process:
         with averaged(run):
@@ -183,7 +183,7 @@ def averaged(run: Run) -> Iterator[None]:
 
 
 def write_sample(run: Run, decode: Decode | None) -> None:
-    """A short video from a held-out clip's first frame, by the averaged weights; layouts and orders take turns."""
+    """Write a short video from a held-out clip's first frame, made with the averaged weights; layouts and orders take turns."""
     settings, clips, choices = run.settings, run.examples.clips, run.examples.choices
     if run.accelerator.is_main_process:
         recipe = choices.recipes[(run.step // settings.sample_every - 1) % len(choices.recipes)]
@@ -199,7 +199,7 @@ def write_sample(run: Run, decode: Decode | None) -> None:
 
 
 class Losses:
-    """A line a step; what a resumed run will do again is cut off."""
+    """A file with a line per step, without the steps that a resumed run will do again."""
 
     def __init__(self, path: Path, step: int) -> None:
         rows = []

@@ -1,4 +1,4 @@
-"""GGUF checkpoints: quantised in memory, and the same model as the one whose weights are rounded alike."""
+"""GGUF checkpoints: quantised in memory, and the same model as one whose weights are rounded in the same way."""
 
 import sys
 import warnings
@@ -82,7 +82,7 @@ def test_a_large_matrix_is_unpacked_in_pieces(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q5_0", "Q4_1", "Q4_0"])
 def test_the_result_is_that_of_rounded_weights(native, tmp_path, kind):
-    """Within what float32 arithmetic in another order leaves."""
+    """Up to the error of float32 arithmetic in another order."""
     path = write_gguf(tmp_path / "model.gguf", native, kind)
 
     found = video(checkpoints.load_path(str(path), {}))
@@ -91,14 +91,14 @@ def test_the_result_is_that_of_rounded_weights(native, tmp_path, kind):
 
 
 def test_official_names_give_the_same_model(weights, q8, tmp_path):
-    """q, k and v become one matrix without being unpacked."""
+    """q, k and v become one matrix without being dequantised."""
     path = write_gguf(tmp_path / "official.gguf", weights, "Q8_0")
 
     model, expected = (checkpoints.load_path(str(path), {}) for path in (path, q8))
 
     assert gguf.is_quantised(qkv(model).weight)
     assert torch.equal(qkv(model).weight.dequantize(), qkv(expected).weight.dequantize())
-    assert relative_error(video(model), video(expected)) < 2e-2  # the text's refiner is quantised here, and not there
+    assert relative_error(video(model), video(expected)) < 2e-2  # the text refiner is quantised in only one of them
 
 
 def test_q_k_and_v_of_different_types_are_one_packed_matrix():
@@ -119,7 +119,7 @@ def test_comfyui_counts_packed_bytes(native, q8):
 
     size = module_size(model.model.diffusion_model)
     assert size == rest + sum(weight.numel() for weight in blocks) * 34 // 32
-    assert size < model.model_size() < size + 10_000  # and the sampling's table
+    assert size < model.model_size() < size + 10_000  # a little more: the table for sampling
 
 
 def test_a_lora_applies_to_the_unpacked_weight_and_leaves_the_packed_one(q8, native, tmp_path):
@@ -139,7 +139,7 @@ def test_a_lora_applies_to_the_unpacked_weight_and_leaves_the_packed_one(q8, nat
 
 
 def test_offloaded_layers_are_patched_as_well(q8):
-    """ComfyUI loads a part of the model again and again as memory comes and goes."""
+    """ComfyUI loads parts of the model repeatedly as memory comes and goes."""
     model = checkpoints.load_path(str(q8), {}).clone()
     model.add_patches({f"diffusion_model.{QKV}.weight": ("diff", (0.1 * torch.randn(768, 256),))})
     expected = video(model)

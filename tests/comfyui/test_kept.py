@@ -1,4 +1,4 @@
-"""How much is kept: what the user says counts, and trouble is said and costs nothing else."""
+"""How much is kept: the user's settings count, and failures are reported and do no other harm."""
 
 import json
 import os
@@ -20,7 +20,7 @@ LATENTS = torch.ones(1, 16, 9, 4, 4)
 
 @pytest.fixture(autouse=True)
 def user(tmp_path, monkeypatch) -> Path:
-    """ComfyUI's folder for users, and no setting."""
+    """ComfyUI's folder for users, without any settings."""
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
     for variable in ("FRAMEPACK_CHECKPOINT_GB", "FRAMEPACK_CHECKPOINT_DAYS"):
         monkeypatch.delenv(variable, raising=False)

@@ -95,7 +95,7 @@ def test_comfyui_names_through_core_s_own_loader(weights, expected, tmp_path):
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 3e-2), (torch.float16, 5e-3), (FP8, 0.2)])
 def test_half_and_plain_fp8_files(weights, expected, tmp_path, dtype, bound):
-    """Stored precision is all that differs: the result is that of the rounded weights in float32 arithmetic."""
+    """Only the stored precision differs: the result is that of the rounded weights in float32 arithmetic."""
     path = save({name: weight.to(dtype) for name, weight in weights.items()}, tmp_path)
     rounded = save({name: weight.to(dtype).float() for name, weight in weights.items()}, tmp_path, "rounded.safetensors")
 
@@ -160,7 +160,7 @@ def scaled(weights: Weights, scales: str) -> tuple[Weights, Weights]:
 @pytest.mark.parametrize("marker", [True, False])
 @pytest.mark.parametrize("scales", ["tensor", "row", "block"])
 def test_scaled_fp8_files(weights, tmp_path, scales, marker):
-    """One scale a matrix, a row or a block; with and without the marker key; q, k and v become one matrix."""
+    """One scale per matrix, row or block; with and without the marker key; q, k and v become one matrix."""
     stored, dequantised = scaled(weights, scales)
     if marker:
         stored["scaled_fp8"] = torch.empty(2, dtype=FP8)

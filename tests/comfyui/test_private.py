@@ -1,4 +1,4 @@
-"""A private symbol of ComfyUI that is gone or has changed costs what needs it, says so, and leaves everything else alone."""
+"""A private symbol of ComfyUI that is gone or has changed disables what needs it, with a message, and nothing else."""
 
 import json
 import logging
@@ -34,13 +34,13 @@ ALL = {
     "FramePack_SaveVideo",
 }
 SAMPLING = {"FramePack_Sampler", "FramePack_SamplerCustom"}
-COSTS = {  # nodes; what is not here costs a part of what a node does
+COSTS = {  # the nodes that are lost; any other symbol only costs a part of what a node does
     private.MODELS: {"FramePack_LoadModel", "FramePack_LoadDemo", *SAMPLING},
     private.SAMPLERS: SAMPLING,
     private.DEMO: {"FramePack_LoadDemo"},
 }
 
-# Loads the pack by its entry point, as ComfyUI does, once whole and then once without each symbol.
+# Loads the pack through its entry point, as ComfyUI does: once complete, then once without each symbol.
 WITHOUT_EACH = """
 import asyncio, importlib, importlib.util, json, logging, sys
 comfyui, pack = sys.argv[1:]
@@ -130,12 +130,12 @@ def test_a_new_argument_at_the_end_is_none_of_our_business(monkeypatch):
     private.require("conv_carry_causal_3d")
 
 
-# What stays of a node
+# What remains of a node
 
 
 @pytest.fixture
 def said(caplog):
-    """What is logged; lines that are said once are said anew."""
+    """The log; lines that are only logged once are logged again."""
     log.log_once.cache_clear()
     caplog.set_level(logging.WARNING, "framepack")
     return caplog

@@ -27,7 +27,7 @@ def random(*shape: int, dtype=torch.bfloat16) -> torch.Tensor:
 
 
 def checkpoint(hidden: int = 256, blocks: int = 1) -> dict[str, torch.Tensor]:
-    """Some of FramePack's layers in official names: all that a conversion tells apart."""
+    """Some of FramePack's layers in official names: one of each kind that a conversion tells apart."""
     weights = {
         "clean_x_embedder.proj.weight": random(hidden, 16, 1, 2, 2),
         "transformer_blocks.0.norm1.linear.weight": random(6 * hidden, hidden),
@@ -158,7 +158,7 @@ def test_bf16_renames_and_rounds_only(source, tmp_path):
 
 
 def test_shards_give_the_same_file_as_one_file(source, tmp_path):
-    """q, k and v of one matrix lie in different shards."""
+    """q, k and v of one matrix are in different shards."""
     weights = checkpoint()
     names = {name: f"shard-{i % 3}.safetensors" for i, name in enumerate(sorted(weights))}
     (tmp_path / "folder").mkdir()
@@ -209,7 +209,7 @@ def test_the_report_has_errors_sizes_and_what_did_not_fit(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (lambda folder: save_file({"decoder.weight": random(4)}, folder / "x.safetensors"), "is no FramePack transformer"),
+        (lambda folder: save_file({"decoder.weight": random(4)}, folder / "x.safetensors"), "is not a FramePack transformer"),
         (lambda folder: convert(folder / "source.safetensors", folder / "x.safetensors", "nvfp4"), "is quantised already"),
         (lambda folder: save_file({k: w.to(torch.float8_e4m3fn) for k, w in checkpoint().items()}, folder / "x.safetensors"),
          "is quantised already"),
@@ -228,9 +228,9 @@ def test_a_source_that_cannot_be_converted_is_named(given, message, source, tmp_
 def test_an_unknown_format_and_an_existing_destination_are_refused(source, tmp_path):
     (tmp_path / "there.safetensors").write_text("mine")
 
-    with pytest.raises(ValueError, match="int5 is no format; choose one of bf16, float8_e4m3fn"):
+    with pytest.raises(ValueError, match="int5 is not a format; choose one of bf16, float8_e4m3fn"):
         convert(source, tmp_path / "new.safetensors", "int5")
-    with pytest.raises(ValueError, match="exists; choose another name or give --force"):
+    with pytest.raises(ValueError, match="exists; choose another name or add --force"):
         convert(source, tmp_path / "there.safetensors", "nvfp4")
     assert (tmp_path / "there.safetensors").read_text() == "mine"
     convert(source, tmp_path / "there.safetensors", "nvfp4", force=True)
@@ -240,7 +240,7 @@ def test_an_unknown_format_and_an_existing_destination_are_refused(source, tmp_p
 def test_too_little_space_is_told_before_anything_is_written(source, tmp_path, monkeypatch):
     monkeypatch.setattr(conversion.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
 
-    with pytest.raises(ValueError, match=r"takes 0.00 GB, but its disk has 0.00 GB left"):
+    with pytest.raises(ValueError, match=r"needs 0.00 GB, but its disk has 0.00 GB left"):
         convert(source, tmp_path / "quantised.safetensors", "nvfp4")
     assert [path.name for path in tmp_path.iterdir()] == ["source.safetensors"]
 
@@ -259,7 +259,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(error, source, tmp_path, 
     assert (tmp_path / "quantised.safetensors").read_text() == "mine"
 
 
-# glibc gives freed matrices back; what it would keep in pieces, 9 to 34 MB here from run to run, is not what the script uses.
+# Makes glibc return freed matrices: the pieces it would keep, 9 to 34 MB here from run to run, are not what the script uses.
 FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 MEASURE = """
 import sys, threading
@@ -292,7 +292,7 @@ print(convert_and_watch(large, folder / "b.safetensors") - before)
 
 
 def test_memory_holds_some_copies_of_one_layer_however_large_the_file_is(tmp_path):
-    """Anonymous memory, in a process of its own, beyond what converting a small file leaves there."""
+    """Anonymous memory in a separate process, beyond what converting a small file leaves there."""
     save_file(checkpoint(), tmp_path / "source.safetensors")
     save_file(checkpoint(blocks=80), tmp_path / "large.safetensors")
     size = (tmp_path / "large.safetensors").stat().st_size

@@ -1,4 +1,4 @@
-"""Files of scripts/quantize.py through the whole graph: quantised in memory, and near the full-precision result."""
+"""Files from scripts/quantize.py through the whole graph: quantised in memory, and close to the full-precision result."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ from framepack_core.comfyui.model.framepack import FramePackModel
 from scripts.support.environment import ROOT
 from scripts.support.quantising.convert import convert
 
-# The transformer of the tests answers errors of its weights with several times as large ones.
+# The tests' transformer magnifies errors of its weights several times.
 BOUNDS = {"float8_e4m3fn": 0.2, "int8_tensorwise": 0.1, "mxfp8": 0.2, "nvfp4": 0.7, "convrot_w4a4": 0.8}
 
 
@@ -101,7 +101,7 @@ def test_a_quantised_file_that_lacks_a_matrix_is_refused(quantised, tmp_path):
 
 @pytest.mark.slow
 def test_the_demo_in_every_format_is_the_same_video_with_a_small_error(tmp_path):
-    """The table that the script prints; eight bits err less than four, and take more memory."""
+    """The table that the script prints: eight bits have smaller errors than four and take more memory."""
     command = [sys.executable, ROOT / "scripts" / "quantize.py", "--compare"]
 
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

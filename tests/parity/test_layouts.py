@@ -1,4 +1,4 @@
-"""Every layout in every order its shape allows, on a checkpoint that has the released kernels only."""
+"""Every layout in every order its shape allows, on a checkpoint that has only the released kernels."""
 
 import comfy.sample
 import pytest
@@ -73,7 +73,7 @@ def test_endpoints_keep_both_images(model, inputs):
 
 
 def test_a_batch_samples_every_video_of_it(model, inputs):
-    """Two videos at once: the noise is drawn for both, and each sees its own start image."""
+    """Two videos at once: noise is drawn for both, and each sees its own start image."""
     both = given.Inputs(
         inputs.positive,
         inputs.negative,

@@ -1,4 +1,4 @@
-"""UniPC videos equal the official program's (golden/record.py tells how they were recorded), float32 on a CPU."""
+"""UniPC videos equal the official program's (golden/record.py says how they were recorded), in float32 on a CPU."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_the_golden_files_tell_samplers_apart(model):
 
 
 def test_the_golden_files_notice_a_lower_order(model, monkeypatch):
-    """A second-order multistep is close; it must still show."""
+    """A second-order multistep solver comes close, but the difference must still show."""
 
     class SecondOrder(solver._Step):
         def __init__(self, x, history, *rest):

@@ -13,7 +13,7 @@ from support.ours import relative_error, sample
 from framepack_core import plan as planning
 from framepack_core.comfyui.loading import checkpoints
 
-HEIGHT, WIDTH = 10, 14  # latent pixels: neither divides into the 4x kernel
+HEIGHT, WIDTH = 10, 14  # latent pixels: neither is a multiple of the 4x kernel
 STEPS = 4
 TOLERANCE = 1e-4
 

@@ -1,4 +1,4 @@
-"""The transformer that trains is the one that samples: the same numbers from the same weights, in every layout and order."""
+"""The transformer for training is the one that samples: the same numbers from the same weights, in every layout and order."""
 
 import comfy.sd
 import pytest
@@ -23,7 +23,7 @@ RECIPES = [Recipe(layout, order) for layout in PRESETS for order in ORDERS if OR
 
 @pytest.fixture(scope="module")
 def trained(oracle) -> PackedTransformer:
-    """The oracle's weights, and convolutions of their own for the kernels of all layouts."""
+    """The oracle's weights, with a convolution for every kernel of every layout."""
     transformer = PackedTransformer(**{key: value for key, value in oracle.config.items() if not key.startswith("_")})
     transformer.load_state_dict(oracle.state_dict())
     transformer.add_kernels(

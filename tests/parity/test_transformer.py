@@ -71,7 +71,7 @@ def test_parity_notices_a_wrong_context(oracle, ours, mistake):
 
 
 def test_parity_notices_the_phase_of_the_average_position(oracle, ours, monkeypatch):
-    """The likely mistake: averaging positions instead of cos and sin."""
+    """The mistake one is likely to make: averaging positions instead of cos and sin."""
 
     def unit_length(phases, stages):
         averaged = average(phases, stages)

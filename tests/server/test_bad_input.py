@@ -1,4 +1,4 @@
-"""Bad input is refused before the first step, in a sentence that names the node, the value and the remedy."""
+"""Bad input is refused before the first step, in a sentence that says the node, the value and what to do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def graph(start_image) -> Graph:
     return Graph(start_image)
 
 
-# What the sampler is given. Each makes a bad input and says what is wrong with it.
+# Bad inputs for the sampler. Each function makes one, and its name says what is wrong with it.
 
 Bad = Callable[[Graph], dict[str, Outputs]]
 
@@ -110,7 +110,7 @@ def test_a_guider_on_another_model_is_refused(graph, server):
 
 @pytest.mark.parametrize("steps", [0, 1])
 def test_sigmas_without_a_step_are_refused(graph, server, steps):
-    """A scheduler at denoise 0 gives none at all, a split at step 0 a single one."""
+    """A scheduler at denoise 0 gives no sigmas at all, a split at step 0 a single one."""
     sigmas = graph.add("BasicScheduler", model=graph.model, scheduler="simple", steps=4, denoise=0.0)
     if steps:
         schedule = graph.add("FramePack_Scheduler", steps=4, shift=0.0, latent=graph.start, window=9)
@@ -175,7 +175,7 @@ def conditioning(graph: Graph, server: Server, conds: list) -> Outputs:
     return graph.add("LoadTrainingDataset", folder_name=folder.name)[1]
 
 
-# Files for FramePack_LoadModel. Each puts one into a folder, made of the stand-in models, and gives its name.
+# Files for FramePack_LoadModel. Each function makes one from the stand-in models in a folder, and returns its name.
 
 
 def a_plain_checkpoint(models: Path, folder: Path) -> str:
@@ -368,7 +368,7 @@ def test_nothing_is_written_for_a_refused_run(graph, server):
 
 
 def refused_when_queued(graph: Graph, server: Server, latent: Outputs) -> str:
-    """What ComfyUI answers to the prompt instead of queueing it."""
+    """ComfyUI's answer to a prompt that it does not queue."""
     with pytest.raises(PromptRefused) as refusal:
         server.queue(graph.saving(latent))
     (node,) = refusal.value.details["node_errors"].values()

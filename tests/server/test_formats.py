@@ -1,4 +1,4 @@
-"""Quantised checkpoints in a real ComfyUI: listed, loaded, run through the whole graph, near the full-precision video."""
+"""Quantised checkpoints in a real ComfyUI: listed, loaded, run through the whole graph, close to the full-precision video."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ BOUNDS = {"int8_tensorwise.safetensors": 0.1, "nvfp4.safetensors": 0.7, "Q8_0.gg
 
 @pytest.fixture
 def quantised(server: Server, models_directory: Path) -> Iterator[Path]:
-    """A folder of the server's with the stand-in transformer in three formats."""
+    """One of the server's folders, with the stand-in transformer in three formats."""
     source = models_directory / "diffusion_models" / INVERTED
     with own_models(server) as folder:
         for format in ("int8_tensorwise", "nvfp4"):

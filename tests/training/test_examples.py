@@ -1,4 +1,4 @@
-"""What is drawn: inference's sections with the truth as their history, the same wherever and whenever it is drawn."""
+"""What is drawn: inference's sections with the truth as their history, the same wherever and whenever they are drawn."""
 
 from collections import Counter
 

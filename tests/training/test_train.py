@@ -50,7 +50,7 @@ def settings(cache: Path, output: Path, **changes) -> Settings:
 
 
 def arguments(cache: Path, output: Path, **changes) -> list[str]:
-    """The command line of the same settings."""
+    """The command line for the same settings."""
     found = ["train", str(cache), str(output)]
     for name, value in (TINY | {"steps": 6, "save_every": 2} | changes).items():
         found += [f"--{name.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
@@ -77,7 +77,7 @@ def losses(output: Path) -> list[float]:
 
 @pytest.fixture(scope="module")
 def straight(cache, tmp_path_factory) -> Path:
-    """The output of a run that nothing interrupts."""
+    """The output of an uninterrupted run."""
     output = tmp_path_factory.mktemp("straight")
     train.train(settings(cache, output))
     return output
@@ -263,7 +263,7 @@ def test_a_full_disk_is_reported_and_leaves_the_last_good_state(cache, tmp_path,
         save_file(tensors, path, *args)
 
     monkeypatch.setattr(state, "save_file", full)
-    with pytest.raises(OSError, match=r"state of step 4 was not written .*No space left.*goes on from .*state-00000002"):
+    with pytest.raises(OSError, match=r"state of step 4 was not written .*No space left.*continues from .*state-00000002"):
         train.train(settings(cache, tmp_path))
 
     assert [path.name for path in tmp_path.glob("*state*")] == ["state-00000002"]
@@ -286,21 +286,21 @@ def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_weights(cache, tmp
 
 def test_a_batch_must_divide_among_the_processes(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(preparation.Accelerator, "num_processes", 3)
-    with pytest.raises(ValueError, match="--batch is 2, which does not divide among 3 processes"):
+    with pytest.raises(ValueError, match="--batch is 2, which is not a multiple of the 3 processes"):
         preparation.prepare(settings(cache, tmp_path))
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda w: {"decoder.conv_in.weight": torch.zeros(1)}, "no FramePack transformer .it starts with decoder"),
+        (lambda w: {"decoder.conv_in.weight": torch.zeros(1)}, "not a FramePack transformer .it starts with decoder"),
         (lambda w: {"double_blocks.0.img_attn.qkv.weight": torch.zeros(1)}, "has ComfyUI's weight names"),
         (lambda w: {k: v for k, v in w.items() if "clean_x" not in k}, "without FramePack's context embedders"),
         (
             lambda w: {k: v for k, v in w.items() if not k.startswith("transformer_blocks.0.ff.net.2")},
             "lacks 2 weights .transformer_blocks.0.ff.net.2",
         ),
-        (lambda w: w | {"extra.weight": torch.zeros(1)}, "1 of unknown names .extra.weight"),
+        (lambda w: w | {"extra.weight": torch.zeros(1)}, "1 with unknown names .extra.weight"),
         (lambda w: w | {"proj_out.weight": torch.zeros(64, 3)}, "does not fit its config"),
     ],
 )
@@ -371,7 +371,7 @@ def test_a_caption_dropped_without_an_empty_embedding_names_the_file(cache, tmp_
 
 
 def test_a_folder_that_is_no_vae_is_named(tmp_path):
-    with pytest.raises(ValueError, match=f"{tmp_path} is no AutoencoderKLHunyuanVideo"):
+    with pytest.raises(ValueError, match=f"{tmp_path} is not an AutoencoderKLHunyuanVideo"):
         samples.hunyuan_decoder(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Who may import whom, and what importing the pack costs."""
+"""Which modules may import which, and what importing the pack costs."""
 
 import ast
 import subprocess
@@ -50,7 +50,7 @@ def name(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """(level, dotted name) of every import in a file, whatever function it is in."""
+    """(level, dotted name) of every import in a file, including those inside functions."""
     yield from imports_of(ast.parse(path.read_text(encoding="utf-8")))
 
 
@@ -63,7 +63,7 @@ def imports_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def run_fresh(more: str = "") -> tuple[float, set[str]]:
-    """(seconds, loaded modules) of importing the pack's root, and `more`, in a new interpreter."""
+    """(seconds, loaded modules) after importing the pack's root, and `more`, in a new interpreter."""
     script = TOP_LEVEL.format(path=str(ROOT / "__init__.py"), root=str(ROOT), more=more)
     seconds, *modules = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT.parent, check=True, capture_output=True, text=True

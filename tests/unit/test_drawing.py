@@ -1,4 +1,4 @@
-"""The picture of a plan: bounded in size, every frame in the colour of what happens to it, every mark explained."""
+"""The picture of a plan: limited in size, every frame in the colour of what happens to it, every mark explained."""
 
 from __future__ import annotations
 

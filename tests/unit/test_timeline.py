@@ -1,4 +1,4 @@
-"""Latents and which of their frames are known."""
+"""Latents, and which of their frames are known."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""One pass over a checkpoint: every module is read, quantised, measured and written before the next one is read."""
+"""One pass over a checkpoint: each module is read, quantised, measured and written before the next one is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scripts.support.quantising.checkpoint import Checkpoint, StreamedFile, of_t
 
 KEEP = "bf16"  # the format that quantises nothing
 FORMAT_NAMES = (KEEP, *FORMATS)
-TOKENS = 16  # of random input, for the error of a layer's output
+TOKENS = 16  # of random input, to measure the error of a layer's output
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion did. Layers by (type, format); sizes in bytes."""
+    """What a conversion did. Layers are by (type, format), sizes in bytes."""
 
     before: int
     after: int
@@ -61,17 +61,17 @@ class Report:
 def convert(
     source: Path, destination: Path, format: str, force: bool = False, progress: Callable[[int, int], None] = lambda *_: None
 ) -> Report:
-    """Write `source` to one safetensors file in ComfyUI's names; `progress` gets modules done and their number.
+    """Write `source` to one safetensors file in ComfyUI's names; `progress` receives how many modules are done, of how many.
 
-    Raises ValueError for a source that cannot be converted, a format that is not known and a destination that is there; OSError
-    naming the destination when it cannot be written. The destination appears whole or not at all.
+    Raises ValueError for a source that cannot be converted, an unknown format and an existing destination, and an OSError that
+    names the destination if it cannot be written. The destination appears whole or not at all.
     """
     if format not in FORMAT_NAMES:
-        raise ValueError(f"{format} is no format; choose one of {', '.join(FORMAT_NAMES)}")
+        raise ValueError(f"{format} is not a format; choose one of {', '.join(FORMAT_NAMES)}")
     if destination.suffix != ".safetensors":
         raise ValueError(f"{destination} must end in .safetensors")
     if destination.exists() and not force:
-        raise ValueError(f"{destination} exists; choose another name or give --force")
+        raise ValueError(f"{destination} exists; choose another name or add --force")
     checkpoint = Checkpoint(source)
     file = StreamedFile(destination, planned(checkpoint, format), checkpoint.metadata)
     require_space(destination, file.nbytes)
@@ -82,7 +82,7 @@ def convert(
 
 
 def planned(checkpoint: Checkpoint, format: str) -> dict[str, Spec]:
-    """Every tensor of the file to be, from shapes alone."""
+    """Every tensor of the file to write, from shapes alone."""
     result: dict[str, Spec] = {}
     for module in checkpoint.modules:
         for key, tensor in checkpoint.weights(module, meta=True).items():
@@ -96,10 +96,10 @@ def planned(checkpoint: Checkpoint, format: str) -> dict[str, Spec]:
 
 def require_space(destination: Path, needed: int) -> None:
     if not destination.parent.is_dir():
-        raise ValueError(f"{destination.parent} is no folder; make it first")
+        raise ValueError(f"{destination.parent} is not a folder; create it first")
     free = shutil.disk_usage(destination.parent).free
     if free < needed:
-        raise ValueError(f"{destination} takes {needed / 1e9:.2f} GB, but its disk has {free / 1e9:.2f} GB left; make room")
+        raise ValueError(f"{destination} needs {needed / 1e9:.2f} GB, but its disk has {free / 1e9:.2f} GB left; make room")
 
 
 def _write(checkpoint: Checkpoint, file: StreamedFile, format: str, progress: Callable[[int, int], None]) -> Report:

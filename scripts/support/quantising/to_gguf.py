@@ -1,4 +1,4 @@
-"""A small GGUF, for measurements and tests; large ones are made by llama.cpp's tools."""
+"""Writes a small GGUF for measurements and tests; for large ones there are llama.cpp's tools."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHAPE_KEY = "comfy.gguf.orig_shape."
 
 
 def write_gguf(path: Path, weights: dict[str, Tensor], kind: str, metadata: dict[str, str] | None = None) -> Path:
-    """Blocks' matrices in `kind`, the rest in F32; convolutions are flattened, and their shape noted as converters do."""
+    """Write blocks' matrices in `kind`, the rest in F32; convolutions are flattened and their shapes noted, as usual."""
     writer = gguf.GGUFWriter(path, "hyvid")
     for key, value in (metadata or {}).items():
         writer.add_string(key, value)
