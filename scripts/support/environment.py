@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -188,10 +189,22 @@ def requirements(environment: Environment, tests: bool) -> list[str]:
 
 
 def test_requirements() -> list[str]:
+    """What the extra `dev` asks for: the test tools, and the checks that run before the tests."""
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project["optional-dependencies"]["test"]
+    return extra_requirements("dev", project["name"], project["optional-dependencies"])
+
+
+def extra_requirements(extra: str, project: str, extras: dict[str, list[str]]) -> list[str]:
+    """An extra's requirements, those of the project's other extras in it (`project[one,two]`) included."""
+    found: list[str] = []
+    for requirement in extras[extra]:
+        own = re.fullmatch(rf"{re.escape(project)}\[([^\]]+)\]", requirement)
+        others = own[1].split(",") if own else []
+        found += [inner for other in others for inner in extra_requirements(other.strip(), project, extras)]
+        found += [] if own else [requirement]
+    return list(dict.fromkeys(found))
 
 
 def run_module(environment: Environment, module: str, *arguments: str | Path) -> int:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from experiments.pictures.sheet import GAP, sheet
 from scripts.support import environment
-from scripts.support.environment import Environment, fingerprint, is_ready, requirements, stamp_file
+from scripts.support.environment import Environment, extra_requirements, fingerprint, is_ready, requirements, stamp_file
 
 
 @pytest.fixture
@@ -41,6 +41,24 @@ def test_the_demo_needs_no_test_tools(installed):
 
     assert names == {"torch", "torchvision", "torchaudio", "aiohttp"}
     assert {"diffusers", "pytest"} <= {part.split("=")[0].split(">")[0] for part in requirements(installed, tests=True)}
+
+
+def test_an_extra_that_is_built_from_others_asks_for_what_they_ask_for_once():
+    extras = {"a": ["numpy>=2", "tqdm"], "b": ["pack[a]", "psutil"], "c": ["pack[a, b]", "other[a]", "numpy>=2"]}
+
+    assert extra_requirements("a", "pack", extras) == ["numpy>=2", "tqdm"]
+    assert extra_requirements("b", "pack", extras) == ["numpy>=2", "tqdm", "psutil"]
+    assert extra_requirements("c", "pack", extras) == ["numpy>=2", "tqdm", "psutil", "other[a]"]
+    with pytest.raises(KeyError, match="d"):
+        extra_requirements("d", "pack", extras)
+
+
+def test_the_test_tools_come_from_all_extras(installed):
+    packages = requirements(installed, tests=True)
+
+    assert not [package for package in packages if package.startswith("framepack")]
+    names = {package.split("=")[0].split(">")[0] for package in packages}
+    assert {"accelerate", "gguf", "matplotlib", "hypothesis", "basedpyright", "ruff"} <= names
 
 
 @pytest.mark.parametrize(("demo_first", "rebuilt"), [(True, False), (False, True)])
