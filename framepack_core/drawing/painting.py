@@ -53,23 +53,41 @@ def draw_plan(plan: Plan, width: int = 640, height: int = 608, known: Collection
     for row, section in enumerate(chart.shown(grid.rows)):
         if section is None:
             left_out = f"... {len(chart.sections) - grid.rows + 1} more sections, filled in the same way ..."
-            draw.text((grid.left, grid.middle(row)), left_out, FAINT, _font(TEXT), anchor="lm")
+            draw.text((grid.left, grid.middle(row)), left_out, FAINT, typeface(TEXT), anchor="lm")
         else:
             _draw_row(draw, chart, grid, row, section)
     return image
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Where things are, in pixels of the picture."""
+class Rows:
+    """Where the frames of the sections are, in pixels of the picture."""
 
-    width: int
-    height: int
-    legend: int
     top: int
     left: int
     cell: float
     pitch: int
+
+    def x(self, frame: float) -> int:
+        return round(self.left + frame * self.cell)
+
+    def middle(self, row: int) -> int:
+        return self.top + row * self.pitch + self.pitch // 2
+
+    def box(self, row: int, start: float, stop: float) -> Box:
+        """The frames `start` up to but without `stop`, at least a pixel wide."""
+        gap = self.pitch // 8
+        left, top = self.x(start), self.top + row * self.pitch
+        return left, top + gap, max(self.x(stop), left + 1), top + self.pitch - gap
+
+
+@dataclass(frozen=True)
+class Grid(Rows):
+    """Where things are in the picture of a plan."""
+
+    width: int
+    height: int
+    legend: int
     rows: int
     chip: int
     seconds: int
@@ -78,7 +96,7 @@ class Grid:
 
     @classmethod
     def of(cls, chart: Chart) -> Grid:
-        text = _font(TEXT)
+        text = typeface(TEXT)
         numbers = text.getlength("section")
         times = max(text.getlength(spell_seconds(section, chart.plan.fps, " - ")) for section in chart.sections)
         tokens = max(text.getlength(spell_tokens(section, chart)) for section in chart.sections)
@@ -116,18 +134,6 @@ class Grid:
             bar=bar,
         )
 
-    def x(self, frame: float) -> int:
-        return round(self.left + frame * self.cell)
-
-    def middle(self, row: int) -> int:
-        return self.top + row * self.pitch + self.pitch // 2
-
-    def box(self, row: int, start: float, stop: float) -> Box:
-        """The frames `start` up to but without `stop`, at least a pixel wide."""
-        gap = self.pitch // 8
-        left, top = self.x(start), self.top + row * self.pitch
-        return left, top + gap, max(self.x(stop), left + 1), top + self.pitch - gap
-
     def chip_box(self, row: int, place: int, count: int, after: bool, frames: int) -> Box:
         """The place of one of `count` chips beyond the video's first or last frame."""
         start = self.x(frames) + COLUMN_GAP // 2 if after else self.left - COLUMN_GAP // 2 - count * self.chip
@@ -142,7 +148,7 @@ def _legend_columns(chart: Chart) -> list[tuple[list[tuple[Mark, str]], int]]:
     half = math.ceil(len(entries) / 2)
     columns = (entries[:half], entries[half:])
     return [
-        (column, SWATCH + 12 + round(max(_font(TEXT).getlength(text) for _, text in column)) + 2 * COLUMN_GAP)
+        (column, SWATCH + 12 + round(max(typeface(TEXT).getlength(text) for _, text in column)) + 2 * COLUMN_GAP)
         for column in columns
     ]
 
@@ -160,13 +166,13 @@ def _ramp(position: float) -> Colour:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, int(0.95 * width * len(text) / _font(TEXT).getlength(text)))
+    return textwrap.wrap(text, int(0.95 * width * len(text) / typeface(TEXT).getlength(text)))
 
 
 def _draw_heading(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
-    draw.text((MARGIN, MARGIN), title(chart), INK, _font(TITLE))
+    draw.text((MARGIN, MARGIN), title(chart), INK, typeface(TITLE))
     for i, line in enumerate(_heading_lines(chart, grid.width)):
-        draw.text((MARGIN, MARGIN + TITLE + 14 + i * LINE), line, INK, _font(TEXT))
+        draw.text((MARGIN, MARGIN + TITLE + 14 + i * LINE), line, INK, typeface(TEXT))
 
 
 def _heading_lines(chart: Chart, width: int) -> list[str]:
@@ -178,14 +184,14 @@ def _draw_legend(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
     for entries, width in _legend_columns(chart):
         for i, (mark, text) in enumerate(entries):
             top = grid.legend + i * LEGEND_PITCH
-            _swatch(mark, chart)(draw, (left, top, left + SWATCH, top + SWATCH))
-            draw.text((left + SWATCH + 12, top + SWATCH // 2), text, INK, _font(TEXT), anchor="lm")
+            swatch(mark, chart)(draw, (left, top, left + SWATCH, top + SWATCH))
+            draw.text((left + SWATCH + 12, top + SWATCH // 2), text, INK, typeface(TEXT), anchor="lm")
         left += width
 
 
 def _draw_axis(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
     """Column titles, seconds and latent frame numbers above the rows, a bar over the given frames."""
-    small = _font(SMALL)
+    small = typeface(SMALL)
     titles = ((MARGIN, "section"), (grid.seconds, "seconds"), (grid.tokens, "tokens: context + generated"))
     for x, text in titles:
         draw.text((x, grid.top - 12), text, FAINT, small, anchor="ls")
@@ -202,23 +208,19 @@ def _draw_axis(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
 
 def _draw_row(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, section: Section) -> None:
     middle = grid.middle(row)
-    draw.text((MARGIN, middle), str(section.number + 1), INK, _font(TEXT), anchor="lm")
-    draw.text((grid.seconds, middle), spell_seconds(section, chart.plan.fps, " - "), INK, _font(TEXT), anchor="lm")
-    draw.text((grid.tokens, middle), spell_tokens(section, chart), INK, _font(TEXT), anchor="lm")
-    _draw_cells(draw, chart, grid, row, section)
+    draw.text((MARGIN, middle), str(section.number + 1), INK, typeface(TEXT), anchor="lm")
+    draw.text((grid.seconds, middle), spell_seconds(section, chart.plan.fps, " - "), INK, typeface(TEXT), anchor="lm")
+    draw.text((grid.tokens, middle), spell_tokens(section, chart), INK, typeface(TEXT), anchor="lm")
+    draw_frames(draw, chart, grid, row, section, "generated")
     for after, counts in enumerate(missing(section)):
         for place, (detail, count) in enumerate(counts.items()):
             box = grid.chip_box(row, place, len(counts), bool(after), chart.frames)
             _chip_painter(colour_of(detail, chart), str(count))(draw, box)
-    for before, after, count in skips(section):
-        start = 0 if before is None else before + 1
-        stop = chart.frames if after is None else after
-        if start < stop:
-            _paint_skip(draw, grid.box(row, start, stop), f"{count} skipped", str(count))
     _draw_bar(draw, chart, grid, row, section)
 
 
-def _draw_cells(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, section: Section) -> None:
+def draw_frames(draw: ImageDraw.ImageDraw, chart: Chart, grid: Rows, row: int, section: Section, label: str) -> None:
+    """What happens to every frame while the section is made; `label` is what its own frames say where there is room."""
     seen, target = looks(section), set(section.target)
 
     def fills(frame: int) -> tuple[Colour, ...]:
@@ -230,12 +232,17 @@ def _draw_cells(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, s
 
     for colours, run in groupby(range(chart.frames), key=fills):
         frames = list(run)
-        _cell_painter(colours)(draw, grid.box(row, frames[0], frames[-1] + 1))
+        cell_painter(colours)(draw, grid.box(row, frames[0], frames[-1] + 1))
         for frame in frames[1:] if grid.cell >= 6 else ():
             x, top, _, bottom = grid.box(row, frame, frame + 1)
             draw.line((x - 1, top, x - 1, bottom - 1), OUTLINE if colours == (PAPER,) else PAPER)
     for start, stop in runs(section.target):
-        _text_within(draw, grid.box(row, start, stop), PAPER, "generated", str(section.number + 1), backdrop=GENERATED)
+        _text_within(draw, grid.box(row, start, stop), PAPER, label, str(section.number + 1), backdrop=GENERATED)
+    for before, after, count in skips(section):
+        start = 0 if before is None else before + 1
+        stop = chart.frames if after is None else after
+        if start < stop:
+            _paint_skip(draw, grid.box(row, start, stop), f"{count} skipped", str(count))
 
 
 def _draw_bar(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, section: Section) -> None:
@@ -253,16 +260,16 @@ def _draw_bar(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, sec
             draw.rectangle((start, top + inset, stop - 1, bottom - 1 - inset), colour)
 
 
-def _swatch(mark: Mark, chart: Chart) -> Paint:
+def swatch(mark: Mark, chart: Chart) -> Paint:
     """How the legend shows a mark."""
     if isinstance(mark, Detail):
         return _grid_painter(colour_of(mark, chart), mark.kernel)
     finest, coarsest = (colour_of(chart.details[place], chart) for place in (0, -1))
     swatches: dict[str, Paint] = {
-        "generated": _cell_painter((GENERATED,)),
-        "twice": _cell_painter((finest, coarsest)),
-        "unseen": _cell_painter((DONE,)),
-        "later": _cell_painter((PAPER,)),
+        "generated": cell_painter((GENERATED,)),
+        "twice": cell_painter((finest, coarsest)),
+        "unseen": cell_painter((DONE,)),
+        "later": cell_painter((PAPER,)),
         "missing": _chip_painter(coarsest, "3"),
         "skipped": _paint_skip,
         "given": _paint_given,
@@ -270,7 +277,7 @@ def _swatch(mark: Mark, chart: Chart) -> Paint:
     return swatches[mark]
 
 
-def _cell_painter(colours: tuple[Colour, ...]) -> Paint:
+def cell_painter(colours: tuple[Colour, ...]) -> Paint:
     """A frame, or a run of equal ones: one stripe for each time it is looked at."""
 
     def paint(draw: ImageDraw.ImageDraw, box: Box) -> None:
@@ -333,7 +340,7 @@ def _paint_given(draw: ImageDraw.ImageDraw, box: Box) -> None:
 def _text_within(draw: ImageDraw.ImageDraw, box: Box, colour: Colour, *texts: str, backdrop: Colour | None = None) -> None:
     """The first text that fits into the box, in its middle; nothing when none fits."""
     left, top, right, bottom = box
-    font = _font(min(SMALL, bottom - top - 2))
+    font = typeface(min(SMALL, bottom - top - 2))
     centre = ((left + right) / 2, (top + bottom) / 2)
     for text in texts:
         if font.getlength(text) + 6 <= right - left:
@@ -353,5 +360,5 @@ def _ticks(last: float, unit: float) -> list[int]:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def typeface(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=size)
