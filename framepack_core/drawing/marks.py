@@ -114,7 +114,7 @@ def paint_given(draw: ImageDraw.ImageDraw, box: Box) -> None:
 def text_within(draw: ImageDraw.ImageDraw, box: Box, colour: Colour, *texts: str, backdrop: Colour | None = None) -> None:
     """Write the first text that fits into the middle of the box, if any does."""
     left, top, right, bottom = box
-    font = font_of(min(SMALL, bottom - top - 2))
+    font = typeface(min(SMALL, bottom - top - 2))
     centre = ((left + right) / 2, (top + bottom) / 2)
     for text in texts:
         if font.getlength(text) + 6 <= right - left:
@@ -127,5 +127,5 @@ def text_within(draw: ImageDraw.ImageDraw, box: Box, colour: Colour, *texts: str
 
 
 @cache
-def font_of(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def typeface(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=size)

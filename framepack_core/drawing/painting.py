@@ -29,10 +29,10 @@ from .marks import (
     cell_painter,
     chip_painter,
     colour_of,
-    font_of,
     paint_skip,
     swatch,
     text_within,
+    typeface,
 )
 
 MAX_WIDTH, MAX_HEIGHT = 2000, 4000
@@ -62,23 +62,41 @@ def draw_plan(plan: Plan, width: int = 640, height: int = 608, known: Collection
     for row, section in enumerate(chart.shown(grid.rows)):
         if section is None:
             left_out = f"... {len(chart.sections) - grid.rows + 1} more sections, filled in the same way ..."
-            draw.text((grid.left, grid.middle(row)), left_out, FAINT, font_of(TEXT), anchor="lm")
+            draw.text((grid.left, grid.middle(row)), left_out, FAINT, typeface(TEXT), anchor="lm")
         else:
             _draw_row(draw, chart, grid, row, section)
     return image
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Where things are, in pixels of the picture."""
+class Rows:
+    """Where the frames of the sections are, in pixels of the picture."""
 
-    width: int
-    height: int
-    legend: int
     top: int
     left: int
     cell: float
     pitch: int
+
+    def x(self, frame: float) -> int:
+        return round(self.left + frame * self.cell)
+
+    def middle(self, row: int) -> int:
+        return self.top + row * self.pitch + self.pitch // 2
+
+    def box(self, row: int, start: float, stop: float) -> Box:
+        """The frames from `start` up to but not including `stop`, at least a pixel wide."""
+        gap = self.pitch // 8
+        left, top = self.x(start), self.top + row * self.pitch
+        return left, top + gap, max(self.x(stop), left + 1), top + self.pitch - gap
+
+
+@dataclass(frozen=True)
+class Grid(Rows):
+    """Where things are in the picture of a plan."""
+
+    width: int
+    height: int
+    legend: int
     rows: int
     chip: int
     seconds: int
@@ -87,7 +105,7 @@ class Grid:
 
     @classmethod
     def of(cls, chart: Chart) -> Grid:
-        text = font_of(TEXT)
+        text = typeface(TEXT)
         numbers = text.getlength("section")
         times = max(text.getlength(spell_seconds(section, chart.plan.fps, " - ")) for section in chart.sections)
         tokens = max(text.getlength(spell_tokens(section, chart)) for section in chart.sections)
@@ -125,18 +143,6 @@ class Grid:
             bar=bar,
         )
 
-    def x(self, frame: float) -> int:
-        return round(self.left + frame * self.cell)
-
-    def middle(self, row: int) -> int:
-        return self.top + row * self.pitch + self.pitch // 2
-
-    def box(self, row: int, start: float, stop: float) -> Box:
-        """The frames from `start` up to but not including `stop`, at least a pixel wide."""
-        gap = self.pitch // 8
-        left, top = self.x(start), self.top + row * self.pitch
-        return left, top + gap, max(self.x(stop), left + 1), top + self.pitch - gap
-
     def chip_box(self, row: int, place: int, count: int, after: bool, frames: int) -> Box:
         """The box of one of `count` chips beyond the video's first or last frame."""
         start = self.x(frames) + COLUMN_GAP // 2 if after else self.left - COLUMN_GAP // 2 - count * self.chip
@@ -151,19 +157,19 @@ def _legend_columns(chart: Chart) -> list[tuple[list[tuple[Mark, str]], int]]:
     half = math.ceil(len(entries) / 2)
     columns = (entries[:half], entries[half:])
     return [
-        (column, SWATCH + 12 + round(max(font_of(TEXT).getlength(text) for _, text in column)) + 2 * COLUMN_GAP)
+        (column, SWATCH + 12 + round(max(typeface(TEXT).getlength(text) for _, text in column)) + 2 * COLUMN_GAP)
         for column in columns
     ]
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, int(0.95 * width * len(text) / font_of(TEXT).getlength(text)))
+    return textwrap.wrap(text, int(0.95 * width * len(text) / typeface(TEXT).getlength(text)))
 
 
 def _draw_heading(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
-    draw.text((MARGIN, MARGIN), title(chart), INK, font_of(TITLE))
+    draw.text((MARGIN, MARGIN), title(chart), INK, typeface(TITLE))
     for i, line in enumerate(_heading_lines(chart, grid.width)):
-        draw.text((MARGIN, MARGIN + TITLE + 14 + i * LINE), line, INK, font_of(TEXT))
+        draw.text((MARGIN, MARGIN + TITLE + 14 + i * LINE), line, INK, typeface(TEXT))
 
 
 def _heading_lines(chart: Chart, width: int) -> list[str]:
@@ -176,13 +182,13 @@ def _draw_legend(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
         for i, (mark, text) in enumerate(entries):
             top = grid.legend + i * LEGEND_PITCH
             swatch(mark, chart)(draw, (left, top, left + SWATCH, top + SWATCH))
-            draw.text((left + SWATCH + 12, top + SWATCH // 2), text, INK, font_of(TEXT), anchor="lm")
+            draw.text((left + SWATCH + 12, top + SWATCH // 2), text, INK, typeface(TEXT), anchor="lm")
         left += width
 
 
 def _draw_axis(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
     """Column titles, seconds and latent frame numbers above the rows, a bar over the given frames."""
-    small = font_of(SMALL)
+    small = typeface(SMALL)
     titles = ((MARGIN, "section"), (grid.seconds, "seconds"), (grid.tokens, "tokens: context + generated"))
     for x, text in titles:
         draw.text((x, grid.top - 12), text, FAINT, small, anchor="ls")
@@ -199,23 +205,19 @@ def _draw_axis(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
 
 def _draw_row(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, section: Section) -> None:
     middle = grid.middle(row)
-    draw.text((MARGIN, middle), str(section.number + 1), INK, font_of(TEXT), anchor="lm")
-    draw.text((grid.seconds, middle), spell_seconds(section, chart.plan.fps, " - "), INK, font_of(TEXT), anchor="lm")
-    draw.text((grid.tokens, middle), spell_tokens(section, chart), INK, font_of(TEXT), anchor="lm")
-    _draw_cells(draw, chart, grid, row, section)
+    draw.text((MARGIN, middle), str(section.number + 1), INK, typeface(TEXT), anchor="lm")
+    draw.text((grid.seconds, middle), spell_seconds(section, chart.plan.fps, " - "), INK, typeface(TEXT), anchor="lm")
+    draw.text((grid.tokens, middle), spell_tokens(section, chart), INK, typeface(TEXT), anchor="lm")
+    draw_frames(draw, chart, grid, row, section, "generated")
     for after, counts in enumerate(missing(section)):
         for place, (detail, count) in enumerate(counts.items()):
             box = grid.chip_box(row, place, len(counts), bool(after), chart.frames)
             chip_painter(colour_of(detail, chart), str(count))(draw, box)
-    for before, after, count in skips(section):
-        start = 0 if before is None else before + 1
-        stop = chart.frames if after is None else after
-        if start < stop:
-            paint_skip(draw, grid.box(row, start, stop), f"{count} skipped", str(count))
     _draw_bar(draw, chart, grid, row, section)
 
 
-def _draw_cells(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, section: Section) -> None:
+def draw_frames(draw: ImageDraw.ImageDraw, chart: Chart, grid: Rows, row: int, section: Section, label: str) -> None:
+    """What happens to every frame while the section is made; `label` is what its own frames say where there is room."""
     seen, target = looks(section), set(section.target)
 
     def fills(frame: int) -> tuple[Colour, ...]:
@@ -232,7 +234,12 @@ def _draw_cells(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, s
             x, top, _, bottom = grid.box(row, frame, frame + 1)
             draw.line((x - 1, top, x - 1, bottom - 1), OUTLINE if colours == (PAPER,) else PAPER)
     for start, stop in runs(section.target):
-        text_within(draw, grid.box(row, start, stop), PAPER, "generated", str(section.number + 1), backdrop=GENERATED)
+        text_within(draw, grid.box(row, start, stop), PAPER, label, str(section.number + 1), backdrop=GENERATED)
+    for before, after, count in skips(section):
+        start = 0 if before is None else before + 1
+        stop = chart.frames if after is None else after
+        if start < stop:
+            paint_skip(draw, grid.box(row, start, stop), f"{count} skipped", str(count))
 
 
 def _draw_bar(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, section: Section) -> None:
