@@ -1,4 +1,4 @@
-"""The order in which a video is filled, what each section sees, and the time indices it gives to that."""
+"""The order in which a video is filled, what each section sees, and at which time indices."""
 
 import math
 import re
