@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -119,7 +120,7 @@ def prepare(settings: Settings) -> Run:
     transformer.plain_attention = plain_attention(settings, accelerator)
     config = transformer.config
     choices = choices_of(settings, found)
-    examples = Examples(clips, choices, settings.seed, config.rope_axes_dim, config.rope_theta, settings.held_out)
+    examples = Examples(clips, choices, settings.seed, config["rope_axes_dim"], config["rope_theta"], settings.held_out)
     optimizers, rates = make_optimizers(settings, transformer)
     if settings.compile:
         transformer.compile(whole=accelerator.device.type != "cpu")
@@ -154,7 +155,10 @@ def choices_of(settings: Settings, found) -> Choices:
 def make_transformer(settings: Settings, clips: ClipCache) -> PackedTransformer:
     """The checkpoint to start from, or a new transformer that fits the cached embeddings."""
     if settings.start is not None:
-        return state.load_transformer(settings.start).to(FROZEN[settings.precision] if settings.lora_rank else torch.float32)
+        dtype = FROZEN[settings.precision] if settings.lora_rank else torch.float32
+        transformer = state.load_transformer(settings.start)
+        nn.Module.to(transformer, dtype)  # diffusers' own `to` has no usable type
+        return transformer
     clip = clips[0]
     config = {
         "in_channels": clip.latents.shape[0],
@@ -212,7 +216,7 @@ def make_optimizers(settings: Settings, transformer: PackedTransformer) -> tuple
         {"params": [parameter for _, parameter in rest if parameter.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [parameter for _, parameter in rest if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimizers = [torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.99), fused=True)]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.99), fused=True)]
     rates = [settings.lr]
     if muon:
         matrices = [trained[name] for name in sorted(muon)]
@@ -296,9 +300,9 @@ def take_step(run: Run) -> dict:
             loss = loss_of(run, batch) / settings.accumulation
             accelerator.backward(loss)
         total += loss.detach()
-    loss = accelerator.reduce(total, "mean").item()
+    loss = cast(Tensor, accelerator.reduce(total, "mean")).item()
     require_finite(run, loss)
-    norm = accelerator.clip_grad_norm_(run.model.parameters(), settings.clip_norm)
+    norm = cast(Tensor, accelerator.clip_grad_norm_(run.model.parameters(), settings.clip_norm))
     for optimizer in run.optimizers:
         optimizer.step()
         optimizer.zero_grad()
@@ -316,7 +320,7 @@ def take_step(run: Run) -> dict:
 
 
 def loss_of(run: Run, batch: MicroBatch) -> Tensor:
-    guidance = batch.x0.new_full((len(batch.x0),), run.settings.guidance) if run.transformer.config.guidance_embeds else None
+    guidance = batch.x0.new_full((len(batch.x0),), run.settings.guidance) if run.transformer.config["guidance_embeds"] else None
     velocity = run.model(**batch.inputs, guidance=guidance)
     return flow_loss(velocity, batch.x0, batch.noise, batch.weight).mean()
 

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import comfy.utils
 import torch
@@ -199,7 +200,7 @@ class Layout(private.QuantizedLayout):
         return torch.cat(full).reshape(params.orig_shape)
 
     @classmethod
-    def get_plain_tensors(cls, tensor: Tensor) -> tuple[Tensor]:
+    def get_plain_tensors(cls, tensor: Any) -> tuple[Tensor]:
         return (tensor._qdata,)
 
     @classmethod
@@ -236,7 +237,7 @@ def packed_tensor(parts: Parts, data: Tensor, shape: tuple[int, ...]) -> Tensor:
     return private.QuantizedTensor(data, LAYOUT, Params(torch.bfloat16, shape, parts))
 
 
-def is_packed(tensor: Tensor | None) -> bool:
+def is_packed(tensor: Any) -> bool:
     return isinstance(tensor, private.QuantizedTensor) and tensor._layout_cls == LAYOUT
 
 
