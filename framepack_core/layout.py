@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 Tail = Literal["td", "ta", "tc"]
+Separator = Literal["x", "td", "ta", "tc"]
 Pool = Literal["none", "frame", "global"]
 
 TAIL_POOL: dict[str, Pool] = {"ta": "frame", "tc": "global"}
@@ -169,7 +170,7 @@ def _left_tokens(side: Side, height: int, width: int, history: int) -> int:
 
 _GROUP = re.compile(r"f([1-9]\d*)k([1-9]\d*)(?:h([1-9]\d*)w([1-9]\d*))?")
 _GENERATED = re.compile(r"g([1-9]\d*)")
-_SEPARATORS = ("x", "td", "ta", "tc")
+_SEPARATORS: dict[str, Separator] = {"x": "x", "td": "td", "ta": "ta", "tc": "tc"}
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class _Field:
     """One underscore-separated field: a separator, or groups."""
 
     start: int
-    separator: str | None = None
+    separator: Separator | None = None
     groups: tuple[Group, ...] = ()
 
 
@@ -192,7 +193,7 @@ def _parse(text: str) -> Layout:
                 raise _error(text, start, "a layout generates only once, but this is a second g")
             window = int(match[1])
         elif field in _SEPARATORS:
-            (left if window is None else right).append(_Field(start, separator=field))
+            (left if window is None else right).append(_Field(start, separator=_SEPARATORS[field]))
         else:
             (left if window is None else right).append(_Field(start, groups=_groups(text, start, start + len(field))))
         start += len(field) + 1

@@ -64,7 +64,7 @@ def sample_unipc(
         if callback is not None:
             callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": x0})
     if sigmas[-1] == 0:
-        return x0
+        return history[0][1]
     return _Step(x, history, sigmas[-2], sigmas[-1], variant).predict()
 
 

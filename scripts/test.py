@@ -1,7 +1,7 @@
 """The checks: `python3 scripts/test.py [--all] [pytest arguments]`.
 
-Sets up the environment if necessary (see environment.py), then runs ruff and pytest in it. Tests marked slow only run
-with --all. Browser tests need a Chromium: without one they are left out, which in CI is an error.
+Sets up the environment if necessary (see environment.py), then runs ruff, the type checker and pytest in it. Tests marked slow
+only run with --all. Browser tests need a Chromium: without one they are left out, which in CI is an error.
 """
 
 from __future__ import annotations
@@ -33,11 +33,23 @@ def main() -> int:
         print(f"{remedy}; the browser tests are left out")
         left_out.append("browser")
     environment = prepare_or_exit()
-    return ruff(environment) or pytest(environment, left_out, [argument for argument in chosen if argument != "--all"])
+    return check(environment) or pytest(environment, left_out, [argument for argument in chosen if argument != "--all"])
 
 
-def ruff(environment: Environment) -> int:
-    return subprocess.call([environment.python, "-m", "ruff", "check", "--quiet", "--output-format", "concise", "."], cwd=ROOT)
+def check(environment: Environment) -> int:
+    """The status of the first check that fails, else 0; a line for each, and what a failed one says."""
+    checks = {
+        "lint": ["ruff", "check", "--quiet", "--output-format", "concise", "."],
+        "format": ["ruff", "format", "--check", "--quiet", "."],
+        "types": ["basedpyright", "--pythonpath", environment.python],
+    }
+    for name, command in checks.items():
+        done = subprocess.run([environment.python, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+        print(f"{name}: {'failed' if done.returncode else 'passed'}", flush=True)
+        if done.returncode:
+            print(done.stdout + done.stderr)
+            return done.returncode
+    return 0
 
 
 def pytest(environment: Environment, left_out: list[str], arguments: list[str]) -> int:

@@ -11,9 +11,10 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from framepack_core.frames import pixel_frames
@@ -123,7 +124,7 @@ def hunyuan_vae(width: int = WIDTH, attention: str = "wide"):
     return vae
 
 
-def sharpen(model: nn.Module, attention: str) -> None:
+def sharpen(model: Any, attention: str) -> None:
     """Set weights with which every layer matters."""
     generator = torch.Generator().manual_seed(1)
     for name, weight in model.named_parameters():

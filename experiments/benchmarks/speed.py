@@ -75,10 +75,10 @@ def main() -> int:
 
 def be_quiet() -> None:
     import comfy.utils
-    import diffusers
+    from diffusers.utils import logging
 
     comfy.utils.set_progress_bar_enabled(False)
-    diffusers.logging.set_verbosity_error()
+    logging.set_verbosity_error()
 
 
 def transformer_calls(options: argparse.Namespace, sizes: Sequence[Size], device: torch.device, peak: float) -> bool:
@@ -159,7 +159,7 @@ def pair(size: Size, device: torch.device) -> tuple[Callable[[], torch.Tensor], 
     """(our call, diffusers' call, tokens)."""
     oracle = build_diffusers(size)
     model = load_ours(oracle, size).model.diffusion_model
-    oracle.to(device)
+    torch.nn.Module.to(oracle, device)
     inputs, context, packed = make_inputs(size, device)
     section = context.section
     tokens = section.target_tokens(size.height, size.width) + section.context_tokens(size.height, size.width)
@@ -271,7 +271,8 @@ def call_diffusers(model, inputs: dict, context) -> torch.Tensor:
 def interleaved(runs: int, a: Callable, b: Callable, device: torch.device) -> tuple[list[float], list[float]]:
     """Times of `a` and `b` in turn, after a warm-up of each; they alternate in going first."""
     times: tuple[list[float], list[float]] = ([], [])
-    a(), b()
+    a()
+    b()
     for run in range(runs):
         for side in (0, 1) if run % 2 == 0 else (1, 0):
             times[side].append(seconds((a, b)[side], device))

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,6 +30,8 @@ from scripts.support.environment import ROOT, cache_directory
 WORK = cache_directory() / "make_demo"
 WEIGHTS = ROOT / "framepack_core" / "demo" / "weights"
 CLIPS = 2400
+
+Module = TypeVar("Module", bound=nn.Module)
 
 # Every preset except `temporal`, whose k8 covers more frames than is worth it here; the two released ones are drawn more often.
 # k1h8w8 is still built from the base, which keeps all files together under 40 MB.
@@ -68,9 +71,8 @@ def make_vision() -> None:
 
 
 def make_clips() -> None:
-    vae, text, vision = (read(module, name) for module, name in
-                         ((DemoVAE(), "demo_vae"), (TextEncoder(), "demo_text"), (VisionEncoder(), "demo_vision")))  # fmt: skip
-    write_clips(WORK / "clips", range(CLIPS), vae, text, vision)
+    vae, text = read(DemoVAE(), "demo_vae"), read(TextEncoder(), "demo_text")
+    write_clips(WORK / "clips", range(CLIPS), vae, text, read(VisionEncoder(), "demo_vision"))
 
 
 def make_transformer() -> None:
@@ -79,7 +81,8 @@ def make_transformer() -> None:
         output = WORK / f"transformer-{number}"
         train(output, [*start, *options.split()])
         start = ["--start", str(output / "model")]
-    shutil.copyfile(output / "model" / state.WEIGHTS, WEIGHTS / "demo_transformer.safetensors")
+    last = WORK / f"transformer-{len(RUNS)}"
+    shutil.copyfile(last / "model" / state.WEIGHTS, WEIGHTS / "demo_transformer.safetensors")
 
 
 def train(output: Path, options: list[str]) -> None:
@@ -101,7 +104,7 @@ def write(module: nn.Module, name: str) -> None:
     save_file({key: value.contiguous() for key, value in weights.items()}, WEIGHTS / f"{name}.safetensors")
 
 
-def read(module: nn.Module, name: str) -> nn.Module:
+def read(module: Module, name: str) -> Module:
     module.load_state_dict(load_file(WEIGHTS / f"{name}.safetensors"))
     return module.requires_grad_(False).eval()
 

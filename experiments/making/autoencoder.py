@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,9 @@ class Settings:
 def train(settings: Settings, state_file: Path, save_minutes: float = 2) -> DemoVAE:
     """Train up to `settings.steps`, continuing from `state_file` if there is one; returns the averaged weights."""
     torch.manual_seed(settings.seed)
-    vae = DemoVAE().to(memory_format=torch.channels_last)
+    vae = DemoVAE()
+    torch_to: Any = vae.to  # whose declaration lacks the memory format
+    torch_to(memory_format=torch.channels_last)
     average = copy.deepcopy(vae).requires_grad_(False)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=settings.peak_lr, betas=(0.9, 0.98), weight_decay=1e-4)
     first = load_state(state_file, vae=vae, average=average, optimizer=optimizer)

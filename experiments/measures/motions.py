@@ -228,7 +228,7 @@ def _steps(track: Track) -> np.ndarray:
     free = ~np.isnan(sides)
     steps = np.where(free, sides, 0).sum(axis=2) / np.maximum(free.sum(axis=2), 1)
     throughout = np.stack([track.seen[lag : track.frames - LAG + lag] for lag in range(LAG + 1)]).all(axis=0)
-    return steps[throughout & free.any(axis=2).all(axis=1)]
+    return steps[throughout & np.all(free.any(axis=2), axis=1)]
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:

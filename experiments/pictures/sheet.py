@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1)
     parser.add_argument("--scale", type=int, default=1)
     options = parser.parse_args()
-    with av.open(options.video) as container:
+    with av.open(str(options.video)) as container:
         frames = [frame.to_image() for frame in container.decode(video=0)]
     sheet(frames, options.columns, options.rows, options.scale).save(options.picture, quality=92)
 

@@ -19,10 +19,10 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
-    count: int
+    videos: int
 
 
-def mean(values: Sequence[float]) -> Interval:
+def mean(values: Sequence[float | None]) -> Interval:
     """The mean with a percentile bootstrap interval; values that are None or not finite are left out."""
     kept = np.array([value for value in values if value is not None and math.isfinite(value)], dtype=float)
     if not len(kept):
@@ -45,6 +45,6 @@ def share(outcomes: Sequence[bool]) -> Interval:
     return Interval(p, max(center - half, 0.0), min(center + half, 1.0), n)
 
 
-def paired(first: Sequence[float], second: Sequence[float]) -> Interval:
+def paired(first: Sequence[float | None], second: Sequence[float | None]) -> Interval:
     """The mean of first - second over pairs in which both are numbers."""
     return mean([a - b for a, b in zip(first, second, strict=True) if a is not None and b is not None])

@@ -37,7 +37,7 @@ def color(found: Found) -> float | None:
 
 def softened(found: Found) -> float:
     """How many times the sharpness has doubled or halved by the last section."""
-    return abs(math.log2(max(in_last_section("sharpness")(found), 1e-6)))
+    return abs(math.log2(max(found["by_section"][-1]["sharpness"], 1e-6)))
 
 
 DRIFT: dict[str, Pick] = {

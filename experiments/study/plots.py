@@ -38,7 +38,7 @@ def panels(path: Path, lines: Mapping[str, Mapping[str, Line]], x_label: str, co
     figure, grid = plt.subplots(rows, columns, figsize=(3.4 * columns, 2.5 * rows), squeeze=False)
     for axes, (measure, sources) in zip(grid.flat, lines.items(), strict=False):
         for source, line in sources.items():
-            _draw(axes, source, [(x, y) for x, y in line if y.count])
+            _draw(axes, source, [(x, y) for x, y in line if y.videos])
         axes.set_title(measure, fontsize=9)
         axes.set_xlabel(x_label, fontsize=8)
         axes.tick_params(labelsize=7)

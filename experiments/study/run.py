@@ -87,7 +87,7 @@ def measure_vae(studio, results: Results, clips: int) -> None:
     print(f"vae: {clips} clips", flush=True)
 
 
-def make_videos(studio, results: Results, wanted: dict[str, Iterable], options: argparse.Namespace) -> None:
+def make_videos(studio, results: Results, wanted: dict[str, list], options: argparse.Namespace) -> None:
     """Make the videos that have no results yet, in batches; each batch is on disk before the next begins."""
     from experiments.study.findings import findings
 

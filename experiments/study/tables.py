@@ -15,7 +15,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def figure(interval: Interval, digits: int, short: bool = False) -> str:
     """`12.3 (10.1 to 14.8)` with this many decimals, none from 1000 up; only the value if `short`."""
-    if not interval.count:
+    if not interval.videos:
         return "-"
     value, low, high = (_digits(number, digits) for number in interval[:3])
     return value if short or math.isnan(interval.low) else f"{value} ({low} to {high})"
@@ -23,7 +23,7 @@ def figure(interval: Interval, digits: int, short: bool = False) -> str:
 
 def percent(interval: Interval) -> str:
     """`92% (80 to 97)`."""
-    if not interval.count:
+    if not interval.videos:
         return "-"
     return f"{interval.value:.0%} ({100 * interval.low:.0f} to {100 * interval.high:.0f})"
 

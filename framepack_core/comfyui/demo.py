@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import comfy.clip_vision
 import comfy.model_management
@@ -30,6 +31,8 @@ from .loading.checkpoints import load_path, read_checkpoint
 private.require_for(private.DEMO)
 
 log = logging.getLogger("framepack")
+
+Module = TypeVar("Module", bound=nn.Module)
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "demo" / "weights"
 TRANSFORMER, VAE, TEXT, VISION = (f"demo_{part}.safetensors" for part in ("transformer", "vae", "text", "vision"))
@@ -229,7 +232,7 @@ def load_vision() -> comfy.clip_vision.ClipVisionModel:
 # Files
 
 
-def fill(module: nn.Module, name: str) -> nn.Module:
+def fill(module: Module, name: str) -> Module:
     """The module with a file's weights, in its own precision. Raises ValueError if they do not fit."""
     weights, _ = read_checkpoint(weights_file(name))
     try:

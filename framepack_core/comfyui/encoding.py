@@ -20,8 +20,9 @@ def fit_image(image_NHWC: Tensor, base_resolution: int) -> Tensor:
     """
     if image_NHWC.shape[0] != 1:
         raise ValueError(f"image holds {image_NHWC.shape[0]} images, expected one; pick one with ImageFromBatch")
-    height, width = nearest_bucket(*image_NHWC.shape[1:3], base_resolution)
-    if image_NHWC.shape[1:3] == (height, width):
+    size = image_NHWC.shape[1:3]
+    height, width = nearest_bucket(size[0], size[1], base_resolution)
+    if size == (height, width):
         return image_NHWC[..., :3]  # ComfyUI's resizing would round its pixels down
     image_NCHW = image_NHWC[..., :3].movedim(-1, 1)
     return comfy.utils.common_upscale(image_NCHW, width, height, "lanczos", "center").movedim(1, -1)

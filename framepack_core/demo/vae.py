@@ -56,6 +56,9 @@ class Coder(nn.Module):
 class DemoVAE(nn.Module):
     """Pixels `B 3 F H W` in -1..1, F = 4T - 3, to latents `B 16 T H/8 W/8` and back."""
 
+    mean: Tensor
+    deviation: Tensor
+
     @property
     def reach_back(self) -> int:
         """How many earlier latent frames the pixels of each latent frame depend on."""

@@ -271,7 +271,7 @@ def _draw_background(rng: np.random.Generator) -> Background:
     lightness = rng.uniform(70, 150)
     contrast = rng.uniform(30, 60)
     tint = rng.uniform(-14, 14, size=3)
-    low, high = (tuple(int(value) for value in np.clip(level + tint, 0, 255)) for level in (lightness, lightness + contrast))
+    low, high = (_color(level + tint) for level in (lightness, lightness + contrast))
     return Background(
         kind=str(rng.choice(list(BACKGROUNDS))),
         colors=(low, high),
@@ -280,3 +280,8 @@ def _draw_background(rng: np.random.Generator) -> Background:
         phase=rng.uniform(0, math.tau),
         seed=int(rng.integers(1 << 31)),
     )
+
+
+def _color(levels: np.ndarray) -> tuple[int, int, int]:
+    red, green, blue = (int(value) for value in np.clip(levels, 0, 255))
+    return red, green, blue

@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.container
 import numpy
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -178,5 +179,5 @@ def named_failure(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = REMEDIES.get(error.errno, "check that the disk is connected and has space")
+        remedy = REMEDIES.get(error.errno or 0, "check that the disk is connected and has space")
         raise OSError(error.errno, f"{path} was not written ({error.strerror}); {remedy}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ def digest(value: object) -> str:
     return _sha256("object", name(value if hasattr(value, "__qualname__") else type(value)))
 
 
-def name(thing: object) -> str:
+def name(thing: Any) -> str:
     """The name of a class or function: from `NAMES` or, if it is not ours, its module's last part and its own name."""
     if thing in NAMES:
         return NAMES[thing]

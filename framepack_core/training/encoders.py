@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 log = logging.getLogger("framepack")
+
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 # HunyuanVideo's instruction to Llama. Only the embedding of the user's part is kept.
 TEMPLATE = (
@@ -52,7 +54,8 @@ class PictureEncoder(Protocol):
 
 
 class Encoders(Protocol):
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def text(self) -> TextEncoder: ...
 
@@ -98,12 +101,12 @@ class HunyuanText:
         from transformers import AutoTokenizer, CLIPTextModel, LlamaModel
 
         self.device = encoders.device
-        load = {"local_files_only": True}
+        load: dict[str, Any] = {"local_files_only": True}
         self.llama_tokenizer = AutoTokenizer.from_pretrained(encoders.models / "tokenizer", **load)
         self.clip_tokenizer = AutoTokenizer.from_pretrained(encoders.models / "tokenizer_2", **load)
         load |= {"dtype": encoders.dtype}
-        self.llama = LlamaModel.from_pretrained(encoders.models / "text_encoder", **load).to(self.device).eval()
-        self.clip = CLIPTextModel.from_pretrained(encoders.models / "text_encoder_2", **load).to(self.device).eval()
+        self.llama = _ready(LlamaModel.from_pretrained(encoders.models / "text_encoder", **load), self.device)
+        self.clip = _ready(CLIPTextModel.from_pretrained(encoders.models / "text_encoder_2", **load), self.device)
 
     @torch.inference_mode()
     def encode(self, caption: str) -> tuple[Tensor, Tensor]:
@@ -129,16 +132,17 @@ class HunyuanPictures:
         from transformers import SiglipImageProcessor, SiglipVisionModel
 
         self.device, self.dtype = encoders.device, encoders.dtype
-        load = {"local_files_only": True}
+        load: dict[str, Any] = {"local_files_only": True}
         vae = AutoencoderKLHunyuanVideo.from_pretrained(encoders.models / "vae", torch_dtype=self.dtype, **load)
-        self.vae = vae.to(self.device).eval()
+        self.vae = _ready(vae, self.device)
         if encoders.tiled:
             self.vae.enable_tiling()
-        self.processor, self.vision = None, None
+        self.processor: Any = None
+        self.vision: Any = None
         if folder := encoders.vision:
             self.processor = SiglipImageProcessor.from_pretrained(folder / "feature_extractor", **load)
             vision = SiglipVisionModel.from_pretrained(folder / "image_encoder", dtype=self.dtype, **load)
-            self.vision = vision.to(self.device).eval()
+            self.vision = _ready(vision, self.device)
 
     @torch.inference_mode()
     def latents(self, pixels: np.ndarray) -> Tensor:
@@ -175,7 +179,7 @@ class Demo:
     def pictures(self) -> PictureEncoder:
         return DemoPictures(self)
 
-    def load(self, part: str, module: torch.nn.Module) -> torch.nn.Module:
+    def load(self, part: str, module: Module) -> Module:
         from safetensors.torch import load_file
 
         module.load_state_dict(load_file(self._file(part)))
@@ -226,6 +230,11 @@ class DemoPictures:
         picture = torch.from_numpy(pixels).to(self.device).movedim(-1, 0)[None].float()
         resized = F.interpolate(picture, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bicubic", antialias=True)
         return self.vision(resized.clamp(0, 255).round() / 127.5 - 1)[0]
+
+
+def _ready(model: torch.nn.Module, device: str) -> Any:
+    """On its device, for inference. What the libraries' models return has no usable type."""
+    return model.to(device).eval()
 
 
 def _check_folders(root: Path, parts: tuple[str, ...], repository: str) -> None:

@@ -156,7 +156,8 @@ class Examples:
         latents = clip.latents[:, : draw.clip_frames].float()
         _, _, H, W = latents.shape
         sigma = draw_sigma(generator, choices.sigmas, draw.section.target_tokens(H, W), choices.shift)
-        if torch.rand((), generator=generator).item() < choices.caption_dropout:
+        dropped = torch.rand((), generator=generator).item() < choices.caption_dropout
+        if dropped and self.empty is not None:
             text, pooled = self.empty
             clip = replace(clip, text=text, pooled=pooled)
         noise = torch.randn(latents.shape[0], len(draw.section.target), H, W, generator=generator)

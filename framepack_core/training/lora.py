@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -21,7 +22,8 @@ PREFIX = "diffusion_model."
 def add_lora(transformer: nn.Module, rank: int, alpha: float) -> None:
     """Freeze the transformer and give every matrix of its blocks a LoRA in float32, which changes nothing at first."""
     transformer.requires_grad_(False)
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=ADAPTED), transformer)
+    config: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "target_modules": ADAPTED}  # peft declares alpha as an integer
+    inject_adapter_in_model(LoraConfig(**config), transformer)
     for parameter in transformer.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -37,6 +39,8 @@ def to_comfy(adapter: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
     for key, inner in adapter.items():
         if ".lora_A." in key:
             module = rename_module(key.partition(".lora_A.")[0])
+            if module is None:
+                raise ValueError(f"{key} is not a weight of FramePack's transformer")
             joined[module.name][module.part or 0] = inner, adapter[key.replace(".lora_A.", ".lora_B.")]
     out: dict[str, Tensor] = {}
     for name, parts in joined.items():

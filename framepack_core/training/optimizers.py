@@ -20,7 +20,7 @@ def make_optimizers(settings: Settings, transformer: PackedTransformer) -> tuple
         {"params": [parameter for _, parameter in rest if parameter.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [parameter for _, parameter in rest if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimizers = [torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.99), fused=True)]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.99), fused=True)]
     rates = [settings.lr]
     if muon:
         matrices = [trained[name] for name in sorted(muon)]

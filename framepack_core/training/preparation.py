@@ -65,7 +65,7 @@ def prepare(settings: Settings) -> Run:
     transformer.plain_attention = plain_attention(settings, accelerator)
     config = transformer.config
     choices = choices_of(settings, found)
-    examples = Examples(clips, choices, settings.seed, config.rope_axes_dim, config.rope_theta, settings.held_out)
+    examples = Examples(clips, choices, settings.seed, config["rope_axes_dim"], config["rope_theta"], settings.held_out)
     optimizers, rates = make_optimizers(settings, transformer)
     if settings.compile:
         transformer.compile(whole=accelerator.device.type != "cpu")
@@ -100,7 +100,10 @@ def choices_of(settings: Settings, found) -> Choices:
 def make_transformer(settings: Settings, clips: ClipCache) -> PackedTransformer:
     """The checkpoint to start from, or a new transformer that fits the cached embeddings."""
     if settings.start is not None:
-        return state.load_transformer(settings.start).to(FROZEN[settings.precision] if settings.lora_rank else torch.float32)
+        dtype = FROZEN[settings.precision] if settings.lora_rank else torch.float32
+        transformer = state.load_transformer(settings.start)
+        nn.Module.to(transformer, dtype)  # diffusers' own `to` has no usable type
+        return transformer
     clip = clips[0]
     config = {
         "in_channels": clip.latents.shape[0],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -44,18 +45,18 @@ class Denoiser:
         self.device = transformer.device
         text, pooled, image = (None if part is None else part[None].float().to(self.device)
                                for part in (clip.text, clip.pooled, clip.image))  # fmt: skip
-        self.inputs = {"text": text, "text_mask": None, "pooled": pooled, "image": image}
-        if transformer.config.guidance_embeds:
+        self.inputs: dict[str, Tensor | None] = {"text": text, "text_mask": None, "pooled": pooled, "image": image}
+        if transformer.config["guidance_embeds"]:
             self.inputs["guidance"] = torch.full((1,), guidance, device=self.device)
 
     @torch.no_grad()
     def __call__(self, noise: Tensor, context: Context) -> Tensor:
         H, W = noise.shape[3:]
         config, section = self.transformer.config, context.section
-        packed = {
+        packed: dict[str, Any] = {
             "context": tuple(latents.to(self.device) for latents in context.latents),
             "kernels": tuple(group.kernel for group in section.context),
-            "rotary": rotary_phases(section, H, W, config.rope_axes_dim, config.rope_theta),
+            "rotary": rotary_phases(section, H, W, config["rope_axes_dim"], config["rope_theta"]),
         }
 
         def x0(x: Tensor, sigma: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ def hunyuan_decoder(folder: Path) -> Decode:
     from diffusers import AutoencoderKLHunyuanVideo
 
     try:
-        vae = AutoencoderKLHunyuanVideo.from_pretrained(folder, local_files_only=True).eval()
+        vae: Any = AutoencoderKLHunyuanVideo.from_pretrained(folder, local_files_only=True).eval()
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} is not an AutoencoderKLHunyuanVideo ({error}); choose the vae folder of "
                          "hunyuanvideo-community/HunyuanVideo") from error  # fmt: skip

@@ -8,11 +8,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..layout import PRESETS
-from ..orders import ORDERS, PADDINGS
-from .loss import SIGMAS
+from ..orders import ORDERS, PADDINGS, Paddings
+from .loss import SIGMAS, Sigmas
 
 Precision = Literal["no", "bf16", "fp16"]
 Optimizer = Literal["adamw", "muon"]
@@ -46,7 +46,7 @@ class Settings:
     orders: tuple[str, ...] = option(
         tuple(ORDERS), "orders to train, with each layout in those it fits; order:2 is drawn twice as often"
     )
-    paddings: tuple[str, ...] = option(PADDINGS, "blank indices of the inverted order", choices=PADDINGS)
+    paddings: tuple[Paddings, ...] = option(PADDINGS, "blank indices of the inverted order", choices=PADDINGS)
     window: int = option(9, "latent frames per section")
     min_sections: int = option(1, "fewest sections of a video")
     max_sections: int = option(6, "most sections of a video; the clip's length limits them too")
@@ -80,7 +80,7 @@ class Settings:
         choices=("auto", "plain", "sdpa"),
     )
 
-    sigmas: str = option("logit-normal", "distribution of noise levels before the shift", choices=SIGMAS)
+    sigmas: Sigmas = option("logit-normal", "distribution of noise levels before the shift", choices=SIGMAS)
     shift: float = option(0.0, "shift of the noise levels; 0 takes inference's, which follows the number of generated tokens")
     motion_weight: float = option(0.0, "additional weight of what moves")
     guidance: float = option(10.0, "value for the guidance embedding")
@@ -165,7 +165,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def from_arguments(arguments: argparse.Namespace) -> Settings:
     values = {each.name: getattr(arguments, each.name) for each in fields(Settings)}
-    return Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Settings(**settings)
 
 
 def parse(arguments: Sequence[str]) -> Settings:

@@ -96,7 +96,7 @@ def export(transformer: PackedTransformer, folder: Path, metadata: Mapping[str, 
     FramePack_LoadModel loads the file, and diffusers the folder, without kernels that it does not know.
     """
     config = {key: value for key, value in transformer.config.items() if not key.startswith("_")}
-    config["_class_name"] = PackedTransformer.__base__.__name__
+    config["_class_name"] = PackedTransformer.__mro__[1].__name__
     weights = {name.replace("_orig_mod.", ""): tensor for name, tensor in transformer.state_dict().items()}
     path = write_tensors(folder / WEIGHTS, weights, metadata, dtype)
     with whole_file(folder / CONFIG) as unfinished:

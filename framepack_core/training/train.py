@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -100,9 +101,9 @@ def take_step(run: Run) -> dict:
             loss = loss_of(run, batch) / settings.accumulation
             accelerator.backward(loss)
         total += loss.detach()
-    loss = accelerator.reduce(total, "mean").item()
+    loss = cast(Tensor, accelerator.reduce(total, "mean")).item()
     require_finite(run, loss)
-    norm = accelerator.clip_grad_norm_(run.model.parameters(), settings.clip_norm)
+    norm = cast(Tensor, accelerator.clip_grad_norm_(run.model.parameters(), settings.clip_norm))
     for optimizer in run.optimizers:
         optimizer.step()
         optimizer.zero_grad()
@@ -120,7 +121,7 @@ def take_step(run: Run) -> dict:
 
 
 def loss_of(run: Run, batch: MicroBatch) -> Tensor:
-    guidance = batch.x0.new_full((len(batch.x0),), run.settings.guidance) if run.transformer.config.guidance_embeds else None
+    guidance = batch.x0.new_full((len(batch.x0),), run.settings.guidance) if run.transformer.config["guidance_embeds"] else None
     velocity = run.model(**batch.inputs, guidance=guidance)
     return flow_loss(velocity, batch.x0, batch.noise, batch.weight).mean()
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from diffusers import HunyuanVideoFramepackTransformer3DModel
+from diffusers.models.transformers.transformer_hunyuan_video_framepack import HunyuanVideoHistoryPatchEmbed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,12 +29,20 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
     `plain_attention` computes attention from plain matrix products, which is faster on CPUs that multiply bfloat16 in hardware.
     """
 
+    clean_x_embedder: HunyuanVideoHistoryPatchEmbed  # diffusers allows it to be missing
+    _gradient_checkpointing_func: Callable[..., Any]
+
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.plain_attention = False
         self.norm_turn = norm_turn
-        for block in (*self.transformer_blocks, *self.single_transformer_blocks):
+        for block in self.blocks:
             block.attn.set_processor(JointAttention(self))
+
+    @property
+    def blocks(self) -> list[Any]:
+        """All of them, in order; what a ModuleList holds has no type."""
+        return [*self.transformer_blocks, *self.single_transformer_blocks]
 
     def add_kernels(self, kernels: Iterable[Kernel]) -> tuple[str, ...]:
         """Add convolutions for those of these kernels that have none, and return their names.
@@ -45,8 +55,7 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
         for kernel in sorted(set(kernels) - present):
             convolution = nn.Conv3d(base.in_channels, base.out_channels, kernel, kernel).to(base.weight)
             with torch.no_grad():
-                convolution.weight.copy_(stretched(base.weight, kernel))
-                convolution.bias.copy_(base.bias)
+                convolution.load_state_dict({"weight": stretched(base.weight, kernel), "bias": base.bias})
             self.clean_x_embedder.add_module(f"proj_{kernel}", convolution)
             added.append(f"proj_{kernel}")
         return tuple(added)
@@ -59,9 +68,10 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
 
     @property
     def convolutions(self) -> dict[Kernel, nn.Conv3d]:
-        return {Kernel(*convolution.kernel_size): convolution for convolution in self.clean_x_embedder.children()}
+        convolutions = [module for module in self.clean_x_embedder.children() if isinstance(module, nn.Conv3d)]
+        return {Kernel(*convolution.kernel_size): convolution for convolution in convolutions}
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - packing is done here, so the inputs are others
         self,
         latents: Tensor,
         timestep: Tensor,
@@ -93,7 +103,7 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
         return unpatchify(tokens, latents.shape)
 
     def run_blocks(self, tokens: Tensor, text: Tensor, modulation: Tensor, mask: Tensor | None, rotary: Rotary) -> Tensor:
-        for block in (*self.transformer_blocks, *self.single_transformer_blocks):
+        for block in self.blocks:
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 tokens, text = self._gradient_checkpointing_func(block, tokens, text, modulation, mask, rotary)
             else:
@@ -105,16 +115,15 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
 
         On a CPU the latter is faster: whole blocks compiled for any length are slower there than uncompiled ones.
         """
-        blocks = (*self.transformer_blocks, *self.single_transformer_blocks)
         if whole:
-            for block in blocks:
+            for block in self.blocks:
                 block.compile(dynamic=True)
             return
         self.norm_turn = torch.compile(norm_turn, dynamic=True)
         compiled = torch.compile(gelu, dynamic=True)
         for block in self.single_transformer_blocks:
             block.act_mlp = Activation(compiled)
-        for block in self.transformer_blocks:
+        for block in self.blocks[: len(self.transformer_blocks)]:
             block.ff.net[0].gelu = compiled
 
 

@@ -170,7 +170,7 @@ def read(video: Video, cut: Cut, fps: float, size: tuple[int, int]) -> np.ndarra
     shown: dict[int, np.ndarray] = {}
     try:
         for index, image in _images(video, set(wanted)):
-            shown[index] = np.asarray(ImageOps.fit(image, size[::-1], Image.Resampling.LANCZOS))
+            shown[index] = np.asarray(ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS))
     except (av.FFmpegError, OSError) as error:
         raise BadVideo(_unreadable(video.path, error)) from error
     missing = [index for index in wanted if index not in shown]

@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from .fp8 import fuse_scaled
 
 Weights = dict[str, Tensor]
+Value = TypeVar("Value")
 
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "model.model.", "model.")
 _DIFFUSERS_MARK = "transformer_blocks.0.norm1.linear.weight"
@@ -105,7 +107,7 @@ def rename_module(module: str) -> Module | None:
     return None
 
 
-def strip_prefix(weights: Weights) -> Weights:
+def strip_prefix(weights: dict[str, Value]) -> dict[str, Value]:
     """The weights without the prefix that checkpoints and trainers put before the names of the whole transformer."""
     for prefix in _PREFIXES:
         if any(f"{prefix}{mark}" in weights for mark in (_DIFFUSERS_MARK, "clean_x_embedder.proj.weight")):

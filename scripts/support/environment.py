@@ -164,10 +164,11 @@ def unpack(archive: Path, folder: PurePosixPath, destination: Path) -> None:
             path = PurePosixPath(*PurePosixPath(member.name).parts[1:])
             if not (member.isfile() and path.is_relative_to(folder)) or ".." in path.parts:
                 continue
-            target = destination / path.relative_to(folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tar.extractfile(member) as source, target.open("wb") as file:
-                shutil.copyfileobj(source, file)
+            if source := tar.extractfile(member):
+                target = destination / path.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with source, target.open("wb") as file:
+                    shutil.copyfileobj(source, file)
 
 
 def install_packages(environment: Environment, tests: bool) -> None:

@@ -87,7 +87,7 @@ class Server:
         self._flags = [*([] if gpu else ["--cpu"]), *flags]
         self._packs = packs
         self._client_id = uuid.uuid4().hex
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen
 
     def __enter__(self) -> Server:
         install_custom_nodes(self.base / "custom_nodes", self._packs)

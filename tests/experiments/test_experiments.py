@@ -125,5 +125,5 @@ def test_intervals():
     wide = mean([1.0, 2.0, 3.0, 4.0])
     assert wide.value == 2.5 and 1.0 < wide.low < 2.0 and 3.0 < wide.high < 4.0
     assert mean([5.0, None, float("nan")])[::3] == (5.0, 1)
-    assert mean([]).count == 0
+    assert mean([]).videos == 0
     assert paired([3.0, 4.0, None, 6.0], [1.0, 2.0, 3.0, 4.0]) == Interval(2.0, 2.0, 2.0, 3)

@@ -35,13 +35,13 @@ TRAINING = CORE / "training"
 FOR_TRAINING = {"accelerate", "diffusers", "peft", "tqdm", "transformers"}
 
 TOP_LEVEL = """
-import importlib.util, sys, time
-start = time.perf_counter()
+import importlib.util, sys
+before = set(sys.modules)
 spec = importlib.util.spec_from_file_location("pack", {path!r}, submodule_search_locations=[{root!r}])
 sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 {more}
-sys.stdout.write(f"{{time.perf_counter() - start}} {{' '.join(sys.modules)}}")
+sys.stdout.write(" ".join(set(sys.modules) - before))
 """
 
 
@@ -62,13 +62,11 @@ def imports_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield from ((node.level, f"{node.module or ''}.{alias.name}".lstrip(".")) for alias in node.names)
 
 
-def run_fresh(more: str = "") -> tuple[float, set[str]]:
-    """(seconds, loaded modules) after importing the pack's root, and `more`, in a new interpreter."""
+def run_fresh(more: str = "") -> set[str]:
+    """The modules that importing the pack's root, and `more`, loads in a new interpreter."""
     script = TOP_LEVEL.format(path=str(ROOT / "__init__.py"), root=str(ROOT), more=more)
-    seconds, *modules = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT.parent, check=True, capture_output=True, text=True
-    ).stdout.split()
-    return float(seconds), set(modules)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT.parent, check=True, capture_output=True, text=True)
+    return set(done.stdout.split())
 
 
 def test_the_files_that_are_checked_are_those_of_the_pack():
@@ -185,16 +183,14 @@ def test_nothing_is_printed(path):
     assert not any(isinstance(function, ast.Name) and function.id in ("print", "pprint") for function in called)
 
 
-def test_importing_the_pack_is_quick_and_loads_nothing_heavy():
-    seconds, modules = zip(*(run_fresh() for _ in range(5)), strict=True)
-
-    assert min(seconds) < 0.2
-    assert not modules[0] & {"torch", "numpy", "PIL", "comfy", "pack.nodes", "pack.framepack_core"}
+def test_importing_the_pack_loads_nothing_else():
+    """So that it costs ComfyUI no time before the nodes are asked for."""
+    assert run_fresh() == {"pack"}
 
 
 @pytest.mark.parametrize("module", ["layout", "plan"])
 def test_planning_needs_no_torch(module):
-    _, modules = run_fresh(f"import pack.framepack_core.{module}")
+    modules = run_fresh(f"import pack.framepack_core.{module}")
 
     assert f"pack.framepack_core.{module}" in modules
     assert not modules & {"torch", "numpy"}
@@ -202,7 +198,7 @@ def test_planning_needs_no_torch(module):
 
 def test_the_rest_of_the_core_needs_no_comfyui():
     rest = [path.stem for path in sorted(CORE.glob("*.py")) if path.stem != "__init__"]
-    _, modules = run_fresh("\n".join(f"import pack.framepack_core.{module}" for module in rest))
+    modules = run_fresh("\n".join(f"import pack.framepack_core.{module}" for module in rest))
 
     assert "pack.framepack_core.packing" in modules
     assert modules.isdisjoint(COMFYUI)

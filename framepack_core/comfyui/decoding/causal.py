@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import comfy.sd
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ def reach_back(model: nn.Module) -> int | None:
     return getattr(model, "reach_back", None)
 
 
-def _reach_of_taehv(decoder: nn.Sequential) -> int:
+def _reach_of_taehv(decoder: Any) -> int:
     """Each MemBlock looks one frame back, at the frame rate that the layers before it have reached."""
     rate, latent_frames = 1, 0.0
     for layer in decoder:

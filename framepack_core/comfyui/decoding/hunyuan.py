@@ -109,7 +109,7 @@ class TiledUp:
 
     def __call__(self, h: Tensor) -> Tensor:
         H, W = h.shape[3:]
-        pixels = weights = 0
+        pixels = weights = torch.zeros(())
         for y, x, up in self.tiles:
             part = up(h[..., slice(*y), slice(*x)])
             weight = ramp(*y, H)[:, None] * ramp(*x, W)

@@ -182,7 +182,7 @@ def _shards(index: Path) -> set[str]:
 def _read_shards(folder: Path) -> names.Weights:
     index = next(folder.glob(INDEX), None)
     shards = _shards(index) if index else set()
-    if not shards:
+    if index is None or not shards:
         raise ValueError(f"{folder.name} has no readable *.safetensors.index.json; download the folder again")
     absent = sorted(shard for shard in shards if not (folder / shard).is_file())
     if absent:

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import comfy.utils
 import torch
@@ -199,7 +200,7 @@ class Layout(private.QuantizedLayout):
         return torch.cat(full).reshape(params.orig_shape)
 
     @classmethod
-    def get_plain_tensors(cls, tensor: Tensor) -> tuple[Tensor]:
+    def get_plain_tensors(cls, tensor: Any) -> tuple[Tensor]:
         return (tensor._qdata,)
 
     @classmethod
@@ -238,7 +239,7 @@ def quantised_tensor(parts: Parts, data: Tensor, shape: tuple[int, ...]) -> Tens
     return quantised
 
 
-def is_quantised(tensor: Tensor | None) -> bool:
+def is_quantised(tensor: Any) -> bool:
     return isinstance(tensor, private.QuantizedTensor) and tensor._layout_cls == LAYOUT
 
 

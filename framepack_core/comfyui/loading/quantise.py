@@ -133,7 +133,8 @@ def _mark_key(key: str) -> str:
 
 def _mark(key: str, format: Format) -> bytes:
     mark: dict = {"format": format.name}
-    if format.full_precision_product or BLOCK_MATRIX.fullmatch(key)[2] in MODULATION:
+    matrix = BLOCK_MATRIX.fullmatch(key)
+    if format.full_precision_product or (matrix and matrix[2] in MODULATION):
         mark["full_precision_matrix_mult"] = True  # modulation has one token: exact activations cost nothing
     text = json.dumps(mark).encode()
     return text + b" " * (-len(text) % 8)  # what follows it in the file stays aligned

@@ -36,7 +36,8 @@ class FramePackModel(private.HunyuanVideoModel):
         params = self.diffusion_model.params
         packed = kwargs.get(CONTEXT_KEY)
         if packed is None:
-            packed = PackedContext.none(*kwargs["noise"].shape[2:], params.axes_dim, params.theta)
+            frames, height, width = kwargs["noise"].shape[2:]
+            packed = PackedContext.none(frames, height, width, params.axes_dim, params.theta)
         out["packed"] = private.CONDConstant(packed.to(kwargs["device"]))
         if packed.latents:
             latents = [self.process_latent_in(latent.to(kwargs["device"])) for latent in packed.latents]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import comfy.model_management
 import torch
@@ -69,7 +70,7 @@ class FramePackTransformer(private.HunyuanVideo):
         x: Tensor,
         timestep: Tensor,
         context: Tensor,
-        y: Tensor | None = None,
+        y: Any = None,
         txt_byt5=None,
         clip_fea: Tensor | None = None,
         guidance: Tensor | None = None,
@@ -80,7 +81,7 @@ class FramePackTransformer(private.HunyuanVideo):
         control=None,
         transformer_options: dict = {},  # noqa: B006 - ComfyUI's signature
         *,
-        packed=None,
+        packed: Any = None,
         context_latents: Sequence[Tensor] = (),
         **kwargs,
     ) -> Tensor:

@@ -34,7 +34,7 @@ class Clip:
     """
 
     def __init__(self, vae, timeline: Timeline, fps: float, tell: Callable[[str, Mapping[str, Any]], None]) -> None:
-        self.vae = vae
+        self.vae: Any = vae
         self.timeline = timeline
         self.fps = fps
         self.tell = tell
@@ -59,18 +59,18 @@ class Clip:
         if self.vae is None:
             return
         try:
-            self._decode(self.waiting | {*frames})
+            self.folder = self.folder or _new_folder()
+            self._decode(self.waiting | {*frames}, self.folder)
             self.waiting.clear()
-            self._show()
+            self._show(self.folder)
         except Exception as error:  # whatever a VAE may raise: the video is worth more than its preview
             log.warning("FramePack: preview_vae cannot show the video (%s); sampling continues without a preview", error)
             self.vae = None
 
-    def _decode(self, frames: Collection[int]) -> None:
-        self.folder = self.folder or _new_folder()
+    def _decode(self, frames: Collection[int], folder: Path) -> None:
         for start, stop in pieces(frames):
             images = self._images(start, stop)
-            self.segments[start] = self.folder / f"segment_{start:06}.mp4"
+            self.segments[start] = folder / f"segment_{start:06}.mp4"
             write_segment(self.segments[start], pixels(images), self.fps, *shrunk(images.shape[2], images.shape[1]))
 
     def _images(self, start: int, stop: int) -> Tensor:
@@ -85,10 +85,10 @@ class Clip:
                              "frames; connect TAEHV or HunyuanVideo's VAE")  # fmt: skip
         return images[0, 1:] if start else images[0]
 
-    def _show(self) -> None:
-        outdated, self.file = self.file, self.folder / f"clip_{len(self.segments):06}.mp4"
+    def _show(self, folder: Path) -> None:
+        outdated, self.file = self.file, folder / f"clip_{len(self.segments):06}.mp4"
         join_segments([self.segments[start] for start in sorted(self.segments)], self.file, self.fps)
-        self.tell(EVENT, {"filename": self.file.name, "subfolder": self.folder.name, "type": "temp"})
+        self.tell(EVENT, {"filename": self.file.name, "subfolder": folder.name, "type": "temp"})
         if outdated:
             with suppress(OSError):  # some systems do not remove a file that is being read
                 outdated.unlink()

@@ -37,7 +37,8 @@ class Pictures:
         self.previewer = previewer
         self.latent_format = latent_format
         self.timeline = timeline
-        self.strip = Filmstrip(timeline.frames, *timeline.latents.shape[3:], private.MAX_PREVIEW_RESOLUTION)
+        height, width = timeline.latents.shape[3:]
+        self.strip = Filmstrip(timeline.frames, height, width, private.MAX_PREVIEW_RESOLUTION)
         self.period = 1 / min(fps / PIXEL_FRAMES, FASTEST)
         self.due = 0.0
         self.draws: Sequence[Callable[[], Image.Image]] = ()

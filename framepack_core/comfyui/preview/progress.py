@@ -117,7 +117,7 @@ class Progress:
         text = f"section {number + 1} of {len(self.sections)}: {spell_seconds(section, self.fps, ' to ')} s"
         text += f", step {done - sum(self.steps[:number])} of {self.steps[number]}"
         text += f", {shown_frames(self.timeline.known)} of {pixel_frames(self.timeline.frames)} frames done"
-        if sampled := done - self.restored:
+        if self.start is not None and (sampled := done - self.restored):
             left = (time.monotonic() - self.start) / sampled * (sum(self.steps) - done)
             text += f", {duration(left)} left"
         return text

@@ -42,7 +42,8 @@ class GuiderDenoiser:
         section = context.section
         patcher = self.guider.model_patcher
         params = patcher.model.diffusion_model.params
-        packed = PackedContext(context, *noise.shape[3:], params.axes_dim, params.theta).to(patcher.load_device)
+        height, width = noise.shape[3:]
+        packed = PackedContext(context, height, width, params.axes_dim, params.theta).to(patcher.load_device)
         latents = with_conditions(self.guider, **{CONTEXT_KEY: packed}).sample(
             noise,
             torch.zeros_like(noise),

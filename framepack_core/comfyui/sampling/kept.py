@@ -98,7 +98,7 @@ def front_end_settings() -> dict[str, Any]:
         return {}
 
 
-def _amount(name: str, value: object) -> float:
+def _amount(name: str, value: Any) -> float:
     try:
         amount = float(value)
     except (TypeError, ValueError):

@@ -35,4 +35,5 @@ def section_sigmas(sections: Iterable[Section], timeline: Timeline, steps: int, 
 
 def window_sigmas(latent: Tensor, window: int, steps: int, shift: float) -> Tensor:
     """The schedule for `window` frames of a latent's size."""
-    return flow_sigmas(steps, token_count(window, BASE_KERNEL, *latent.shape[-2:]), shift)
+    height, width = latent.shape[-2:]
+    return flow_sigmas(steps, token_count(window, BASE_KERNEL, height, width), shift)

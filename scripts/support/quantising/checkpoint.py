@@ -163,7 +163,7 @@ class StreamedFile:
         found = (tensor.dtype, tuple(tensor.shape))
         if (name, found) != (expected, self.specs[expected]):
             raise RuntimeError(f"{name} {found} was written where the header has {expected} {self.specs[expected]}")
-        self.file.write(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+        self.file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
     def __exit__(self, *exception) -> None:
         self.opened.__exit__(*exception)
