@@ -1,7 +1,7 @@
 """The paper's notation for packed contexts (arXiv 2504.12626, section 3 and table 1).
 
 A layout is written in time order, oldest left: `f1k1_x_g9_f1k1f2k2f16k4_td` shows the transformer one frame, skips blank
-time indices, generates nine latent frames and shows the 1, 2 and 16 frames after them at coarser and coarser kernels.
+time indices, generates nine latent frames and shows the 1, 2 and 16 frames after them with coarser and coarser kernels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Kernel(NamedTuple):
 
 
 BASE_KERNEL = Kernel(1, 2, 2)
-MAX_FRAMES, MAX_KERNEL = 1024, 128  # of a group: a slip of the key must not ask for a billion frames
+MAX_FRAMES, MAX_KERNEL = 1024, 128  # of a group: a typo must not ask for a billion frames
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Group:
 class Side:
     """Context on one side of the generated frames; groups in time order.
 
-    `near` touches the generated frames. Beyond it lies a tail, or frames whose time indices are skipped (`x`); `far` is at
-    the other end of those.
+    `near` is next to the generated frames. Beyond it lies a tail, or a stretch of skipped time indices (`x`), and on the
+    other side of that `far`.
     """
 
     near: tuple[Group, ...] = ()
@@ -92,7 +92,7 @@ class Layout:
 
     @classmethod
     def parse(cls, text: str) -> Layout:
-        """Read a layout string. Raises ValueError showing the string with the place marked."""
+        """Parse a layout string. Raises a ValueError that shows the string with the wrong place marked."""
         return _parse(text)
 
     def __str__(self) -> str:
@@ -120,7 +120,7 @@ class Layout:
         return sum(_left_tokens(side, height, width, history) for side in sides)
 
     def context_bound(self, height: int, width: int) -> float:
-        """The largest `context_tokens` over all histories; infinite with the tail `ta`, which grows with it."""
+        """The largest `context_tokens` of any history; infinite with the tail `ta`, which grows with the history."""
         sides = (self.left, self.right)
         if any(side.tail == "ta" for side in sides):
             return math.inf
@@ -142,7 +142,7 @@ PRESETS: dict[str, str] = {
 
 
 def resolve(name: str) -> Layout:
-    """A preset's name or a layout string. Raises ValueError for neither."""
+    """The layout of this preset's name or layout string. Raises ValueError if it is neither."""
     return Layout.parse(PRESETS.get(name, name))
 
 
@@ -156,7 +156,7 @@ def token_count(frames: int, kernel: Kernel, height: int, width: int, pool: Pool
 
 
 def tail_kernel(left: Side) -> Kernel:
-    """Tail frames are encoded with the kernel nearest to them: the outermost near one of a left side."""
+    """The kernel for a left side's tail: that of the group next to it, the outermost of `near`."""
     return left.near[0].kernel if left.near else BASE_KERNEL
 
 
@@ -190,7 +190,7 @@ def _parse(text: str) -> Layout:
     for field in text.split("_"):
         if match := _GENERATED.fullmatch(field):
             if window is not None:
-                raise _error(text, start, "a layout generates once, this is a second g")
+                raise _error(text, start, "a layout generates only once, but this is a second g")
             window = int(match[1])
         elif field in _SEPARATORS:
             (left if window is None else right).append(_Field(start, separator=_SEPARATORS[field]))
@@ -211,7 +211,7 @@ def _groups(text: str, start: int, end: int) -> tuple[Group, ...]:
         frames, t = int(match[1]), int(match[2])
         kernel = Kernel(t, int(match[3] or 2 * t), int(match[4] or 2 * t))
         if kernel.h % BASE_KERNEL.h or kernel.w % BASE_KERNEL.w:
-            raise _error(text, start, "a kernel's height and width are even: tokens start from 2x2 latent pixels")
+            raise _error(text, start, "a kernel's height and width must be even: tokens start from 2x2 latent pixels")
         if frames > MAX_FRAMES or max(kernel) > MAX_KERNEL:
             raise _error(text, start, f"a group has at most {MAX_FRAMES} frames and a kernel of at most {MAX_KERNEL}")
         groups.append(Group(frames, kernel))
@@ -220,7 +220,7 @@ def _groups(text: str, start: int, end: int) -> tuple[Group, ...]:
 
 
 def _side(text: str, fields: list[_Field]) -> Side:
-    """A side from its fields, the outermost first: [[far] separator] near, or far x."""
+    """A side from its fields, outermost first: [[far] separator] near, or far x."""
     match fields:
         case []:
             return Side()
@@ -236,7 +236,7 @@ def _side(text: str, fields: list[_Field]) -> Side:
 
 
 def _misplaced(fields: list[_Field]) -> _Field:
-    """The field to point at: a separator without groups on both sides, or a field too many."""
+    """The field to point at: a separator without groups on both sides, or one field too many."""
     inward = fields[::-1]
     for previous, field in pairwise(inward):
         if (previous.separator is None) == (field.separator is None):

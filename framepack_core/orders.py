@@ -1,6 +1,6 @@
 """The orders in which a video's sections are sampled (paper, section 3.3), one object each.
 
-A new order is a new `Order` and its place in `ORDERS`: plans, nodes, training and experiments know orders from there alone.
+To add an order, write an `Order` and put it into `ORDERS`: plans, nodes, training and experiments know orders only from there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Window = tuple[int, ...]  # consecutive latent frames that are sampled together
 class Step(NamedTuple):
     """One section of a gap: the frames that it generates, and the layout that says what it sees around them.
 
-    `blank` time indices lie between the generated frames and those skipped to before them; None: as many as there are frames.
+    `blank` time indices separate the generated frames from those skipped to before them; None: as many as there are frames.
     """
 
     target: tuple[int, ...]
@@ -30,11 +30,11 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Order:
-    """`layout` is the preset that the layout `auto` stands for, `needs` the shape of those that fit, in words.
+    """`layout` is the preset that the layout `auto` stands for; `needs` says in words which layouts fit.
 
-    `shape(layout)` is the layout as this order uses it, None where it does not fit. `steps(windows, layout, paddings)` fills
-    the windows of one gap; of several gaps the last comes first where the order goes `backwards`. An end image is the video's
-    `last` frame, or shown `beyond` it, or has no place (None).
+    `shape(layout)` is the layout as this order uses it, or None if it does not fit. `steps(windows, layout, paddings)` fills
+    the windows of one gap; an order that goes `backwards` fills the last of several gaps first. An end image becomes the
+    video's `last` frame, is shown `beyond` it, or has no place (None).
     """
 
     name: str
@@ -49,7 +49,7 @@ class Order:
         return self.name
 
     def fit(self, name: str) -> Layout:
-        """The layout of this name or string as the order uses it. Raises ValueError naming both when it does not fit."""
+        """The layout of this name or string as the order uses it. Raises a ValueError that names both if it does not fit."""
         layout = resolve(name)
         fitted = self.shape(layout)
         if fitted is None:
@@ -69,7 +69,7 @@ def order_named(name: str) -> Order:
 
 
 def orders_with_end(*places: str) -> str:
-    """The orders in which an end image has one of these places, as a text: "inverted or endpoints"."""
+    """The orders that put an end image in one of these places, as text: "inverted or endpoints"."""
     return " or ".join(order.name for order in ORDERS.values() if order.end in places)
 
 
@@ -84,7 +84,7 @@ def released_paddings(sections: int) -> list[int]:
 
 
 def _inverted_shape(layout: Layout) -> Layout | None:
-    """Context after the generated frames. A schedule before them serves mirrored, with the video's start in front."""
+    """Context after the generated frames. A schedule before them is mirrored, with the video's start in front."""
     left, right = layout.left, layout.right
     if right.near and not left.near:
         return layout
@@ -99,7 +99,7 @@ def _inverted_steps(windows: Sequence[Window], layout: Layout, paddings: Padding
         yield Step(target, layout, None if paddings == "exact" else blank * len(target))
 
 
-# Forward: from the start on
+# Forward: from the video's start onwards
 
 
 def _forward_shape(layout: Layout) -> Layout | None:

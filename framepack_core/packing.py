@@ -1,6 +1,6 @@
 """From a section to tokens: gather the context frames, patchify each group with its kernel, pool the rotary phases.
 
-Pure torch on convolutions that are handed in, so that ComfyUI's blocks (inference) and diffusers' (training) share it.
+Pure torch; the convolutions are passed in, so that ComfyUI's blocks (inference) and diffusers' (training) share this code.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def gather(section: Section, timeline: Timeline) -> Context:
 
 
 def pool_tail(latents: Tensor, pool: Pool) -> Tensor:
-    """Tail frames `B C T H W` averaged by (1, 32, 32) (`frame`) or all into one cell (`global`)."""
+    """Tail frames `B C T H W` averaged over (1, 32, 32) latent pixels (`frame`) or all into one cell (`global`)."""
     if pool == "global":
         return latents.mean(dim=(2, 3, 4), keepdim=True)
     if pool == "frame":
@@ -86,7 +86,7 @@ def rotary_phases(section: Section, height: int, width: int, axes: Sequence[int]
 
 
 def _group_phases(group: ContextGroup, height: int, width: int, axes: Sequence[int], theta: float) -> Tensor:
-    """Complex phases `L sum(axes)/2`. Each axis turns its own channels, so each can be averaged on its own."""
+    """Complex phases `L sum(axes)/2`. Each axis rotates its own channels, so each can be averaged separately."""
     positions = (
         torch.tensor(group.indices),
         torch.arange(height // BASE_KERNEL.h),
@@ -112,7 +112,7 @@ def _axis_phases(positions: Tensor, size: int, theta: float) -> Tensor:
 
 
 def _averaging(group: ContextGroup, axis: int, length: int) -> tuple[int, ...]:
-    """Cells of one axis that are averaged, in stages: the tail's pool, then the kernel."""
+    """How many cells of one axis are averaged, stage by stage: the tail's pool, then the kernel."""
     kernel, base = group.kernel[axis], BASE_KERNEL[axis]
     if group.pool == "global":
         return (length,)

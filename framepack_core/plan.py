@@ -50,10 +50,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Plan:
-    """`sections` windows of latent frames in an order; knows neither the size nor which frames are known.
+    """A video of `sections` windows of latent frames in an order. A plan knows neither the size nor which frames are known.
 
-    `paddings` are the blank time indices of the inverted order: `released` as the official program spaces long videos,
-    `exact` as many as there are frames.
+    `paddings` says how many blank time indices the inverted order leaves: `released` as many as the official program,
+    which caps them in long videos, `exact` as many as there are frames.
     """
 
     sections: int
@@ -97,7 +97,7 @@ class Plan:
     def bind(self, timeline: Timeline) -> tuple[Section, ...]:
         """The sections that fill this timeline.
 
-        Raises ValueError when the unknown frames are not what the plan generates, or the size cannot be patchified.
+        Raises ValueError if the plan does not generate exactly the unknown frames, or if the size cannot be patchified.
         """
         height, width = timeline.latents.shape[3:]
         if height % BASE_KERNEL.h or width % BASE_KERNEL.w:
@@ -107,7 +107,7 @@ class Plan:
         return self.fill(timeline.frames, timeline.known, end=timeline.end is not None)
 
     def fill(self, frames: int, known: Collection[int] = (0,), end: bool = False) -> tuple[Section, ...]:
-        """`bind` on integers: a video of `frames` latent frames of which `known` exist, with or without an end frame."""
+        """`bind` for plain integers: `frames` latent frames, of which `known` exist already, with or without an end frame."""
         if frames != len(known) + self.generated:
             raise ValueError(
                 f"the plan generates {self.sections} x {self.window} = {self.generated} latent frames, but "
@@ -134,7 +134,7 @@ class Plan:
         return tuple(sections)
 
     def table(self, known: Collection[int] = (0,)) -> str:
-        """The plan as text, one line a section, for a video that knows `known` frames (default: a start image)."""
+        """The plan as text, one line per section, for a video whose `known` frames exist already (default: a start image)."""
         frames = len(known) + self.generated
         length = pixel_frames(frames)
         lines = [
@@ -152,7 +152,7 @@ class Plan:
 
 
 def section_count(seconds: float, fps: float, window: int) -> int:
-    """Sections of a video, rounded half to even as the official program does."""
+    """Number of sections in a video, rounded half to even as the official program does."""
     return max(round(seconds * fps / (PIXEL_FRAMES * window)), 1)
 
 
@@ -190,7 +190,7 @@ class _Span:
     pool: Pool = "none"
 
     def reversed(self, last: int) -> _Span:
-        """The same stretch in a video of frames 0..last that runs backwards."""
+        """The same stretch in a video of frames 0..last played backwards."""
         frames = tuple(None if frame is None else last - frame for frame in self.frames[::-1])
         return _Span(self.length, frames, self.kernel, self.pool)
 

@@ -20,9 +20,9 @@ def generate(
     """Sample the sections in order, write each into the timeline and yield it with its latents `B C T H W`.
 
     `denoise(noise, context)` turns noise `B C T H W` into latents. One CPU generator, seeded once, draws the noise of all
-    sections, as in the official program. Whoever iterates may save, show, stop, or go on later: `finished` are the latents of
-    the first sections from an earlier run, which are not sampled again. Their noise is drawn all the same, so that the others
-    come out as they would have, bit by bit. Raises ValueError when they do not fit.
+    sections, as in the official program. The caller may save and show each section, stop, and continue later: `finished` holds
+    the latents of the first sections from an earlier run, which are not sampled again. Their noise is drawn all the same, so
+    that the others come out bit for bit as they would have. Raises ValueError if `finished` does not fit.
 
         for section, latents in generate(plan.bind(timeline), timeline, denoise, seed=0):
             save(section, latents)

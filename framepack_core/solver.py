@@ -16,7 +16,7 @@ MAX_SHIFT = 7.0
 
 
 def shift_mu(tokens: int, shift: float = 0.0) -> float:
-    """log of the shift: linear in the generated tokens through (256, 0.5) and (4096, 1.15), or of a given `shift`."""
+    """Log of the shift: of a given `shift`, or linear in the generated tokens through (256, 0.5) and (4096, 1.15), capped."""
     if shift > 0:
         return math.log(shift)
     mu = 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
@@ -24,7 +24,7 @@ def shift_mu(tokens: int, shift: float = 0.0) -> float:
 
 
 def flow_sigmas(steps: int, tokens: int, shift: float = 0.0) -> Tensor:
-    """`steps + 1` sigmas from 1 to 0, float32; `shift` 0 takes the one that belongs to the number of tokens."""
+    """`steps + 1` sigmas from 1 to 0, float32; a `shift` of 0 follows from the number of tokens."""
     sigmas = torch.linspace(1, 0, steps + 1)
     scale = math.exp(shift_mu(tokens, shift))
     return scale / (scale + (1 / sigmas - 1))
@@ -42,8 +42,8 @@ def sample_unipc(
     """UniPC of order 3 (arXiv 2302.04867, B1 and B2) on x0 predictions along x = (1 - sigma) x0 + sigma noise.
 
     With lambda = -log sigma every update reads x_t = sigma_t/sigma_0 x - (e^-h - 1) x0 - B(h) sum rho_k D_k. The first
-    evaluation corrects nothing, every later one corrects the step that led to it. Ends with the last x0 when the last
-    sigma is 0, as the official program does, else with one more prediction.
+    evaluation corrects nothing; every later one corrects the step that led to it. The result is the last x0 if the last
+    sigma is 0, as in the official program, otherwise one more prediction.
     """
     extra_args = extra_args or {}
     sigmas = torch.unique_consecutive(sigmas)  # a step between equal sigmas goes nowhere

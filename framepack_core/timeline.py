@@ -25,7 +25,7 @@ class Timeline:
     def of(cls, frames: int, known: Mapping[int, Tensor], end: Tensor | None = None) -> Timeline:
         """A timeline of `frames` latent frames that knows the given ones, each `B C 1 H W`.
 
-        Raises ValueError when nothing gives the size, when sizes differ, or when a frame lies outside the video.
+        Raises ValueError if no frame is given, if sizes differ, or if a frame lies outside the video.
         """
         given = [*known.values(), *([] if end is None else [end])]
         if not given:
@@ -33,7 +33,7 @@ class Timeline:
         B, C, _, H, W = given[0].shape
         for latent in given:
             if latent.shape != (B, C, 1, H, W):
-                raise ValueError(f"frames of different shapes: {tuple(latent.shape)} beside {(B, C, 1, H, W)}")
+                raise ValueError(f"known frames differ in shape: {tuple(latent.shape)} and {(B, C, 1, H, W)}")
         timeline = cls.empty(frames, B, C, H, W)
         timeline.end = None if end is None else end.to(timeline.latents)
         for index, latent in known.items():

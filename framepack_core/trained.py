@@ -1,4 +1,4 @@
-"""What a checkpoint was trained with: layouts and orders, in its own words or by what is known of the released ones."""
+"""The layouts and orders a checkpoint was trained with: from its header, or from what is known of the released ones."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ LAYOUTS_KEY, ORDERS_KEY = "framepack.layouts", "framepack.orders"  # safetensors
 
 @dataclass(frozen=True)
 class Trained:
-    """Layouts as preset names or layout strings, whatever their window; no orders stands for all that they fit."""
+    """Layouts as preset names or layout strings, whatever their window; without orders, every order that they fit."""
 
     layouts: tuple[str, ...]
     orders: tuple[str, ...] = ()
 
     @classmethod
     def of_metadata(cls, metadata: Mapping[str, str]) -> Trained | None:
-        """From a file's header; None when it names no layouts. Raises ValueError for entries that cannot be understood."""
+        """Read a file's header; None if it names no layouts. Raises ValueError for entries that cannot be understood."""
         if LAYOUTS_KEY not in metadata:
             return None
         trained = cls(_strings(metadata, LAYOUTS_KEY), _strings(metadata, ORDERS_KEY))

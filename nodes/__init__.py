@@ -1,6 +1,6 @@
 """The nodes: schema, inputs, one call into the core, outputs.
 
-Each module is imported on its own: one that needs something of ComfyUI that is gone costs its own nodes and no others.
+Each module is imported separately: if something it needs is gone from ComfyUI, only its own nodes are missing.
 """
 
 from importlib import import_module
@@ -35,10 +35,10 @@ class FramePackExtension(ComfyExtension):
 
 
 def load(module: str, names: tuple[str, ...]) -> list[type[io.ComfyNode]]:
-    """The nodes of a module; none, and a line in the log, where it cannot be imported."""
+    """The nodes of a module, or none and a line in the log if it cannot be imported."""
     try:
         part = import_module(f".{module}", __name__)
     except ImportError as error:
-        log.error("FramePack: without %s: %s", ", ".join(names), error)
+        log.error("FramePack: %s cannot be loaded: %s", ", ".join(names), error)
         return []
     return [getattr(part, name) for name in names]

@@ -11,8 +11,8 @@ class LoadDemoNode(io.ComfyNode):
             node_id="FramePack_LoadDemo",
             display_name="Load FramePack Demo",
             category="FramePack/loaders",
-            description="Small models that come with this pack and run on any computer. They know a world of coloured shapes "
-            "that move, at 128x128 pixels, and work in every node that FramePack's do.",
+            description="Small models that come with this pack and run on any computer. They know only moving coloured shapes, "
+            "at 128x128 pixels, and work in every node that takes FramePack's models.",
             search_aliases=[
                 "framepack demo",
                 "framepack example",

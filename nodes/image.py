@@ -16,7 +16,8 @@ class EncodeImageNode(io.ComfyNode):
             node_id="FramePack_EncodeImage",
             display_name="FramePack Encode Image",
             category="FramePack/image",
-            description="Brings a start or end image to a size FramePack was trained on and encodes it for the sampler.",
+            description="Resizes and crops a start or end image to a size FramePack was trained on and encodes it for the "
+            "sampler.",
             search_aliases=["framepack start image", "framepack image to video", "framepack bucket", "first frame"],
             inputs=[
                 io.Image.Input("image", tooltip="One image: the video's first frame, or its last for end_latent."),
@@ -24,8 +25,8 @@ class EncodeImageNode(io.ComfyNode):
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="SigLIP (sigclip_vision_patch14_384). Without it the model knows the image from its latent only "
-                    "and holds on to its content less well.",
+                    tooltip="SigLIP (sigclip_vision_patch14_384). Without it, the model knows the image only from its latent "
+                    "and keeps to its content less closely.",
                 ),
                 io.Int.Input(
                     "base_resolution",
@@ -38,7 +39,7 @@ class EncodeImageNode(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Latent.Output(display_name="latent", tooltip="The image as start_latent or end_latent of the sampler."),
+                io.Latent.Output(display_name="latent", tooltip="The image, for a sampler's start_latent or end_latent."),
                 io.ClipVisionOutput.Output(
                     display_name="clip_vision_output", tooltip="What the image shows; empty without clip_vision."
                 ),
@@ -70,12 +71,12 @@ class DemoImageNode(io.ComfyNode):
                     min=0,
                     max=MAX_SCENE,
                     control_after_generate=True,
-                    tooltip="Each seed is another scene. The demo models have seen none of them in training.",
+                    tooltip="Each seed draws a different scene. The demo models were trained on none of them.",
                 ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The scene, 128x128, for FramePack Encode Image."),
-                io.String.Output(display_name="prompt", tooltip="What could happen in it, in words that the demo models know."),
+                io.String.Output(display_name="prompt", tooltip="What could happen in it, in words the demo models know."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
@@ -94,7 +95,7 @@ class DecodeNode(io.ComfyNode):
             node_id="FramePack_Decode",
             display_name="FramePack Decode",
             category="FramePack/image",
-            description="Decodes a sampled video to images, a few frames at a time: 4 T - 3 frames of T latent frames.",
+            description="Decodes a sampled video to images, a few frames at a time: T latent frames give 4 T - 3 images.",
             search_aliases=["framepack vae decode", "framepack video frames"],
             inputs=[
                 io.Latent.Input("latent", tooltip="The video from a FramePack sampler."),

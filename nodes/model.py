@@ -25,8 +25,8 @@ class LoadModelNode(io.ComfyNode):
                     "weight_dtype",
                     options=list(WEIGHT_DTYPES),
                     default="default",
-                    tooltip="How weights are kept in memory. default keeps the file's precision; fp8 halves the memory of a "
-                    "bf16 file at a small loss of detail. Quantised files and GGUF keep their own formats.",
+                    tooltip="How weights are kept in memory. default keeps the file's precision; fp8 halves the memory a bf16 "
+                    "file needs, at a small loss of detail. Quantised files and GGUF keep their own formats.",
                     advanced=True,
                 ),
             ],

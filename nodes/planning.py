@@ -1,7 +1,6 @@
-import numpy
-import torch
 from comfy_api.latest import io
 
+from ..framepack_core.comfyui.encoding import to_image
 from ..framepack_core.drawing.painting import draw_plan
 from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.layout import PRESETS
@@ -17,7 +16,7 @@ class PlanNode(io.ComfyNode):
             node_id="FramePack_Plan",
             display_name="FramePack Plan",
             category="FramePack/planning",
-            description="Decides how long the video is, in which order its sections are made, and what each section sees.",
+            description="Sets how long the video is, in which order its sections are made, and what each section sees.",
             search_aliases=["framepack length", "framepack seconds", "framepack order", "framepack layout", "frame packing"],
             inputs=[
                 io.Float.Input(
@@ -26,15 +25,15 @@ class PlanNode(io.ComfyNode):
                     min=0.1,
                     max=MAX_SECONDS,
                     step=0.1,
-                    tooltip="Length of the video, rounded to whole sections (1.2 s each at 30 fps and window 9). Twice as long "
-                    "takes twice the time and no more memory.",
+                    tooltip="Length of the video, rounded to whole sections (1.2 s each at 30 fps and window 9). Doubling it "
+                    "doubles the time but needs no more memory.",
                 ),
                 io.Combo.Input(
                     "order",
                     options=list(ORDERS),
                     default="inverted",
                     tooltip="inverted makes the end first and works back to the start image: least drift (FramePackI2V). "
-                    "forward goes on from the start image: more motion (F1). endpoints makes both ends first, then "
+                    "forward continues from the start image: more motion (F1). endpoints makes both ends first, then "
                     "fills the gap.",
                 ),
                 io.Int.Input(
@@ -43,14 +42,14 @@ class PlanNode(io.ComfyNode):
                     min=1,
                     max=MAX_WINDOW,
                     tooltip="Latent frames made at once (4 video frames each). 9 is what the checkpoints were trained with; "
-                    "less needs less memory and joins more often.",
+                    "fewer need less memory but make more joins.",
                 ),
                 io.Combo.Input(
                     "layout",
                     options=["auto", *PRESETS, "custom"],
                     default="auto",
-                    tooltip="What a section sees of the rest of the video, and how coarsely. auto takes what belongs to the "
-                    "order. Released checkpoints know framepack (inverted) and f1 (forward); the others are for research.",
+                    tooltip="What a section sees of the rest of the video, and how coarsely. auto picks the order's own "
+                    "layout. Released checkpoints know framepack (inverted) and f1 (forward); the others are for research.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -58,28 +57,28 @@ class PlanNode(io.ComfyNode):
                     min=1.0,
                     max=MAX_FPS,
                     step=1.0,
-                    tooltip="Frames per second that seconds are counted in. FramePack was trained at 30.",
+                    tooltip="Frame rate that turns seconds into frames. FramePack was trained at 30.",
                 ),
                 io.String.Input(
                     "custom_layout",
                     default="",
                     optional=True,
-                    tooltip="For layout custom: the paper's notation, oldest frames left, "
-                    "e.g. f1k1_x_g9_f1k1f2k2f16k4_td. g follows the window.",
+                    tooltip="The layout when layout is custom, in the paper's notation with the oldest frames on the left, "
+                    "e.g. f1k1_x_g9_f1k1f2k2f16k4_td. The number after g follows window.",
                 ),
                 io.Combo.Input(
                     "paddings",
                     options=list(PADDINGS),
                     default="released",
                     optional=True,
-                    tooltip="How far the inverted order says the start image is from a section. released: as the official "
-                    "program, which caps the distance in videos of more than 4 sections; exact: the true distance.",
+                    tooltip="How far away a section is told the start image is, in the inverted order. released: as in the "
+                    "official program, which caps the distance in videos of more than 4 sections; exact: the true distance.",
                     advanced=True,
                 ),
             ],
             outputs=[
                 PlanType.Output(display_name="plan", tooltip="For the FramePack samplers and Draw Plan."),
-                io.String.Output(display_name="table", tooltip="The plan as text: one line for each section."),
+                io.String.Output(display_name="table", tooltip="The plan as text: one line per section."),
             ],
         )
 
@@ -133,8 +132,7 @@ class DrawPlanNode(io.ComfyNode):
     @classmethod
     @named_errors
     def execute(cls, plan: Plan, width: int, height: int) -> io.NodeOutput:
-        drawing = numpy.asarray(draw_plan(plan, width, height).convert("RGB"))
-        return io.NodeOutput(torch.from_numpy(drawing.copy())[None] / 255)
+        return io.NodeOutput(to_image(draw_plan(plan, width, height)))
 
 
 def _plan(seconds, order, window, layout, fps, custom_layout, paddings) -> Plan:

@@ -14,7 +14,7 @@ from .schema import PlanType, named_errors, progress_text
 
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
-# How often each node's result was a part: ComfyUI must not take that from its cache when the graph is queued again.
+# How often each node returned only part of a video, which ComfyUI must not take from its cache when the graph is queued again.
 _cut_short: Counter[str] = Counter()
 
 
@@ -24,8 +24,8 @@ def _frames() -> list[io.Input]:
         io.Latent.Input(
             "end_latent",
             optional=True,
-            tooltip="An image to end on, of the same size. inverted steers towards it as the official program does; "
-            "endpoints makes it the last frame; forward has no place for it.",
+            tooltip="An image of the same size to end on. inverted steers towards it, as the official program does; "
+            "endpoints makes it the last frame; forward cannot use it.",
         ),
         io.ClipVisionOutput.Input(
             "clip_vision_output",
@@ -42,7 +42,7 @@ def _seed() -> io.Input:
         min=0,
         max=MAX_SEED,
         control_after_generate=True,
-        tooltip="Draws the noise of all sections. The same seed and inputs give the same video.",
+        tooltip="Sets the noise of all sections. The same seed and inputs give the same video.",
     )
 
 
@@ -50,8 +50,8 @@ def _preview_vae() -> io.Input:
     return io.Vae.Input(
         "preview_vae",
         optional=True,
-        tooltip="Decodes each finished section, so that the video so far plays in the node while the rest is made. A tiny VAE "
-        "(TAEHV) costs little; the full one makes room for itself on the GPU after every section.",
+        tooltip="Plays the video so far in the node while the rest is made; the result stays the same. A tiny VAE (TAEHV) "
+        "costs little; the full one makes room for itself on the GPU after every section.",
     )
 
 
@@ -61,16 +61,16 @@ def _stopping() -> list[io.Input]:
             "resume",
             default=True,
             optional=True,
-            tooltip="Keeps every finished section on disk. After a cancel or a crash, the same graph goes on from there and "
-            "ends in the same video; a longer plan in the forward order goes on from a shorter one.",
+            tooltip="Keeps every finished section on disk. After a cancel or a crash, the same graph continues from there and "
+            "gives the same video; in the forward order, a longer plan continues from a shorter one.",
         ),
         io.Combo.Input(
             "on_cancel",
             options=list(ON_CANCEL),
             default=ON_CANCEL[0],
             optional=True,
-            tooltip="What cancel does. discard ends the run. return finished part ends sampling only: the sections that are "
-            "done go on to be decoded and saved.",
+            tooltip="What cancelling does. discard ends the run. return finished part only ends sampling: the sections "
+            "finished so far are still decoded and saved.",
         ),
     ]
 
@@ -80,7 +80,7 @@ def _video() -> io.Output:
 
 
 def _origin(node: type[io.ComfyNode], resume: bool) -> str | None:
-    """What finished sections are kept under; None where they are not."""
+    """The name under which finished sections are kept, or None if they are not."""
     if not resume:
         return None
     try:
@@ -105,13 +105,13 @@ class SamplerNode(io.ComfyNode):
             node_id="FramePack_Sampler",
             display_name="FramePack Sampler",
             category="FramePack/sampling",
-            description="Makes the video section by section. Every section runs through ComfyUI's guider and sampler.",
+            description="Makes the video section by section, each through ComfyUI's own guider and sampler.",
             search_aliases=["framepack image to video", "framepack ksampler", "long video sampler", "next frame prediction"],
             inputs=[
-                io.Model.Input("model", tooltip="A FramePack model, with whatever LoRA or patch was applied to it."),
+                io.Model.Input("model", tooltip="A FramePack model, with any LoRAs or patches applied to it."),
                 io.Conditioning.Input("positive", tooltip="What should happen. Describe the motion."),
                 io.Conditioning.Input(
-                    "negative", optional=True, tooltip="What should not. Used, and needed, when cfg is not 1."
+                    "negative", optional=True, tooltip="What should not happen. Used, and required, when cfg is not 1."
                 ),
                 PlanType.Input("plan", tooltip="Length, order and layout, from FramePack Plan."),
                 start_latent,
@@ -122,7 +122,7 @@ class SamplerNode(io.ComfyNode):
                     default=25,
                     min=1,
                     max=1000,
-                    tooltip="Steps for each section. Fewer is faster; hands and faces suffer first.",
+                    tooltip="Steps per section. Fewer is faster; hands and faces suffer first.",
                 ),
                 io.Float.Input(
                     "cfg",
@@ -131,8 +131,8 @@ class SamplerNode(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     round=0.01,
-                    tooltip="Real classifier-free guidance. 1 is what the checkpoints were distilled for; other values double "
-                    "the time and need a negative.",
+                    tooltip="True classifier-free guidance. 1 is what the checkpoints were distilled for; other values double "
+                    "the time and need a negative prompt.",
                 ),
                 io.Float.Input(
                     "guidance",
@@ -141,7 +141,8 @@ class SamplerNode(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     round=0.01,
-                    tooltip="Distilled guidance: how strictly the prompt is followed, at no cost. 10 is the official value.",
+                    tooltip="Distilled guidance: how closely the video follows the prompt, at no cost in time. 10 is the "
+                    "official value.",
                 ),
                 io.Float.Input(
                     "shift",
@@ -150,14 +151,14 @@ class SamplerNode(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     round=0.01,
-                    tooltip="How much of the steps is spent at high noise, where layout and motion are decided. 0 takes the "
-                    "value that belongs to the resolution.",
+                    tooltip="Higher spends more of the steps at high noise, where composition and motion are decided. 0 picks "
+                    "the right value for the resolution.",
                 ),
                 io.Combo.Input(
                     "sampler",
                     options=[*UNIPC, *private.SAMPLER_NAMES],
                     default="unipc_bh1",
-                    tooltip="unipc_bh1 is the official one. All of ComfyUI's samplers work.",
+                    tooltip="unipc_bh1 is the official program's sampler. All of ComfyUI's samplers work.",
                 ),
                 _preview_vae(),
                 *_stopping(),
@@ -213,16 +214,16 @@ class SamplerCustomNode(io.ComfyNode):
             node_id="FramePack_SamplerCustom",
             display_name="FramePack Sampler (Custom)",
             category="FramePack/sampling",
-            description="FramePack with any guider, sampler and sigmas of ComfyUI.",
+            description="FramePack with any of ComfyUI's guiders, samplers and sigmas.",
             search_aliases=["framepack sampler custom advanced", "framepack guider"],
             inputs=[
                 io.Guider.Input(
                     "guider",
-                    tooltip="Any guider on a FramePack model. The distilled guidance is taken from its conditioning "
-                    "(FluxGuidance), 10 if there is none.",
+                    tooltip="Any guider on a FramePack model. The distilled guidance comes from its conditioning "
+                    "(FluxGuidance), or is 10 if there is none.",
                 ),
-                io.Sampler.Input("sampler", tooltip="Any sampler; FramePack UniPC is the official one."),
-                io.Sigmas.Input("sigmas", tooltip="Any schedule from 1 to 0; FramePack Scheduler is the official one."),
+                io.Sampler.Input("sampler", tooltip="Any sampler. The official program's is FramePack UniPC."),
+                io.Sigmas.Input("sigmas", tooltip="Any schedule from 1 to 0. The official program's is FramePack Scheduler."),
                 PlanType.Input("plan", tooltip="Length, order and layout, from FramePack Plan."),
                 _seed(),
                 *_frames(),

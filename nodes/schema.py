@@ -10,7 +10,7 @@ PlanType = io.Custom("FRAMEPACK_PLAN")
 
 
 def named_errors(execute: Callable) -> Callable:
-    """Put the node's id in front of what the core says about a bad input."""
+    """Prefix the core's errors about bad input with the node's id."""
 
     @wraps(execute)
     def run(cls: type[io.ComfyNode], *args, **kwargs) -> io.NodeOutput:
@@ -23,5 +23,5 @@ def named_errors(execute: Callable) -> Callable:
 
 
 def progress_text(node: type[io.ComfyNode]) -> Callable[[str], None]:
-    """Shows a line of text in the running node."""
+    """A function that shows a line of text in the running node."""
     return lambda text: PromptServer.instance.send_progress_text(text, node.hidden.unique_id)

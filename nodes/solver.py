@@ -20,7 +20,7 @@ class UniPCNode(io.ComfyNode):
                     "variant",
                     options=list(VARIANTS),
                     default="bh1",
-                    tooltip="bh1 is the official one and better at few steps; bh2 differs slightly at strong guidance.",
+                    tooltip="bh1 is the official variant and is better at few steps; bh2 differs slightly at strong guidance.",
                 )
             ],
             outputs=[io.Sampler.Output(tooltip="For FramePack Sampler (Custom) or SamplerCustomAdvanced.")],
@@ -39,10 +39,10 @@ class SchedulerNode(io.ComfyNode):
             node_id="FramePack_Scheduler",
             display_name="FramePack Scheduler",
             category="FramePack/sampling",
-            description="The official program's sigmas, which depend on the size of the video.",
+            description="The official program's sigmas, which depend on the video's size.",
             search_aliases=["framepack sigmas", "flow matching shift", "resolution dependent shift"],
             inputs=[
-                io.Int.Input("steps", default=25, min=1, max=1000, tooltip="Steps for each section."),
+                io.Int.Input("steps", default=25, min=1, max=1000, tooltip="Steps per section."),
                 io.Float.Input(
                     "shift",
                     default=0.0,
@@ -50,9 +50,9 @@ class SchedulerNode(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     round=0.01,
-                    tooltip="0 takes the value that belongs to the size. Higher spends more steps on layout and motion.",
+                    tooltip="0 picks the right value for the size. Higher spends more steps on composition and motion.",
                 ),
-                io.Latent.Input("latent", tooltip="Gives the size: the start latent."),
+                io.Latent.Input("latent", tooltip="The start latent, which sets the size."),
                 io.Int.Input("window", default=9, min=1, max=MAX_WINDOW, tooltip="Latent frames made at once, as in the plan."),
             ],
             outputs=[io.Sigmas.Output(tooltip="For FramePack Sampler (Custom).")],

@@ -17,8 +17,8 @@ class SaveVideoNode(io.ComfyNode):
             node_id="FramePack_SaveVideo",
             display_name="FramePack Save Video",
             category="FramePack/video",
-            description="Decodes a sampled video a few frames at a time and saves it as an MP4 as they come. It needs no more "
-            "memory for a long video than for a short one.",
+            description="Decodes a sampled video and writes it to an MP4 a few frames at a time, so that a long video needs no "
+            "more memory than a short one.",
             search_aliases=["framepack save mp4", "framepack long video", "framepack decode to file", "stream decode", "h264"],
             inputs=[
                 io.Latent.Input("latent", tooltip="The video from a FramePack sampler."),
@@ -29,34 +29,35 @@ class SaveVideoNode(io.ComfyNode):
                     min=1.0,
                     max=MAX_FPS,
                     step=1.0,
-                    tooltip="Frames a second in the file. FramePack's motion is made for 30; other values change its speed.",
+                    tooltip="Frame rate of the file. FramePack makes motion for 30; other values change its speed.",
                 ),
                 io.String.Input(
                     "filename_prefix",
                     default="video/FramePack",
-                    tooltip="Where in the output folder, and how the file's name begins. May contain %date:yyyy-MM-dd%.",
+                    tooltip="Folder within the output folder, and the start of the file's name. May contain %date:yyyy-MM-dd%.",
                 ),
                 io.Int.Input(
                     "crf",
                     default=16,
                     min=0,
                     max=51,
-                    tooltip="Quality: lower is better and larger. 16 hides its loss, 23 is about half the size, 0 has no loss.",
+                    tooltip="Quality: lower is better and larger. At 16 the loss is invisible, 23 is about half the size, 0 is "
+                    "lossless.",
                 ),
                 io.Combo.Input(
                     "pixel_format",
                     options=list(PIXEL_FORMATS),
                     default=PIXEL_FORMATS[0],
                     optional=True,
-                    tooltip="yuv420p plays everywhere. yuv444p keeps sharp edges of colour, yuv420p10le smooth gradients; many "
-                    "players and browsers show neither.",
+                    tooltip="yuv420p plays everywhere. yuv444p keeps edges between colours sharp, yuv420p10le keeps gradients "
+                    "smooth; many players and browsers can show neither.",
                 ),
-                io.Audio.Input("audio", optional=True, tooltip="Sound from the video's start on, cut to its length."),
+                io.Audio.Input("audio", optional=True, tooltip="Sound that starts with the video and is cut to its length."),
                 io.Boolean.Input(
                     "png_frames",
                     default=False,
                     optional=True,
-                    tooltip="Also saves every frame as a PNG, without loss, in a folder of the video's name beside it.",
+                    tooltip="Also saves every frame as a lossless PNG, in a folder beside the video and of the same name.",
                 ),
                 io.Combo.Input(
                     "blending",
@@ -64,7 +65,7 @@ class SaveVideoNode(io.ComfyNode):
                     default=EXACT,
                     optional=True,
                     tooltip="exact: as if the whole video were decoded at once. linear: sections are decoded one by one and "
-                    "blend into each other, as in the official program.",
+                    "blended into each other, as in the official program.",
                 ),
                 io.Int.Input(
                     "attention_frames",
@@ -73,9 +74,9 @@ class SaveVideoNode(io.ComfyNode):
                     max=4096,
                     step=2,
                     optional=True,
-                    tooltip="HunyuanVideo's decoder looks at this many latent frames for each. A video that has no more is "
-                    "decoded exactly; in a longer one it looks at those around, and at others spread over the rest. More takes "
-                    "memory and time in proportion. Other VAEs and linear do not use it.",
+                    tooltip="How many latent frames HunyuanVideo's decoder looks at to decode each one. A video with no more "
+                    "than this is decoded exactly; in a longer one the decoder sees the frames nearby and others spread over "
+                    "the rest. Memory and time grow in proportion. Other VAEs and linear ignore it.",
                 ),
             ],
             outputs=[
@@ -105,21 +106,21 @@ class SaveVideoNode(io.ComfyNode):
             filename_prefix, folder_paths.get_output_directory(), *frame_size(vae, latent["samples"])
         )
         stem = f"{name}_{counter:05}_"
-        file = Path(folder) / f"{stem}.mp4"
+        file = Path(folder, f"{stem}.mp4")
         write_video(
             file,
             chunks,
             Encoding(fps, crf, pixel_format),
             None if audio is None else Audio(audio["waveform"][0], int(audio["sample_rate"])),
             cls.metadata(),
-            Path(folder) / stem if png_frames else None,
+            Path(folder, stem) if png_frames else None,
         )
         saved = ui.SavedResult(file.name, subfolder, io.FolderType.output)
         return io.NodeOutput(InputImpl.VideoFromFile(str(file)), ui=ui.PreviewVideo([saved]))
 
     @classmethod
     def metadata(cls) -> dict:
-        """The graph, as ComfyUI's own Save Video writes it."""
+        """The prompt and workflow, as ComfyUI's own Save Video writes them."""
         if args.disable_metadata:
             return {}
         prompt = {} if cls.hidden.prompt is None else {"prompt": cls.hidden.prompt}

@@ -1,11 +1,11 @@
 """`python3 scripts/bench.py [speed | memory | decode] [--help]`
 
-speed (default): paired comparisons, printed as ratios; ends non-zero when a bound is missed. Each figure is the median of
-interleaved runs in one process, so that it holds when the machine's speed drifts.
+speed (default): paired comparisons, printed as ratios; exits non-zero if a bound is missed. Each figure is the median of
+interleaved runs in one process, so that it holds even if the machine's speed drifts.
 
-memory: peak memory and time of real servers by the length of the video, the sampler and the ways to save.
+memory: peak memory and time of real servers, by the length of the video, the sampler and the way of saving.
 
-decode: how close the ways to decode a long video in little memory come to ComfyUI's decode of the whole.
+decode: how close the ways to decode a long video in little memory come to ComfyUI's decode of the whole video.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A video from a picture, with nothing but Python: `python3 scripts/demo.py [--image FILE] [--prompt TEXT] [--serve]`.
 
-Makes the environment if need be (see environment.py), starts a real ComfyUI with this pack, runs the example workflow
+Sets up the environment if necessary (see environment.py), starts a real ComfyUI with this pack, runs the example workflow
 "FramePack demo" on the small models that come with the pack, and leaves the video in output/framepack_demo.mp4.
 """
 
@@ -50,9 +50,9 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", type=picture, default=PICTURE, help="the start image (default: %(default)s)")
-    parser.add_argument("--prompt", help="what the shape in it does, e.g. a red star moves left (default: the workflow's)")
+    parser.add_argument("--prompt", help="what its shape does, e.g. a red star moves left (default: the workflow's prompt)")
     parser.add_argument("--seconds", type=float, help="length of the video (default: 4.8, which is four sections)")
-    parser.add_argument("--seed", type=int, help="another video of the same")
+    parser.add_argument("--seed", type=int, help="seed, for another video of the same scene")
     parser.add_argument("--serve", action="store_true", help="keep ComfyUI running, with the workflow open")
     return parser.parse_args()
 
@@ -64,7 +64,7 @@ def picture(name: str) -> Path:
 
 
 def chosen_workflow(server: Server, options: argparse.Namespace) -> Json:
-    """The demo workflow with the start image, the prompt and what else was chosen."""
+    """The demo workflow with the start image, the prompt and the other options."""
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     workflow = with_start_image(workflow, server.upload_image(options.image))
     changes = {"text": options.prompt, "seconds": options.seconds, "seed": options.seed}
@@ -73,7 +73,7 @@ def chosen_workflow(server: Server, options: argparse.Namespace) -> Json:
 
 
 def with_start_image(workflow: Json, image: str) -> Json:
-    """A copy in which Load Image stands in the place of FramePack Demo Image."""
+    """A copy with Load Image in the place of FramePack Demo Image."""
     workflow = copy.deepcopy(workflow)
     (node,) = (node for node in workflow["nodes"] if node["type"] == "FramePack_DemoImage")
     links = node["outputs"][0]["links"]
@@ -110,8 +110,8 @@ def count_frames(environment: Environment, video: Path) -> int:
 
 
 def serve(server: Server, workflow: Json) -> None:
-    print(f"ComfyUI runs with the workflow at {server.offer(SERVED, workflow)}", flush=True)
-    print("Press Run there to make the video again. Ctrl+C ends it.", flush=True)
+    print(f"ComfyUI is running with the workflow at {server.offer(SERVED, workflow)}", flush=True)
+    print("Press Run there to make the video again, and Ctrl+C here to stop ComfyUI.", flush=True)
     try:
         while True:
             time.sleep(1)

@@ -1,11 +1,11 @@
-"""`python3 scripts/experiments.py`: what the demo model does, measured; writes docs/EXPERIMENTS.md with its plots.
+"""`python3 scripts/experiments.py`: measures what the demo model does, and writes docs/EXPERIMENTS.md and its plots.
 
-    --quick               a few videos of each experiment
-    --only NAME ...       some of vae obedience prompts lengths layouts paddings long
+    --quick               only a few videos per experiment
+    --only NAME ...       only these: vae obedience prompts lengths layouts paddings long
     --videos N, --steps N fewer videos, other steps
-    --report              only write the report from the results that are there
+    --report              only write the report, from the results so far
 
-Everything is seeded. The results of each video are kept in .cache/experiments, and a run that was stopped goes on.
+Everything is seeded. The results of each video are kept in .cache/experiments, and a stopped run continues.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the released model takes, by arithmetic: `python3 scripts/plans.py memory | training`
+"""What the released model needs, by arithmetic: `python3 scripts/plans.py memory | training`
 
-memory: the share of its weights that stays on cards of each size, the table of docs/memory.md.
+memory: the share of its weights that stays on cards of each size, as tabulated in docs/memory.md.
 
-training: parameters, memory, time and disk of training it, the tables of docs/training.md.
+training: the parameters, memory, time and disk space of training it, as tabulated in docs/training.md.
 """
 
 from __future__ import annotations

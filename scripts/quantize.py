@@ -1,15 +1,16 @@
 """A smaller checkpoint: `python3 scripts/quantize.py SOURCE DEST --format nvfp4`.
 
 SOURCE is a .safetensors file or a folder with shards, in official/diffusers or ComfyUI's names and full precision. DEST is one
-.safetensors file in ComfyUI's names and formats, which FramePack_LoadModel and core's Load Diffusion Model read. Formats:
-bf16, float8_e4m3fn, int8_tensorwise, mxfp8, nvfp4, convrot_w4a4 (see docs/formats.md). Norms, embedders and the head keep their
-precision, modulation takes 8 bits. Printed are the error of each type of layer and the sizes; layers are read, packed and
-written one by one.
+.safetensors file in ComfyUI's names and formats, which FramePack_LoadModel and ComfyUI's own Load Diffusion Model can read.
+Formats: bf16, float8_e4m3fn, int8_tensorwise, mxfp8, nvfp4, convrot_w4a4 (see docs/formats.md). Norms, embedders and the head
+keep their precision, modulation gets 8 bits. Layers are read, quantised and written one by one. It prints the error of each
+type of layer, and the sizes.
 
-`python3 scripts/quantize.py --compare [CHECKPOINT]` runs a small checkpoint (the demo's if none is given) through the whole
-graph in every format, GGUF included, and prints memory and error beside fp32.
+`python3 scripts/quantize.py --compare [CHECKPOINT]` runs a small checkpoint (by default the demo's) through the whole graph in
+every format, including GGUF, and prints the memory and the error relative to fp32.
 
-Runs in the Python at hand if it has torch, safetensors and comfy_kitchen (ComfyUI's has), else in the one that the tests use.
+If your python3 has torch, numpy, safetensors and comfy_kitchen, as ComfyUI's has, the script runs in it, otherwise in the
+environment that the tests use.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", nargs="?", type=Path, help="a checkpoint")
-    parser.add_argument("destination", nargs="?", type=Path, help="the file to write, ends in .safetensors")
-    parser.add_argument("--format", help="see above")
-    parser.add_argument("--force", action="store_true", help="replace a destination that exists")
+    parser.add_argument("destination", nargs="?", type=Path, help="the file to write; its name ends in .safetensors")
+    parser.add_argument("--format", help="one of the formats above")
+    parser.add_argument("--force", action="store_true", help="replace an existing destination")
     parser.add_argument("--compare", nargs="?", type=Path, const=DEMO, metavar="CHECKPOINT", help="measure every format")
     options = parser.parse_args()
     if options.compare is None and not (options.source and options.destination and options.format):
-        parser.error("SOURCE, DEST and --format are needed, or --compare")
+        parser.error("give SOURCE, DEST and --format, or --compare")
     return options
 
 

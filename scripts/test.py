@@ -1,7 +1,7 @@
-"""All checks: `python3 scripts/test.py [--all] [pytest arguments]`.
+"""The checks: `python3 scripts/test.py [--all] [pytest arguments]`.
 
-Makes the environment if need be (see environment.py), then runs ruff, the type checker and pytest in it. Tests marked slow
-run with --all only. Browser tests need a Chromium; without one they are left out, but not in CI.
+Sets up the environment if necessary (see environment.py), then runs ruff, the type checker and pytest in it. Tests marked
+slow only run with --all. Browser tests need a Chromium: without one they are left out, which in CI is an error.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def check(environment: Environment) -> int:
 
 
 def pytest(environment: Environment, left_out: list[str], arguments: list[str]) -> int:
-    """-P keeps the working folder off sys.path, where `nodes/` would shadow ComfyUI's nodes.py."""
+    """Runs pytest with -P, which keeps this folder off sys.path, where `nodes/` would shadow ComfyUI's nodes.py."""
     command = [environment.python, "-P", "-m", "pytest", "--durations=10", "-o", HANGING]
     if left_out:
         command += ["-m", " and ".join(f"not {mark}" for mark in left_out)]

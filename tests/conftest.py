@@ -1,4 +1,4 @@
-"""What all tests share. Run them with `python3 scripts/test.py`, which prepares a real ComfyUI for them."""
+"""What all tests share. Run them with `python3 scripts/test.py`, which sets up a real ComfyUI for them."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 MARKED_FOLDERS = ("server", "browser")
-TINY_TENSORS = ("unit", "training", "experiments")  # where threads would only wait for each other
+TINY_TENSORS = ("unit", "training", "experiments")  # folders in which threads would only wait for each other
 
 # Last, so that ComfyUI's own modules (nodes, server, utils) are found before this repository's folders.
 sys.path += [str(ROOT), str(TESTS)]
@@ -23,7 +23,7 @@ from scripts.support.server import Server  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests in server/ and browser/ get the mark of that name, and folders of tiny tensors run on one thread."""
+    """Mark tests in server/ and browser/ with the folder's name, and run folders of tiny tensors on one thread."""
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in MARKED_FOLDERS:
@@ -44,7 +44,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def comfyui_path() -> Path:
-    """The ComfyUI that scripts/test.py has prepared."""
+    """The ComfyUI that scripts/test.py has set up."""
     if "FRAMEPACK_COMFYUI" not in os.environ:
         pytest.fail("needs a ComfyUI: run python3 scripts/test.py")
     return Path(os.environ["FRAMEPACK_COMFYUI"])
@@ -71,7 +71,7 @@ def server(environment: Environment, models_directory: Path, tmp_path_factory) -
 
 
 def linked_models(folder: Path) -> Path:
-    """Empty files in the places that the example workflows link to, so that the front end misses none; their config."""
+    """The config of empty files for the models that the example workflows link to, so that the front end misses none."""
     for workflow in (ROOT / "example_workflows").glob("*.json"):
         for node in json.loads(workflow.read_text(encoding="utf-8"))["nodes"]:
             for model in node["properties"].get("models", []):

@@ -16,7 +16,7 @@ app.registerExtension({
   },
 })
 
-/** "12:3" is node 3 in the subgraph that node 12 stands for. */
+/** In a path, "12:3" is node 3 inside subgraph node 12. */
 function findNode(path) {
   let graph = app.rootGraph ?? app.graph
   let node

@@ -1,4 +1,4 @@
-// How much of finished sections is kept on disk. framepack_core/comfyui/checkpoints.py reads these from the user's settings.
+// How long finished sections stay on disk, and how much space they may take: read by framepack_core/comfyui/sampling/kept.py.
 
 import { app } from "../../scripts/app.js"
 
@@ -8,7 +8,7 @@ app.registerExtension({
     {
       id: "FramePack.CheckpointDays",
       category: ["FramePack", "Finished sections", "days"],
-      name: "Keep them for (days since their last use)",
+      name: "Keep for (days since last use)",
       type: "number",
       defaultValue: 30,
       attrs: { min: 0, minFractionDigits: 0 },
@@ -17,7 +17,7 @@ app.registerExtension({
       id: "FramePack.CheckpointGB",
       category: ["FramePack", "Finished sections", "gigabytes"],
       name: "Keep at most (GB)",
-      tooltip: "A stopped run goes on from its finished sections. A minute of video at 640x608 takes 0.2 GB. 0 keeps none.",
+      tooltip: "A stopped run continues from its finished sections. A minute of video at 640x608 takes 0.2 GB. 0 keeps none.",
       type: "number",
       defaultValue: 10,
       attrs: { min: 0, minFractionDigits: 0 },

@@ -1,7 +1,7 @@
-"""What schemes to decode a long video in parts give against the whole decode, on HunyuanVideo's decoder at its widths.
+"""Compares ways to decode a long video in parts with decoding it whole, on HunyuanVideo's decoder at its widths.
 
-`python3 scripts/bench.py decode [--help]`. The weights are random, as are the latents, which drift slowly. Attention is made of
-three kinds: wide, peaked, and to what is alike. dB of pixels against ComfyUI's own decode of the whole video.
+`python3 scripts/bench.py decode [--help]`. The weights are random, and so are the latents, which drift slowly. There are three
+kinds of attention: wide, peaked, and to what is alike. Pixels are compared, in dB, with ComfyUI's decode of the whole video.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def compared(vae, latents: Tensor):
 
 
 def tiled(vae, latents: Tensor) -> Tensor:
-    """In time only: a tile in space would have to be as large as the video for the same memory."""
+    """Tiled in time only: a tile in space would have to be as large as the video for the same memory."""
     side = max(latents.shape[3:])
     return vae.decode_tiled(latents, tile_x=side, tile_y=side, overlap=0, tile_t=WINDOW, overlap_t=OVERLAP)[0]
 
@@ -78,12 +78,12 @@ def psnr(found: Tensor, expected: Tensor) -> float:
 
 
 def frame_steps(frames: Tensor) -> Tensor:
-    """How much each frame differs from the one before."""
+    """How much each frame differs from the one before it."""
     return frames.diff(dim=0).abs().mean(dim=(1, 2, 3))
 
 
 def border_pairs(frames: int) -> Tensor:
-    """The steps into another chunk of two latent frames: 5 frames first, 8 then."""
+    """The steps from one chunk of two latent frames to the next: the first chunk has 5 frames, the others 8."""
     return torch.arange(4, frames - 1, 8)
 
 
@@ -91,7 +91,7 @@ def border_pairs(frames: int) -> Tensor:
 
 
 def hunyuan_vae(width: int = WIDTH, attention: str = "wide"):
-    """HunyuanVideo's VAE, built by ComfyUI's classes with random weights, as a `comfy.sd.VAE`."""
+    """HunyuanVideo's VAE, built from ComfyUI's classes with random weights, as a `comfy.sd.VAE`."""
     import comfy.model_management
     import comfy.model_patcher
     import comfy.sd
@@ -125,7 +125,7 @@ def hunyuan_vae(width: int = WIDTH, attention: str = "wide"):
 
 
 def sharpen(model: Any, attention: str) -> None:
-    """Weights under which every layer counts."""
+    """Set weights with which every layer matters."""
     generator = torch.Generator().manual_seed(1)
     for name, weight in model.named_parameters():
         draw = torch.randn(weight.shape, generator=generator)

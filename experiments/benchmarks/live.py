@@ -1,4 +1,4 @@
-"""What tensors take at once, the same on every device and on none (meta)."""
+"""The memory that tensors take at once, measured alike on every device and on none (meta)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of all tensors made in the block that are alive at once."""
+    """The most bytes of tensors made in the block that are alive at once."""
 
     def __init__(self) -> None:
         super().__init__()

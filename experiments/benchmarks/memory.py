@@ -1,7 +1,7 @@
-"""Peak memory of a real ComfyUI, and its time, by the length of the video. Run by `scripts/bench.py memory`.
+"""A real ComfyUI's peak memory and time, by the length of the video. Run by `scripts/bench.py memory`.
 
-Every figure comes from a server of its own, which has run the same nodes once on a short video and, before a video is saved,
-has loaded its latents: what is counted is what the run adds to that. The models are the demo's.
+Each figure comes from a separate server, which has already run the same nodes on a short video and, before a video is saved,
+has loaded its latents. What the run adds to that is counted. The models are the demo's.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from scripts.support.websocket import Message
 WINDOW, FPS = 9, 30
 DEMO = 16  # rows and columns of the demo's latents
 SECONDS = WINDOW * PIXEL_FRAMES / FPS  # of a section
-STEPS = 2  # memory and time by section do not depend on them
-SQUARE = 40  # rows and columns of the latents of the long video that is only saved, 320 pixels
+STEPS = 2  # few: how memory and time change over the sections does not depend on them
+SQUARE = 40  # rows and columns of the latents of the long video that is only saved: 320 pixels
 FRAMES = (45, 450)  # of those latents
-INTERVAL = 0.005  # seconds between two looks at the memory
+INTERVAL = 0.005  # seconds between readings of the memory
 WAYS = ("FramePack_SaveVideo", "VAEDecode", "VAEDecodeTiled")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run took: the most memory above that of the idle server, and seconds, of the run and of its parts."""
+    """What a run took: its peak memory above the idle server's, its seconds, and those of its parts."""
 
     megabytes: float
     seconds: float
@@ -71,7 +71,7 @@ def arguments() -> argparse.Namespace:
         default=FRAMES,
         help=f"latent frames of {SQUARE}x{SQUARE} to save (default: %(default)s)",
     )
-    parser.add_argument("--repeats", type=int, default=3, help="of which the last table has the medians (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs per median in the last table (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -86,7 +86,7 @@ def print_sampling(bench: Bench, lengths: list[int]) -> None:
 
 
 def tokens(sections: int) -> str:
-    """Of the transformer's call, context and all: the third section's and every later one's."""
+    """All tokens of a transformer call, context included, from the third section on."""
     plan = Plan.of(SECONDS * sections, "inverted", WINDOW)
     found = [part.context_tokens(DEMO, DEMO) + part.target_tokens(DEMO, DEMO) for part in plan.fill(1 + plan.generated)]
     later = set(found[2:]) or set(found[-1:])
@@ -130,14 +130,14 @@ def shown(cost: Cost) -> str:
 
 
 class Bench:
-    """Runs, each in a server of its own. `folder` holds the latents between them."""
+    """Runs, each in a separate server. `folder` holds the latents between them."""
 
     def __init__(self, environment: Environment, folder: Path) -> None:
         self.environment = environment
         self.folder = folder
 
     def sampling(self, sections: int) -> Cost:
-        """The sampler on the demo's models. Its latents are kept for `saving`."""
+        """Run the sampler on the demo's models. Its latents are kept for `saving`."""
         with self.server() as server:
             server.run(sampling_prompt(1, seed=1))
             starts = SectionStarts()
@@ -147,7 +147,7 @@ class Bench:
         return Cost(cost.megabytes, cost.seconds, starts.durations)
 
     def saving(self, way: str, latents: Path) -> Cost:
-        """Latents to an MP4 through the demo's VAE."""
+        """Save latents to an MP4 through the demo's VAE."""
         with self.server() as server:
             for name, path in (("warm_up", random_latents(self.folder, 2)), ("video", latents)):
                 shutil.copyfile(path, server.base / "input" / f"{name}.latent")
@@ -173,7 +173,7 @@ def measure(server: Server, run: Callable[[], object]) -> Cost:
 
 
 class Peak:
-    """The most resident memory of a process while the block runs, and what it was before."""
+    """A process's peak resident memory while the block runs, and its memory before."""
 
     def __init__(self, pid: int) -> None:
         self.process = psutil.Process(pid)
@@ -198,7 +198,7 @@ class Peak:
 
 
 class SectionStarts:
-    """How long each section of a run but the last took, from the sampler's line of text."""
+    """How long each section of a run took, except the last, from the sampler's line of text."""
 
     def __init__(self) -> None:
         self.times: dict[int, float] = {}
@@ -230,7 +230,7 @@ def sampling_prompt(sections: int, seed: int) -> Prompt:
 
 
 def loading_prompt(latents: str) -> Prompt:
-    """Latents into the server's cache, where `saving_prompt` finds them."""
+    """Loads latents into the server's cache, where `saving_prompt` finds them."""
     return {
         "latent": node("LoadLatent", latent=latents),
         "copy": node("SaveLatent", samples=["latent", 0], filename_prefix="copy"),
@@ -255,7 +255,7 @@ def node(kind: str, **inputs) -> dict:
 
 
 def random_latents(folder: Path, frames: int) -> Path:
-    """A file for Load Latent, noise, made once."""
+    """A file of noise for Load Latent, made once."""
     path = folder / f"random_{frames}.latent"
     if not path.exists():
         generator = torch.Generator().manual_seed(frames)

@@ -1,4 +1,4 @@
-"""Our transformer against diffusers', our sampler against its transformer calls. Run by scripts/bench.py."""
+"""Our transformer against diffusers', and our sampler against its transformer calls. Run by scripts/bench.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scripts.support.pack import load_comfyui
 
 @dataclass(frozen=True)
 class Size:
-    """A latent size and a transformer; heads are 128 wide."""
+    """A latent size and a transformer, whose heads are 128 wide."""
 
     name: str
     height: int
@@ -32,7 +32,7 @@ class Size:
 
     @property
     def tolerance(self) -> float:
-        """Largest relative difference of the two sides; more means that they do not compute the same."""
+        """Largest relative difference between the two sides; beyond it they do not compute the same thing."""
         return 1e-3 if self.dtype == torch.float32 else 5e-2
 
 
@@ -82,7 +82,7 @@ def be_quiet() -> None:
 
 
 def transformer_calls(options: argparse.Namespace, sizes: Sequence[Size], device: torch.device, peak: float) -> bool:
-    """Prints a line a size; whether the bounds hold."""
+    """Print a line per size and return whether the bounds hold."""
     print(f"  {'size':<24}{'ours/diffusers':>16}{'ours':>10}{'diffusers':>11}{'% of peak':>16}{'peak MB':>12}")
     ratios = []
     for size in sizes:
@@ -194,13 +194,13 @@ def build_diffusers(size: Size):
 
 
 def load_ours(oracle, size: Size):
-    """Our MODEL with the oracle's weights, loaded onto the device as ComfyUI does."""
+    """Our MODEL with the oracle's weights, loaded onto the device as ComfyUI loads it."""
     import comfy.model_management
     import comfy.sd
 
-    from framepack_core.weights import names as keys
+    from framepack_core.weights import names
 
-    weights = keys.to_comfy(dict(oracle.state_dict()))
+    weights = names.to_comfy(dict(oracle.state_dict()))
     patcher = comfy.sd.load_diffusion_model_state_dict(weights, {"dtype": size.dtype})
     comfy.model_management.load_models_gpu([patcher], force_full_load=True)
     return patcher
@@ -269,7 +269,7 @@ def call_diffusers(model, inputs: dict, context) -> torch.Tensor:
 
 
 def interleaved(runs: int, a: Callable, b: Callable, device: torch.device) -> tuple[list[float], list[float]]:
-    """Times of a and b in turn, after one warm-up each; which goes first alternates."""
+    """Times of `a` and `b` in turn, after a warm-up of each; they alternate in going first."""
     times: tuple[list[float], list[float]] = ([], [])
     a()
     b()
@@ -293,14 +293,14 @@ def synchronise(device: torch.device) -> None:
 
 
 def matmul_peak(device: torch.device, side: int = 2048, dtype: torch.dtype = torch.float32) -> float:
-    """FLOP/s of the best of several square products."""
+    """FLOP/s of the fastest of several square products."""
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     best = min(seconds(lambda: a @ b, device) for _ in range(12))
     return 2 * side**3 / best
 
 
 def flops(call: Callable) -> int:
-    """Of all products; torch's counter does not know its CPU attention of itself."""
+    """Operations of all products; torch's counter does not know its own CPU attention."""
     cpu_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     with FlopCounterMode(display=False, custom_mapping={cpu_attention: _attention_flops}) as counter:
         call()

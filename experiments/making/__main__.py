@@ -1,7 +1,7 @@
-"""Trains the demo's models from nothing and writes their weights: `python -m experiments.making [STAGE ...]`.
+"""Trains the demo's models from scratch and writes their weights: `python -m experiments.making [STAGE ...]`.
 
-Stages, in order: vae, text, vision, clips, transformer. Each goes on where it was stopped; all draws come from fixed seeds.
-The states are kept in `make_demo` in the cache (`.cache`, or FRAMEPACK_CACHE), the weights in `framepack_core/demo/weights`.
+Stages, in order: vae, text, vision, clips, transformer. Each continues where it was stopped; all draws come from fixed seeds.
+States go to `make_demo` in the cache (`.cache`, or FRAMEPACK_CACHE), the weights to `framepack_core/demo/weights`.
 Needs the extra `train`.
 """
 
@@ -33,8 +33,8 @@ CLIPS = 2400
 
 Module = TypeVar("Module", bound=nn.Module)
 
-# Every preset but `temporal`, whose k8 covers more frames than it is worth here; the released two are drawn more often.
-# k1h8w8 stays built from the base, which keeps all files together under 40 MB.
+# Every preset except `temporal`, whose k8 covers more frames than is worth it here; the two released ones are drawn more often.
+# k1h8w8 is still built from the base, which keeps all files together under 40 MB.
 TRANSFORMER = """
     --base-kernels k1h8w8 --max-sections 6 --end-probability 0.1 --sigmas uniform --shift 8 --corruption 0.15
     --batch 8 --accumulation 2 --warmup 50 --held-out 8 --optimizer muon --ema 0.998
@@ -44,9 +44,9 @@ ALL = "--layouts framepack:4 f1:4 endpoints:3 vanilla:0.5 geometric:0.75 duplica
 RELEASED = "--layouts framepack:6 f1:4 endpoints:3 vanilla:0.5 geometric:0.5 duplicated:0.5 important-start:0.5 symmetric:0.5"
 INVERTED = "--layouts framepack:8 f1:4 endpoints:4 vanilla:0.5 geometric:0.5 duplicated:0.5 important-start:0.5 symmetric:0.5"
 
-# Each run but the first starts from the average of the one before. The shipped weights went another way twice: the first run
-# had `--shift 3` until step 1,373 and a k1h8w8 of its own, which the second dropped; the third's rate was planned for 2,400
-# steps until step 593.
+# Each run after the first starts from the average of the one before. The shipped weights deviated twice: the first run had
+# `--shift 3` until step 1,373 and its own k1h8w8, which the second dropped; until step 593, the third's learning rate was
+# planned for 2,400 steps.
 RUNS = (
     f"{ALL} --heads 2 --blocks 2 --single-blocks 6 --steps 2500 --muon-lr 1e-2 --lr 1e-3 --motion-weight 1",
     f"{ALL} --steps 2400 --muon-lr 1e-2 --lr 1e-3 --motion-weight 2 --caption-dropout 0.05 --seed 1",
@@ -86,19 +86,19 @@ def make_transformer() -> None:
 
 
 def train(output: Path, options: list[str]) -> None:
-    """On a CPU with a process for each of two cores, which is quicker than two threads and gives the same."""
+    """On a CPU, train with one process for each of two cores, which is faster than two threads and gives the same result."""
     arguments = ["train", str(WORK / "clips"), str(output), *TRANSFORMER.split(), *options]
     module = ["-m", "framepack_core.training"]
     environment = os.environ
     if not torch.cuda.is_available():
-        # The two dashes: torch's launcher would take --start for an option of its own.
+        # Without the two dashes, torch's launcher would take --start for one of its own options.
         module = ["-m", "torch.distributed.run", "--nproc_per_node", "2", *module, "--"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     subprocess.run([sys.executable, *module, *arguments], check=True, cwd=ROOT, env=environment)
 
 
 def write(module: nn.Module, name: str) -> None:
-    """Matrices in half precision, vectors as they are."""
+    """Write matrices in half precision, vectors as they are."""
     WEIGHTS.mkdir(exist_ok=True)
     weights = {key: value.half() if value.ndim > 1 else value for key, value in module.state_dict().items()}
     save_file({key: value.contiguous() for key, value in weights.items()}, WEIGHTS / f"{name}.safetensors")
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"{', '.join(STAGES)} (default: all, in this order)")
     stages = parser.parse_args().stages or list(STAGES)
     if unknown := [stage for stage in stages if stage not in STAGES]:
-        parser.error(f"no stage {unknown[0]!r}; choose from {', '.join(STAGES)}")
+        parser.error(f"there is no stage {unknown[0]!r}; choose from {', '.join(STAGES)}")
     for stage in stages:
         STAGES[stage]()
 

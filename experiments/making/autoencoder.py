@@ -29,15 +29,15 @@ class Settings:
     frames: int = 13
     peak_lr: float = 1.2e-3
     warmup: int = 100
-    noise: float = 0.1  # of unit latents, at most: the decoder learns to bear a generated latent's errors
-    unit_weight: float = 0.02  # holds the latents' deviation near one
+    noise: float = 0.1  # largest noise on unit latents: the decoder learns to tolerate errors of generated ones
+    unit_weight: float = 0.02  # keeps the latents' deviation near one
     shape_weight: float = 3.0
     ema: float = 0.998
     seed: int = 0
 
 
 def train(settings: Settings, state_file: Path, save_minutes: float = 2) -> DemoVAE:
-    """The averaged weights after `settings.steps`; goes on from `state_file` if it is there."""
+    """Train up to `settings.steps`, continuing from `state_file` if there is one; returns the averaged weights."""
     torch.manual_seed(settings.seed)
     vae = DemoVAE()
     torch_to: Any = vae.to  # whose declaration lacks the memory format
@@ -65,7 +65,7 @@ def train(settings: Settings, state_file: Path, save_minutes: float = 2) -> Demo
 
 
 def training_loss(vae: DemoVAE, settings: Settings, step: int) -> Tensor:
-    """Weighted absolute and squared error; every number is drawn from the step, so that a resumed run is the same run."""
+    """Weighted absolute and squared error; every draw depends on the step, so that a resumed run is the same run."""
     generator = torch.Generator().manual_seed(step * 1_000_003 + settings.seed)
     pixels, weight = batch(settings, step)
     with torch.autocast("cpu", torch.bfloat16):
@@ -80,7 +80,7 @@ def training_loss(vae: DemoVAE, settings: Settings, step: int) -> Tensor:
 
 @torch.no_grad()
 def calibrated(vae: DemoVAE, settings: Settings, clips: int = 200) -> DemoVAE:
-    """With the channels' moments over the world filled in, so that latents have unit deviation."""
+    """The VAE with its channels' moments over the world filled in, so that latents have unit deviation."""
     latents = torch.stack([vae.encode(batch(settings, -step)[0]) * SCALE for step in range(1, clips // settings.clips + 1)])
     channels = latents.movedim(2, 0).flatten(1)
     vae.mean.copy_(channels.mean(dim=1))
@@ -89,7 +89,7 @@ def calibrated(vae: DemoVAE, settings: Settings, clips: int = 200) -> DemoVAE:
 
 
 def batch(settings: Settings, step: int) -> tuple[Tensor, Tensor]:
-    """Pixels `B 3 F H W` in -1..1 of random moments, and weights `B 1 F H W` of mean about 1 that favour the shapes."""
+    """Pixels `B 3 F H W` in -1..1 from random moments, and weights `B 1 F H W` of mean about 1 that favour the shapes."""
     rng = np.random.default_rng([settings.seed, 3, abs(step), step < 0])
     clips, weights = [], []
     for seed in rng.integers(1_000_000, size=settings.clips):
@@ -112,7 +112,7 @@ def box(scene: Scene, frames: int, start: int, size: int = 128) -> np.ndarray:
 
 
 def learning_rate(step: int, settings: Settings) -> float:
-    """Linear warm-up, then half a cosine to zero."""
+    """Linear warm-up, then half a cosine down to zero."""
     if step < settings.warmup:
         return settings.peak_lr * (step + 1) / settings.warmup
     share = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
@@ -129,7 +129,7 @@ def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: floa
 
 @torch.no_grad()
 def psnr(vae: DemoVAE, clips: int = 40, frames: int = 33, report: Callable[[str], None] = print) -> tuple[float, float]:
-    """Mean dB over held-out clips: of whole frames, and inside the shapes' boxes."""
+    """Mean dB over held-out clips: for whole frames, and inside the shapes' boxes."""
     whole, inside = [], []
     for number in range(clips):
         scene = Scene.draw(HELD_OUT + number)

@@ -1,4 +1,4 @@
-"""Clips of the synthetic world, encoded by the demo's encoders into a cache for `framepack_core.training`."""
+"""Encodes clips of the synthetic world with the demo's encoders into a cache for `framepack_core.training`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LATENT_FRAMES = 56  # a start frame, six sections of nine and an end frame
 
 @torch.no_grad()
 def write_clips(folder: Path, seeds: range, vae: DemoVAE, text: TextEncoder, vision: VisionEncoder) -> None:
-    """One clip a seed, from its first frame on. Clips that are there already stay."""
+    """Write one clip per seed, from its first frame on. Existing clips stay."""
     tokenizer = Tokenizer()
     words, pooled = text(tokenizer.batch([""]))
     write_empty(folder, words[0], pooled[0])

@@ -1,5 +1,5 @@
 """Trains the demo's text and vision encoders to tell what is in a scene: each kind of fact has a linear head, which is
-thrown away afterwards."""
+discarded afterwards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from framepack_core.demo.text import POOLED_WIDTH, TEXT_WIDTH, TextEncoder, Toke
 from framepack_core.demo.vision import IMAGE_SIZE, VISION_TOKENS, VISION_WIDTH, VisionEncoder
 from framepack_core.demo.world import BACKGROUNDS, COLORS, MOTIONS, SHAPES, SIZE, Scene
 
-NONE = "none"  # the fact about a second shape where there is one only, or about an unnamed background
+NONE = "none"  # the fact about a second shape if there is only one, or about an unnamed background
 TEXT_FACTS = {
     **{f"{name}{number}": (NONE, *values) for number in range(2) for name, values in
        (("shape", SHAPES), ("color", COLORS), ("motion", MOTIONS))},
@@ -32,7 +32,7 @@ IMAGE_FACTS = {"background": tuple(BACKGROUNDS)} | {
 
 
 def train_text(state_file: Path, steps: int = 1500, batch: int = 64) -> TextEncoder:
-    """Pooled embedding: every fact of the caption. Tokens: their own word, so that none is lost on the way."""
+    """The pooled embedding learns every fact of the caption, and each token its own word, so that none is lost."""
     torch.manual_seed(1)
     tokenizer, encoder = Tokenizer(), TextEncoder()
     heads = nn.ModuleDict({name: nn.Linear(POOLED_WIDTH, len(values)) for name, values in TEXT_FACTS.items()})
@@ -50,7 +50,7 @@ def train_text(state_file: Path, steps: int = 1500, batch: int = 64) -> TextEnco
 
 
 def train_vision(state_file: Path, steps: int = 1500, batch: int = 32) -> VisionEncoder:
-    """Each token tells the shape and colour whose center it holds, their mean the background."""
+    """Each token learns the shape and colour whose centre it covers, and their mean the background."""
     torch.manual_seed(2)
     encoder = VisionEncoder()
     background = nn.Linear(VISION_WIDTH, len(BACKGROUNDS))
@@ -73,7 +73,7 @@ def train_vision(state_file: Path, steps: int = 1500, batch: int = 32) -> Vision
 
 
 def fit(name: str, loss: Callable[[int], Tensor], modules: dict[str, nn.Module], state_file: Path, steps: int) -> None:
-    """Adam with a linearly falling rate; goes on from `state_file`."""
+    """Train with Adam at a linearly falling rate, continuing from `state_file`."""
     optimizer = torch.optim.AdamW([weight for module in modules.values() for weight in module.parameters()], lr=1e-3)
     first = load_state(state_file, optimizer=optimizer, **modules)
     with tqdm(range(first, steps), initial=first, total=steps, desc=name, mininterval=5) as bar:
@@ -120,7 +120,7 @@ def picture(scene: Scene) -> Tensor:
 
 @torch.no_grad()
 def accuracy(text_state: Path, count: int = 500) -> dict[str, float]:
-    """Share of held-out captions whose facts the pooled embedding tells right."""
+    """The share of held-out captions for which the pooled embedding gets each fact right."""
     encoder, heads = TextEncoder(), nn.ModuleDict({n: nn.Linear(POOLED_WIDTH, len(v)) for n, v in TEXT_FACTS.items()})
     words = nn.Linear(TEXT_WIDTH, len(vocabulary()))
     load_state(text_state, encoder=encoder, heads=heads, words=words)

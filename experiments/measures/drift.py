@@ -2,7 +2,7 @@
 
     |M(first 15% of the frames) - M(last 15%)|  for measures M of single frames
 
-A still video drifts least: report `motion` and `flow` beside it.
+A still video drifts least, so report `motion` and `flow` with it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def drift(frames: np.ndarray) -> dict[str, float]:
     differences. Raises ValueError for fewer than two frames.
     """
     if frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) < 2:
-        raise ValueError(f"a video of shape {frames.shape} has no start and end to compare; give at least two frames F H W 3")
+        raise ValueError(f"a video of shape {frames.shape} has no start and end to compare; use at least two frames F H W 3")
     ends = max(1, round(SHARE * len(frames)))
     first, last = (averages(part) for part in (frames[:ends], frames[-ends:]))
     return {name: float((first[name] - last[name]).norm()) for name in MEASURES if name != "hsv"} | {
@@ -41,7 +41,7 @@ def drift(frames: np.ndarray) -> dict[str, float]:
 
 
 def averages(frames: np.ndarray) -> dict[str, Tensor]:
-    """Every measure before it is compared, averaged over the frames, `n` each."""
+    """Every measure averaged over the frames, before any comparison, `n` each."""
     parts = [_measures(part) for part in _chunks(frames)]
     return {name: torch.cat([part[name] for part in parts]).mean(dim=0) for name in MEASURES}
 
@@ -52,7 +52,7 @@ def motion(frames: np.ndarray) -> float:
 
 
 def flow(frames: np.ndarray) -> float:
-    """Mean speed along the brightness gradient, pixels a frame, weighted by the gradient (normal flow)."""
+    """Mean speed along the brightness gradient, in pixels per frame, weighted by the gradient (normal flow)."""
     moved = strength = 0.0
     for part in _chunks(frames, overlap=1):
         grey = luma(part)
@@ -64,11 +64,10 @@ def flow(frames: np.ndarray) -> float:
 
 
 def joins(frames: np.ndarray, starts: Sequence[int]) -> float:
-    """Frame difference where latent frames `starts` begin, over the median where others begin (1: no visible join).
+    """Frame difference where the latent frames `starts` begin, relative to the median where others begin (1: no visible join).
 
-    Others, not all frames, since a VAE's own seams lie between latent frames.
-
-    Raises ValueError when a start lies outside the video.
+    Only beginnings are compared, since a VAE's own seams lie between latent frames. Raises ValueError if a start lies outside
+    the video.
     """
     differences = frame_differences(frames)
     borders = [PIXEL_FRAMES * (start - 1) for start in starts]  # the change into the latent frame's first pixel frame
@@ -92,7 +91,7 @@ def luma(frames: np.ndarray) -> Tensor:
 
 
 def to_lab(rgb: np.ndarray | Tensor) -> Tensor:
-    """CIE Lab (D65), float32 `... 3`, of sRGB in 0..255."""
+    """CIE Lab (D65), float32 `... 3`, from sRGB in 0..255."""
     linear = torch.as_tensor(np.asarray(rgb)).float() / 255
     linear = torch.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
     xyz = linear @ torch.tensor(_TO_XYZ).T / torch.tensor(_WHITE)
@@ -116,7 +115,7 @@ def _measures(frames: np.ndarray) -> dict[str, Tensor]:
 
 
 def _high_frequency(grey: Tensor) -> Tensor:
-    """Share of the spectrum's energy, the mean left out, above half the Nyquist frequency on either axis."""
+    """Share of the spectrum's energy, without the mean, above half the Nyquist frequency on either axis."""
     H, W = grey.shape[1:]
     energy = torch.fft.rfft2(grey - grey.mean(dim=(1, 2), keepdim=True)).abs().square()
     high = torch.maximum(torch.fft.fftfreq(H).abs()[:, None], torch.fft.rfftfreq(W)[None]) > 0.25
@@ -140,6 +139,6 @@ def _hsv_histograms(frames: np.ndarray) -> Tensor:
 
 
 def _chunks(frames: np.ndarray, overlap: int = 0):
-    """Views of at most `CHUNK` frames, each starting with the last `overlap` ones of the one before."""
+    """Views of at most `CHUNK` frames and `overlap` more, each starting with the last `overlap` frames of the one before."""
     for start in range(0, max(len(frames) - overlap, 1), CHUNK):
         yield frames[start : start + CHUNK + overlap]

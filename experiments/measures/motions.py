@@ -1,7 +1,7 @@
-"""Whether a shape does what it was told, and stays what it was: judged on its track.
+"""Whether a shape does what it was told, and stays what it was, judged by its track.
 
 obeys("left", track)
-comeback(track)  # is it the same after it was away?
+comeback(track)  # is it the same after being away?
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from framepack_core.demo.world import BOUNCE_FRAMES, GROWTH, GROWTH_FRAMES, MOTI
 
 from .tracks import SMALLEST, SYMMETRY, Track
 
-AWAY = 48  # frames: no shape of the world is out of sight for so long
+AWAY = 48  # frames: no shape of the world is out of sight for this long
 LAG = 4  # frames between the two positions of a step: one latent frame
 
-_HALF = 0.5  # of the program's rate: a slower motion does not count as one
-_MOSTLY = 0.75  # of the way goes in the right direction
-_STAYS = 8.0  # pixels that a shape may wander and still be in its place
+_HALF = 0.5  # of the motion program's rate: slower motion does not count
+_MOSTLY = 0.75  # of the way must be in the right direction
+_STAYS = 8.0  # pixels that a shape may wander and still count as being in its place
 
 
 def obeys(motion: str, track: Track) -> bool:
-    """Whether the shape is one shape and moves as the motion's word says. `OBEYS` holds the criterion of each.
+    """Whether the shape is one shape and moves as the motion's word says. `OBEYS` holds each motion's criterion.
 
-    Rates may be as low as half those of the world; what counts is the kind of motion. Raises ValueError for an unknown word.
+    Rates may be as low as half the world's; what counts is the kind of motion. Raises ValueError for an unknown word.
     """
     if motion not in OBEYS:
         raise ValueError(f"motion is {motion!r}; choose one of {', '.join(MOTIONS)}")
@@ -34,47 +34,47 @@ def obeys(motion: str, track: Track) -> bool:
 
 
 def is_one_shape(track: Track) -> bool:
-    """Neither a smear, which fits its own template badly, nor several pieces of one colour."""
+    """Whether it is neither a smear, which fits its own template badly, nor several pieces of one colour."""
     pieces = np.median(track.share[track.clear]) < 0.75 if track.clear.any() else True
     smear = track.whole.any() and np.median(track.fit[track.whole]) < 0.6
     return not (pieces or smear)
 
 
 def hidden(track: Track) -> bool:
-    """Whether a shape in front covers or touches it for so long that its motion cannot be judged."""
+    """Whether a shape in front covers or touches it for too long to judge its motion."""
     return bool(np.count_nonzero(track.clear) < 0.6 * np.count_nonzero(track.seen))
 
 
 def color_distance(track: Track, start: Track) -> float:
-    """Lab distance of the colour in the last latent frame that shows the shape from that at the start of another track."""
+    """Lab distance between the colour in the last latent frame that shows the shape and that at another track's start."""
     views = np.flatnonzero(_shown(track))
     return _lab_distance(track.lab[views[-LAG:]], start.lab[_shown(start)][:LAG]) if len(views) else math.nan
 
 
 def lost(track: Track) -> bool:
-    """Whether it is not to be seen at the end, for longer than any shape of the world is ever away."""
+    """Whether it cannot be seen at the end, for longer than any shape of the world is ever away."""
     return not _shown(track)[-AWAY:].any()
 
 
 def same_kind(track: Track) -> float:
-    """The share of whole views in which the best of all templates is the shape's own."""
+    """The share of whole views in which the best template is the shape's own."""
     return float(np.mean(track.kind[track.whole] == SHAPES.index(track.shape))) if track.whole.any() else math.nan
 
 
 def fit(track: Track) -> float:
-    """Mean overlap of what was found with the shape's own template, over whole views."""
+    """Mean overlap between what was found and the shape's own template, over whole views."""
     return float(np.mean(track.fit[track.whole])) if track.whole.any() else math.nan
 
 
 def speed(track: Track) -> float:
-    """Mean pixels a frame."""
+    """Mean pixels per frame."""
     steps = _steps(track)
     return float(np.hypot(*steps.T).mean()) if len(steps) else math.nan
 
 
 @dataclass(frozen=True)
 class Comeback:
-    """A shape that left the picture whole and was seen whole again: how far its colour and its form are from before."""
+    """A shape left the picture and was seen whole before and after: how far its colour and form have changed."""
 
     away: int
     color: float
@@ -84,7 +84,7 @@ class Comeback:
 
 
 def comeback(track: Track) -> Comeback | None:
-    """The first return after a time out of sight, or None when it never left or never came back whole.
+    """The first return after a time out of sight, or None if it never left or never came back whole.
 
     Before and after are medians over up to 16 whole views nearest to the gap.
     """
@@ -106,7 +106,7 @@ def comeback(track: Track) -> Comeback | None:
 
 
 def _goes(dx: int, dy: int):
-    """Most steps lead that way: the median one at half the world's speed, little of the way elsewhere."""
+    """Most steps go that way: the median step at half the world's speed or more, and little of the way in other directions."""
 
     def judge(track: Track) -> bool:
         steps = _steps(track)
@@ -122,19 +122,19 @@ def _goes(dx: int, dy: int):
 
 def _bounces(track: Track) -> bool:
     """Goes up and comes down, or the reverse, by 20 pixels or more, and stays in its column. In less than a whole
-    bounce the way back is not asked for."""
+    bounce it need not come back."""
     x, y = _path(track)
     if np.mean(track.whole) < 0.5 or np.ptp(x) > _STAYS or np.ptp(y) < 20:
         return False
     way = np.diff(y)
-    if np.abs(way).max() > SIZE / 2:  # out at one side, in at the other
+    if np.abs(way).max() > SIZE / 2:  # it left on one side and came in on the other
         return False
     up, down = way.clip(max=0).sum(), way.clip(0).sum()
     return track.frames < BOUNCE_FRAMES or min(-up, down) >= 0.25 * (down - up)
 
 
 def _orbits(track: Track) -> bool:
-    """Goes round the center clockwise at half the world's rate or faster, and its heading turns as much."""
+    """Goes round the centre clockwise at half the world's rate or faster, and its heading turns with it."""
     x, y = _path(track)
     if np.mean(track.whole) < 0.5 or len(x) < 3 * LAG:
         return False
@@ -148,8 +148,8 @@ def _orbits(track: Track) -> bool:
 
 
 def _grows(track: Track) -> bool:
-    """Ends larger than it began, by half of what the world's shapes grow in that time or more, wider and higher too where
-    that can be seen, in its place."""
+    """Ends larger than it began, by at least half of what the world's shapes grow in that time, also in width and height where
+    these can be seen, and stays in its place."""
     size = _sizes(track)
     expected = (GROWTH - 1) * min(track.frames / GROWTH_FRAMES, 1)
     left, right, top, bottom = track.edges[track.whole].T
@@ -159,7 +159,7 @@ def _grows(track: Track) -> bool:
 
 
 def _spins(track: Track) -> bool:
-    """Turns one way, at half the world's rate or faster, in its place and without growing."""
+    """Turns one way at half the world's rate or faster, in its place and without growing."""
     turns = _turns(track)
     if len(turns) < LAG:
         return False
@@ -187,19 +187,19 @@ OBEYS = {
 
 
 def _stays_as_it_is(track: Track) -> bool:
-    """Whole in most frames, in its place, of its size."""
+    """Whether it is whole in most frames, in its place and of its size."""
     size = _sizes(track)
     whole = np.mean(track.whole) >= 0.5
     return bool(whole and _wander(track) <= _STAYS and size.min() / size[0] >= 0.85 and size.max() / size[0] <= 1.15)
 
 
 def _path(track: Track) -> tuple[np.ndarray, np.ndarray]:
-    """The center where it was whole, each the median of a latent frame, so that one bad frame counts for nothing."""
+    """Its centre where it was whole, each value the median over a latent frame, so that one bad frame does not count."""
     return _smooth(track.x[track.whole]), _smooth(track.y[track.whole])
 
 
 def _wander(track: Track) -> float:
-    """The largest distance from the first place, over all clear views."""
+    """Its largest distance from its first place, over all clear views."""
     x, y = _smooth(track.x[track.clear]), _smooth(track.y[track.clear])
     return float(np.hypot(x - x[0], y - y[0]).max())
 
@@ -209,7 +209,7 @@ def _sizes(track: Track) -> np.ndarray:
 
 
 def _turns(track: Track) -> np.ndarray:
-    """Radians turned between neighbouring whole views; a circle's cannot be seen."""
+    """Radians turned between neighbouring whole views; none for a circle, whose turning cannot be seen."""
     symmetry = SYMMETRY[track.shape]
     if not symmetry:
         return np.empty(0)
@@ -219,9 +219,9 @@ def _turns(track: Track) -> np.ndarray:
 
 
 def _steps(track: Track) -> np.ndarray:
-    """Movement over a latent frame, pixels a frame, `n 2`, wherever it was seen all the while.
+    """Movement over a latent frame, in pixels per frame, `n 2`, wherever it was seen throughout.
 
-    Measured on the edges that the border does not cut off, so that a shape on its way out still has its speed.
+    Measured at the edges that the border does not cut off, so that a shape on its way out still has its speed.
     """
     moved = (track.edges[LAG:] - track.edges[:-LAG]) / LAG
     sides = moved.reshape(-1, 2, 2)
@@ -232,29 +232,29 @@ def _steps(track: Track) -> np.ndarray:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Medians of windows of a latent frame and one more."""
+    """Medians over windows one frame longer than a latent frame."""
     if len(values) <= LAG:
         return values
     return np.median(np.lib.stride_tricks.sliding_window_view(values, LAG + 1), axis=-1)
 
 
 def _shown(track: Track) -> np.ndarray:
-    """Frames with enough of the shape to tell its colour: a quarter of what is seen at first."""
+    """Frames that show enough of the shape to tell its colour: a quarter of what is first seen."""
     first = track.area[track.seen][:1]
     return track.area >= max(SMALLEST, *(first / 4)) if len(first) else track.seen
 
 
 def _lab_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Between medians over `n 3`."""
+    """The distance between medians over `n 3`."""
     return float(np.linalg.norm(np.median(a, axis=0) - np.median(b, axis=0)))
 
 
 def _first_gap(track: Track) -> tuple[int, int] | None:
-    """(first frame away, first frame back) of the first time out of sight."""
+    """(first frame away, first frame back) for the first time out of sight."""
     seen = track.seen
     away = np.flatnonzero(seen[:-1] & ~seen[1:]) + 1
     for leaves in away:
         back = np.flatnonzero(seen[leaves:])
-        if len(back) and back[0] >= 2:  # a single missed frame is no leave
+        if len(back) and back[0] >= 2:  # a single missed frame does not count as leaving
             return int(leaves), int(leaves + back[0])
     return None

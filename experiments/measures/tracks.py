@@ -1,8 +1,8 @@
 """Where each shape of the demo's world is in a video, found by its colour.
 
-The world's backgrounds are greyish and its shapes are not, so a pixel belongs to a shape when its chroma (the colour less its
-mean) lies more than half way from the background's to the shape's. A shape that has lost half of its colour, or turned into
-another one, counts as lost.
+The world's backgrounds are greyish and its shapes are not, so a pixel belongs to a shape if its chroma (the colour minus its
+mean) lies more than halfway from the background's to the shape's. A shape that has lost half of its colour or turned into
+another colour counts as lost.
 
     tracks = follow(frames, scene)  # frames uint8 F 128 128 3, one Track for each of scene.actors
 """
@@ -29,7 +29,7 @@ from framepack_core.demo.world import (
 from .drift import to_lab
 
 CHUNK = 128  # frames at once
-SMALLEST = 12  # pixels of area below which nothing is seen
+SMALLEST = 12  # pixels of area below which a shape counts as not seen
 
 SYMMETRY = {"circle": 0.0, "square": math.tau / 4, "triangle": math.tau / 3, "star": math.tau / 5, "cross": math.tau / 4}
 _TURN = math.radians(3)  # between two templates
@@ -38,13 +38,13 @@ _GRID, _SPAN = 32, 1.8  # of a template: its pixels, and half its width in radii
 
 @dataclass(frozen=True)
 class Track:
-    """One shape through a video, a value a frame; not a number where it was not seen.
+    """One shape through a video, one value per frame, NaN where it was not seen.
 
-    `area` in pixels, 0 where not seen; `x`, `y` the center of what is seen; `edges` `F 4` its left, right, top and bottom, not
-    numbers where it is cut off by the border; `lab` `F 3` the mean colour of its inside. `clear` where no shape in front
-    touches it, `whole` where it is clear and not cut off. Where whole, `kind` is the index in SHAPES of the best template,
-    `fit` the overlap (intersection over union) with its own shape's, `angle` how far that is turned, in radians, up to the
-    symmetry. `share` is how much of all that has its colour is in this one place.
+    `area` is in pixels, 0 where it was not seen; `x`, `y` is the centre of what is seen; `edges` `F 4` are its left, right, top
+    and bottom, NaN where the border cuts it off; `lab` `F 3` is the mean colour of its inside. It is `clear` where no shape in
+    front touches it, and `whole` where it is clear and not cut off. Where it is whole, `kind` is the best template's index in
+    SHAPES, `fit` the overlap (intersection over union) with its own shape's, and `angle` how far that is turned, in radians, up
+    to its symmetry. `share` is how much of everything in its colour is in this one place.
     """
 
     shape: str
@@ -69,23 +69,23 @@ class Track:
         return self.area > 0
 
     def __getitem__(self, frames: slice) -> Track:
-        """The track of a part of the video."""
+        """The track in a part of the video."""
         return Track(self.shape, *(getattr(self, name)[frames] for name in self.__dataclass_fields__ if name != "shape"))
 
 
 def follow(frames: np.ndarray, scene: Scene) -> tuple[Track, ...]:
     """Find every actor of the scene in a video, uint8 `F 128 128 3`, whose first frame shows the scene's start.
 
-    Raises ValueError for another shape.
+    Raises ValueError for an array of another shape.
     """
     if frames.shape[1:] != (SIZE, SIZE, 3):
-        raise ValueError(f"a video of shape {frames.shape} is none of the world's; expected F {SIZE} {SIZE} 3")
+        raise ValueError(f"a video of shape {frames.shape} is not of the demo's world; expected F {SIZE} {SIZE} 3")
     parts = [_follow(frames[start : start + CHUNK], scene) for start in range(0, len(frames), CHUNK)]
     return tuple(_joined(tracks) for tracks in zip(*parts, strict=True))
 
 
 def _follow(frames: np.ndarray, scene: Scene) -> list[Track]:
-    """`follow` for so many frames that their masks fit into memory."""
+    """`follow` for few enough frames that their masks fit into memory."""
     covers = _covers(frames, scene)
     blobs = [_largest_blob(cover) for cover in covers]
     return [
@@ -95,7 +95,7 @@ def _follow(frames: np.ndarray, scene: Scene) -> list[Track]:
 
 
 def _covers(frames: np.ndarray, scene: Scene) -> list[Tensor]:
-    """How much of each pixel every actor covers, by its chroma, `F H W` each."""
+    """How much of each pixel each actor covers, judged by chroma, `F H W` each."""
     chroma = _chroma(torch.from_numpy(np.ascontiguousarray(frames)).float())
     ground = _chroma(torch.tensor(scene.background.colors, dtype=torch.float32)).mean(dim=0)
     ways = torch.stack([_chroma(torch.tensor(COLORS[actor.color]).float()) for actor in scene.actors]) - ground
@@ -109,7 +109,7 @@ def _chroma(rgb: Tensor) -> Tensor:
 
 
 def _largest_blob(cover: Tensor) -> Tensor:
-    """Pixels connected with the place of most cover, and a margin around them, `F H W` of 0 or 1. Found at half size."""
+    """The pixels connected to the place of most cover, and a margin around them, `F H W` of 0 or 1. Found at half size."""
     inside = F.max_pool2d((cover > 0.5).float()[:, None], 2)
     crowded = F.avg_pool2d(inside, 5, stride=1, padding=2) * inside
     blob = ((crowded == crowded.amax(dim=(2, 3), keepdim=True)) & (crowded > 0)).float()
@@ -154,7 +154,7 @@ def _measure(shape: str, cover: Tensor, blob: Tensor, frames: np.ndarray, in_fro
 
 
 def _extent(profile: Tensor) -> tuple[Tensor, Tensor]:
-    """(first, last) place where a profile `F n` crosses a half, in pixels; not a number where that is the border."""
+    """(first, last) place where a profile `F n` crosses a half, in pixels; NaN where that is the border."""
     n = profile.shape[1]
     above = profile > 0.5
     first, last = above.float().argmax(dim=1), n - 1 - above.flip(1).float().argmax(dim=1)
@@ -162,7 +162,7 @@ def _extent(profile: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _crossing(profile: Tensor, at: Tensor, side: int) -> Tensor:
-    """Linear interpolation between the pixel `at` and its neighbour outside."""
+    """Linear interpolation between the pixel `at` and its outer neighbour."""
     n = profile.shape[1]
     border = at == (0 if side < 0 else n - 1)
     inner = profile.gather(1, at[:, None])[:, 0]
@@ -172,7 +172,7 @@ def _crossing(profile: Tensor, at: Tensor, side: int) -> Tensor:
 
 
 def _inside_lab(frames: np.ndarray, cover: Tensor) -> Tensor:
-    """Mean colour of the pixels two or more from the edge, or of all that there are, `F 3`."""
+    """Mean colour of the pixels two or more from the edge, or of all if these are too few, `F 3`."""
     inside = (cover > 0.5).float()
     deep = 1 - F.max_pool2d(1 - inside[:, None], 5, stride=1, padding=2)[:, 0]
     chosen = torch.where(deep.sum(dim=(1, 2), keepdim=True) >= 8, deep, inside) > 0
@@ -182,7 +182,7 @@ def _inside_lab(frames: np.ndarray, cover: Tensor) -> Tensor:
 
 
 def _compare(shape: str, cover: Tensor, x: Tensor, y: Tensor, area: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(best of all shapes, overlap with `shape`, its angle), for each frame: the cover against every turned template."""
+    """(best shape, overlap with `shape`, its angle) for each frame, from comparing the cover with every turned template."""
     names, angles, templates = _templates()
     scale = (area.clamp_min(1e-6) / math.pi).sqrt()
     line = torch.linspace(-1, 1, _GRID + 1)[:-1] + 1 / _GRID
@@ -199,7 +199,7 @@ def _compare(shape: str, cover: Tensor, x: Tensor, y: Tensor, area: Tensor) -> t
 
 @cache
 def _templates() -> tuple[Tensor, Tensor, Tensor]:
-    """(index in SHAPES, angle, cover `n 32*32`) of every shape in every position, all of one area."""
+    """(index in SHAPES, angle, cover `n 32*32`) of every shape at every angle, all of the same area."""
     line = (np.arange(_GRID) + 0.5) / _GRID * 2 - 1
     x, y = np.meshgrid(line * _SPAN, line * _SPAN)
     names, angles, covers = [], [], []

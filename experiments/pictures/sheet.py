@@ -1,4 +1,4 @@
-"""A picture of evenly spaced frames of a video, the first and the last among them.
+"""Makes a picture of evenly spaced frames of a video, including the first and the last.
 
 python -m experiments.pictures.sheet output/framepack_demo.mp4 docs/images/demo.png --columns 8
 """

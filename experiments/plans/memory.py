@@ -1,7 +1,7 @@
-"""The released transformer on cards of each size, by arithmetic: the table of docs/memory.md.
+"""The released transformer on cards of each size, by arithmetic: the table in docs/memory.md.
 
 `python3 scripts/plans.py memory` prints it. Nothing here was run on a GPU. ComfyUI leaves room for a call's working memory and
-a reserve, fills the card with weights, and fetches the rest from the computer's memory at every step.
+a reserve, fills the card with weights, and fetches the rest from RAM at every step.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ CARDS = (6, 8, 12, 16, 24)  # GiB
 FORMATS = ("bf16", "float8_e4m3fn", "int8_tensorwise", "nvfp4", "convrot_w4a4", "GGUF Q8_0", "GGUF Q4_K")
 WORKING = 1.6e9  # bytes of a call at 640x608 in bf16, as tests/comfyui/test_memory.py measures
 RESERVE = 0.6 * 2**30  # what ComfyUI keeps free on Windows; less on Linux
-OTHERS = 0.5e9  # CUDA itself and a desktop: assumed
+OTHERS = 0.5e9  # CUDA itself and a desktop: an assumption
 
 
 def main() -> None:

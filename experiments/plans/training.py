@@ -1,7 +1,7 @@
-"""What training the released 13B transformer takes, by arithmetic: the tables of docs/training.md.
+"""What training the released 13B transformer takes, by arithmetic: the tables in docs/training.md.
 
 `python3 scripts/plans.py training` prints them. Nothing here was run on a GPU: bytes and operations are counted from shapes,
-the bytes of activations from what PyTorch keeps for a block (tests/experiments/test_training_plan.py holds both).
+the bytes of activations from what PyTorch keeps for a block (tests/experiments/test_training_plan.py checks both).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ SIZES = {"832x480": (60, 104), "640x608": (76, 80)}  # latent height, width
 
 FP32, BF16, FP8 = 4, 2, 1
 ADAM, RESERVE, GPU = 2 * FP32, 6e9, 80e9  # bytes: two moments; CUDA, buffers and fragments; a GPU
-# Bytes that PyTorch keeps of a block for the backward pass, in bf16 autocast, a token and unit of width.
+# Bytes that PyTorch keeps from a block for the backward pass, in bf16 autocast, per token and unit of width.
 KEPT = {("full", "double"): 57, ("full", "single"): 52, ("lora", "double"): 47, ("lora", "single"): 44}
 
 PEAKS = {"H100": 990e12, "A100": 312e12}  # bf16, dense
 UTILISATION = 0.40
-NVLINK = 300e9  # bytes a second that a GPU exchanges with the others
+NVLINK = 300e9  # bytes per second that a GPU exchanges with the others
 RANK = 32
 CLIP_LATENTS = 38
 
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def report() -> str:
-    """Markdown: the parameters and a table a question."""
+    """Markdown: the number of parameters, and a table for each question."""
     tables = {
         "Tokens of a sample": token_table(),
         "Memory that does not depend on the batch, GB on each GPU": state_table(),
@@ -123,12 +123,12 @@ class Sample:
 
     @property
     def matrix_operations(self) -> float:
-        """Of the blocks' matrices, forward: 12 HIDDEN^2 weights a token in either kind of block, two operations each."""
+        """The blocks' matrices, forward: 12 HIDDEN^2 weights per token in either kind of block, two operations each."""
         return 2 * 12 * HIDDEN**2 * (DOUBLE + SINGLE) * self.tokens
 
     @property
     def attention_operations(self) -> float:
-        """Every token with every token, twice."""
+        """Every token with every token, in two products."""
         return 4 * HIDDEN * (DOUBLE + SINGLE) * self.tokens**2
 
     @property
@@ -136,7 +136,7 @@ class Sample:
         return self.matrix_operations + self.attention_operations
 
     def training(self, method: str, checkpointing: bool) -> float:
-        """Forward and backward; LoRA needs no gradients of the frozen matrices, checkpointing a second forward."""
+        """Forward and backward; LoRA needs no gradients of frozen matrices, and checkpointing needs a second forward pass."""
         matrices, attentions = (2 if method == "lora" else 3), 3
         return (matrices + checkpointing) * self.matrix_operations + (attentions + checkpointing) * self.attention_operations
 
@@ -146,7 +146,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Setup:
-    """A way to train: `full` or `lora`, bytes of a frozen weight, GPUs, whether they share the weights (FSDP full shard)."""
+    """A way to train: `full` or `lora`, bytes per frozen weight, GPUs, whether they share the weights (FSDP full shard)."""
 
     name: str
     method: str
@@ -157,11 +157,11 @@ class Setup:
 
     @property
     def parts(self) -> dict[str, float]:
-        """Bytes on each GPU of what does not depend on the batch."""
+        """Bytes on each GPU that do not depend on the batch."""
         trained = parameters() if self.method == "full" else lora_parameters()
         frozen = 0 if self.method == "full" else self.base * parameters()
         share = self.gpus if self.sharded else 1
-        gathered = (2 * BF16 + FP32) * double_block()  # this block's weights, the next one's, and gradients to be summed
+        gathered = (2 * BF16 + FP32) * double_block()  # this block's weights, the next one's, and the gradients to sum
         return {
             "weights": (frozen + FP32 * trained) / share,
             "gradients": FP32 * trained / share,
@@ -175,7 +175,7 @@ class Setup:
         return sum(self.parts.values())
 
     def samples(self, sample: Sample, checkpointing: bool) -> int:
-        """How many at once fit into a GPU."""
+        """How many samples fit onto a GPU at once."""
         return max(0, int((GPU - RESERVE - self.fixed) // activations(sample, self.method, checkpointing)))
 
 
@@ -191,7 +191,7 @@ SETUPS = (
 
 
 def activations(sample: Sample, method: str, checkpointing: bool) -> float:
-    """Bytes a sample. With checkpointing the inputs of all blocks, and one block's own twice: kept, and while it is undone."""
+    """Bytes per sample. With checkpointing: all blocks' inputs, and one block's own twice: kept, and in its backward pass."""
     unit = sample.tokens * HIDDEN
     kept = {kind: unit * KEPT[method, kind] for kind in ("double", "single")}
     if checkpointing:
@@ -245,7 +245,7 @@ def time_table() -> Iterator[Row]:
 
 
 def sharding_table() -> Iterator[Row]:
-    """Every block's weights come twice (forward, and backward with checkpointing) and its gradients go once."""
+    """Each block's weights are fetched twice (forward, and backward with checkpointing), its gradients sent once."""
     yield ("GB moved", f"seconds at {NVLINK / 1e9:.0f} GB/s", *(f"seconds of computation a sample, {gpu}" for gpu in PEAKS))
     moved = 3 * BF16 * parameters()
     work = Sample("framepack", "640x608").training("full", checkpointing=True)

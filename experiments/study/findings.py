@@ -1,4 +1,4 @@
-"""What is kept of a video: plain numbers, measured on its frames."""
+"""What is recorded about a video: plain numbers, measured on its frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from experiments.study.videos import WINDOW, Video
 from framepack_core.demo.world import MOTIONS, Scene
 from framepack_core.frames import PIXEL_FRAMES
 
-EVERY = 4  # frames, where a section's look is averaged
+EVERY = 4  # frames: averages over a section use one frame in four
 
 
 def findings(video: Video, frames: np.ndarray) -> dict:
@@ -38,7 +38,7 @@ def findings(video: Video, frames: np.ndarray) -> dict:
 
 
 def borders(video: Video) -> list[int]:
-    """Latent frames that open a section and follow on another."""
+    """Latent frames that open a section after another one."""
     return [1 + WINDOW * number for number in range(1, video.sections)]
 
 
@@ -70,7 +70,7 @@ def _comeback(track: Track) -> dict | None:
 
 
 def _look(frames: np.ndarray, part: slice, track: Track, start: Track) -> dict:
-    """A section against the start image: the shape's colour, the picture's mean colour, and its sharpness."""
+    """A section compared with the start image: the shape's colour, the picture's mean colour, and its sharpness."""
     here, first = drift.averages(frames[part][::EVERY]), drift.averages(frames[:1])
     return {
         "color": motions.color_distance(track[part], start),
@@ -80,7 +80,7 @@ def _look(frames: np.ndarray, part: slice, track: Track, start: Track) -> dict:
 
 
 def _boxes(scene: Scene, frame: int, size: tuple[int, int]) -> np.ndarray:
-    """Where the bounding boxes of the shapes are, with 2 pixels around them."""
+    """A mask of the shapes' bounding boxes, with 2 pixels around them."""
     inside = np.zeros(size, bool)
     for place in scene.truth(frame):
         rows, columns = (

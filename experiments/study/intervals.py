@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 RESAMPLES, SEED = 10_000, 0
-FEWEST = 3  # values that a bootstrap says anything of
-Z = 1.959964  # of 95 %
+FEWEST = 3  # values from which a bootstrap says anything
+Z = 1.959964  # for 95 %
 
 
 class Interval(NamedTuple):
-    """A value, the bounds of its 95 % interval (not numbers for too few videos), and how many videos it comes from."""
+    """A value, the bounds of its 95 % interval (NaN for too few videos), and how many videos it comes from."""
 
     value: float
     low: float
@@ -23,7 +23,7 @@ class Interval(NamedTuple):
 
 
 def mean(values: Sequence[float | None]) -> Interval:
-    """The mean with a percentile bootstrap interval; what is not a number is left out."""
+    """The mean with a percentile bootstrap interval; None and NaN are left out."""
     kept = np.array([value for value in values if value is not None and math.isfinite(value)], dtype=float)
     if not len(kept):
         return Interval(math.nan, math.nan, math.nan, 0)
@@ -35,7 +35,7 @@ def mean(values: Sequence[float | None]) -> Interval:
 
 
 def share(outcomes: Sequence[bool]) -> Interval:
-    """The share of true ones with Wilson's interval."""
+    """The share of true outcomes with Wilson's interval."""
     n = len(outcomes)
     if not n:
         return Interval(math.nan, math.nan, math.nan, 0)

@@ -10,7 +10,7 @@ LATENT = 16  # rows and columns of the demo's latents
 
 
 def tokens(video: Video) -> list[int]:
-    """Context and generated tokens of every section."""
+    """Context and generated tokens together, for every section."""
     sections = video.plan.fill(1 + video.generated)
     return [part.context_tokens(LATENT, LATENT) + part.target_tokens(LATENT, LATENT) for part in sections]
 
@@ -22,7 +22,7 @@ def uneven(sections: int) -> list[str]:
 
 
 def live_megabytes(studio: Studio, video: Video) -> list[float]:
-    """The most that tensors made in each section, and before, take at once."""
+    """The most that tensors take at once in each section, including those made before it."""
     peaks: list[float] = []
 
     with LiveBytes() as live:

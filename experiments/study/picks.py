@@ -1,4 +1,4 @@
-"""One number out of what was found in a video; None where there is none."""
+"""Functions that pick one number from a video's findings, None if there is none."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def in_last_section(name: str) -> Pick:
 
 
 def obeys(found: Found) -> bool:
-    """Every shape does what it was told; one that is hidden behind another has no say."""
+    """Whether every shape does what it was told; one hidden behind another does not count."""
     return all(verdict for verdict in found["obeys"] if verdict is not None)
 
 
 def color(found: Found) -> float | None:
-    """Lab distance at the end, mean over the shapes that can be found."""
+    """Lab distance at the end, a mean over the shapes that can be found."""
     distances = [distance for distance in found["color"] if distance is not None]
     return statistics.fmean(distances) if distances else None
 
 
 def softened(found: Found) -> float:
-    """Doublings or halvings of the sharpness by the last section."""
+    """How many times the sharpness has doubled or halved by the last section."""
     return abs(math.log2(max(found["by_section"][-1]["sharpness"], 1e-6)))
 
 

@@ -1,4 +1,4 @@
-"""The report's plots: a line or a bar with its 95 % interval for each order, small PNG files."""
+"""The report's plots, small PNG files: a line or a bar with its 95 % interval for each order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Line = Sequence[tuple[float, Interval]]  # (x, value with its interval)
 
 
 def bars(path: Path, values: Mapping[str, Interval], wanted: float, title: str) -> None:
-    """Horizontal bars from 0 to 1 with a line at what is wanted."""
+    """Horizontal bars from 0 to 1, with a line at the goal."""
     figure, axes = plt.subplots(figsize=(8, 0.4 * len(values) + 1))
     names = list(values)[::-1]
     places = [values[name] for name in names]
@@ -33,7 +33,7 @@ def bars(path: Path, values: Mapping[str, Interval], wanted: float, title: str) 
 
 
 def panels(path: Path, lines: Mapping[str, Mapping[str, Line]], x_label: str, columns: int = 3) -> None:
-    """One panel a measure, `lines[measure][source]`."""
+    """One panel per measure, from `lines[measure][source]`."""
     rows = -(-len(lines) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(3.4 * columns, 2.5 * rows), squeeze=False)
     for axes, (measure, sources) in zip(grid.flat, lines.items(), strict=False):
@@ -51,7 +51,7 @@ def panels(path: Path, lines: Mapping[str, Mapping[str, Line]], x_label: str, co
 
 
 def series(path: Path, values: Mapping[str, Mapping[str, Sequence[float]]], x_label: str) -> None:
-    """One panel a measure, a plain line for each source."""
+    """One panel per measure, with a plain line for each source."""
     figure, grid = plt.subplots(1, len(values), figsize=(4 * len(values), 2.6), squeeze=False)
     for axes, (measure, sources) in zip(grid.flat, values.items(), strict=True):
         for source, line in sources.items():

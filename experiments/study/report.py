@@ -1,7 +1,7 @@
 """docs/EXPERIMENTS.md and its images, from the results and the words in report.md.
 
-`report.md` is the document with `{names}` in it; a name is a table, a figure or a number from the results, so that no number
-is ever typed. Whatever has not been run yet reads "not run".
+`report.md` is the document with `{names}` in it. A name stands for a table, a figure or a number from the results, so that no
+number is ever typed by hand. Whatever has not been run yet reads "not run".
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ Made = list[tuple[Video, Found]]
 
 
 def write(results: Results, amount: Amount, way: Way, output: Path) -> None:
-    """EXPERIMENTS.md and images below `output`."""
+    """Write EXPERIMENTS.md and its images below `output`."""
     text = TEMPLATE.read_text(encoding="utf-8").format_map(Values(results, amount, way, output))
     output.mkdir(parents=True, exist_ok=True)
     (output / "EXPERIMENTS.md").write_text(text, encoding="utf-8")
 
 
 class Values(dict):
-    """What the names in the template stand for, worked out when asked for."""
+    """What the names in the template stand for, worked out on demand."""
 
     def __init__(self, results: Results, amount: Amount, way: Way, output: Path) -> None:
         super().__init__()
@@ -66,8 +66,8 @@ class Values(dict):
 
 
 class Study:
-    """Every figure of the report. Methods without a leading underscore are the names in the template; they give text,
-    empty when there are no results."""
+    """Every figure in the report. Methods without a leading underscore are the names in the template; they return text,
+    empty if there are no results."""
 
     def __init__(self, results: Results, amount: Amount, way: Way, output: Path) -> None:
         self.results, self.amount, self.way, self.output = results, amount, way, output
@@ -245,7 +245,7 @@ class Study:
         return _embed("lengths", "Measures against the number of sections")
 
     def sections_plot(self) -> str:
-        """Where in the longest videos the drift is."""
+        """Where the longest videos drift."""
         rows = [(source, made) for sections, source, made in self._lengths() if sections == self._longest()]
         if not rows:
             return ""
@@ -373,7 +373,7 @@ class Study:
     # Choosing
 
     def _of(self, videos: Iterable[Video]) -> Made:
-        """Those that have been made."""
+        """Those of the videos that have been made."""
         return [(video, self.results[video.to_dict()]) for video in self.way.of(videos) if video.to_dict() in self.results]
 
     def _by_order(self, experiment) -> dict[str, Made]:
@@ -381,7 +381,7 @@ class Study:
         return {order: [(video, found) for video, found in made if video.order == order] for order in ORDERS}
 
     def _lengths(self) -> Iterable[tuple[int, str, Made]]:
-        """(sections, source, what was made) in the tables' order."""
+        """(sections, source, videos made) in the tables' order."""
         made = self._of(lengths(self.amount))
         for sections, _ in self.amount.lengths:
             for source in SOURCES:
@@ -393,7 +393,7 @@ class Study:
         return max(sections for sections, _ in self.amount.lengths)
 
     def _comebacks_due(self, sections: int) -> set[int]:
-        """Scenes whose shape leaves and comes back in the world itself."""
+        """Scenes whose shape leaves and comes back when the world itself renders them."""
         return {video.scene for length, source, made in self._lengths() if (length, source) == (sections, "world")
                 for video, found in made if found["comeback"]}  # fmt: skip
 
@@ -413,7 +413,7 @@ def layout_videos(amount: Amount, order: str, layout: str) -> list[Video]:
 
 
 def _obeyed(made: Made) -> list[bool]:
-    """A video obeys when every shape in it does that can be judged."""
+    """A video obeys if every shape in it that can be judged does."""
     return [obeys(found) for _, found in made]
 
 
@@ -426,7 +426,7 @@ def _mean_of(pick: Pick) -> Callable[[Made], Interval]:
 
 
 def _verdict(difference: Interval, better: str) -> str:
-    """The paired difference, and who drifts less when the interval leaves 0 out."""
+    """The paired difference and, if its interval excludes 0, which order drifts less."""
     if math.isnan(difference.low):
         return "too few"
     text = figure(difference, 3)

@@ -1,4 +1,4 @@
-"""Results on disk: a JSON object a line, appended as they come, so that a run that was killed goes on."""
+"""Results on disk: one JSON object per line, appended as they arrive, so that a killed run can continue."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-DIGITS = 5  # significant ones that are kept
+DIGITS = 5  # significant digits that are kept
 
 
 class Results:
-    """The records of one set of weights, by their key: a dict of plain values that says what was made."""
+    """The records for one set of weights, by key: a dict of plain values that says what was made."""
 
     def __init__(self, path: Path, weights: str) -> None:
         self.path, self.weights = path, weights
@@ -28,7 +28,7 @@ class Results:
         return ((json.loads(key), found) for key, found in self._records.items())
 
     def add(self, pairs: Iterable[tuple[dict, dict]]) -> None:
-        """Append (made, found) pairs and have them on disk when this returns."""
+        """Append (made, found) pairs; they are on disk when this returns."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rounded = [(made, rounded_values(found)) for made, found in pairs]
         with self.path.open("a", encoding="utf-8") as file:
@@ -39,7 +39,7 @@ class Results:
         self._records |= {_key(made): found for made, found in rounded}
 
     def _read(self) -> Iterator[dict]:
-        """Whole lines; the last one of a killed run may be half of one, and is cut off."""
+        """The complete lines; a killed run may have left half a line at the end, which is cut off."""
         if not self.path.exists():
             return
         text = self.path.read_text(encoding="utf-8")
@@ -50,11 +50,11 @@ class Results:
             try:
                 yield json.loads(line)
             except ValueError as error:
-                raise ValueError(f"{self.path}, line {number} is no result ({error}); delete the line") from error
+                raise ValueError(f"{self.path}, line {number} is not a result ({error}); delete the line") from error
 
 
 def rounded_values(value):
-    """Floats to `DIGITS` significant digits, what is not a number to None, in lists and dicts too."""
+    """Floats rounded to `DIGITS` significant digits, with None for NaN and infinity, also within lists and dicts."""
     if isinstance(value, dict):
         return {name: rounded_values(part) for name, part in value.items()}
     if isinstance(value, list | tuple):

@@ -32,7 +32,7 @@ def main() -> int:
     if not options.report:
         run(Studio(), results, amount, way, options)
     report.write(results, amount, way, options.output)
-    print(f"{options.output / 'EXPERIMENTS.md'} is written")
+    print(f"wrote {options.output / 'EXPERIMENTS.md'}")
     return 0
 
 
@@ -40,15 +40,15 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/experiments.py", description=__doc__)
     parser.add_argument("comfyui", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="+", default=NAMES, choices=NAMES, metavar="NAME", help=f"some of {', '.join(NAMES)}")
-    parser.add_argument("--quick", action="store_true", help="a few videos of each")
-    parser.add_argument("--videos", type=int, help="at most so many scenes in each experiment")
-    parser.add_argument("--steps", type=int, default=10, help="steps of a section (default: %(default)s)")
-    parser.add_argument("--shift", type=float, default=0.0, help="of the sigmas (default: as it belongs to the size)")
-    parser.add_argument("--batch", type=int, default=4, help="videos that are sampled together (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="only a few videos per experiment")
+    parser.add_argument("--videos", type=int, help="use at most this many scenes in each experiment")
+    parser.add_argument("--steps", type=int, default=10, help="steps per section (default: %(default)s)")
+    parser.add_argument("--shift", type=float, default=0.0, help="shift of the sigmas (default: the one for the size)")
+    parser.add_argument("--batch", type=int, default=4, help="videos to sample together (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=ROOT / ".cache" / "experiments" / "results.jsonl",
-                        help="the results of each video; a run goes on from what is there")  # fmt: skip
-    parser.add_argument("--output", type=Path, default=ROOT / "docs", help="where EXPERIMENTS.md and its images go")
-    parser.add_argument("--report", action="store_true", help="make no videos, only write the report")
+                        help="file with the results of each video; a run continues it")  # fmt: skip
+    parser.add_argument("--output", type=Path, default=ROOT / "docs", help="folder for EXPERIMENTS.md and its images")
+    parser.add_argument("--report", action="store_true", help="only write the report, without making videos")
     return parser.parse_args()
 
 
@@ -88,7 +88,7 @@ def measure_vae(studio, results: Results, clips: int) -> None:
 
 
 def make_videos(studio, results: Results, wanted: dict[str, list], options: argparse.Namespace) -> None:
-    """Whatever is not there yet, in batches; each is on disk before the next begins."""
+    """Make the videos that have no results yet, in batches; each batch is on disk before the next begins."""
     from experiments.study.findings import findings
 
     todo = {name: batches(videos, results, options.batch) for name, videos in wanted.items()}
@@ -109,7 +109,7 @@ def make_videos(studio, results: Results, wanted: dict[str, list], options: argp
 
 
 def batches(videos: Iterable, results: Results, size: int) -> list[list]:
-    """Videos that have no result yet, grouped by what can be sampled together, in the order given."""
+    """Videos that have no results yet, grouped by what can be sampled together, in the given order."""
     groups: dict[tuple, list] = {}
     for video in dict.fromkeys(videos):
         if video.to_dict() not in results:
@@ -149,7 +149,7 @@ def measure_long(studio, results: Results, sections: int, way) -> None:
 
 
 class Clock:
-    """How long the rest will take, from what is done."""
+    """Estimates how long the rest will take from what is done."""
 
     def __init__(self) -> None:
         self.begun, self.planned, self.finished = time.monotonic(), 0, 0

@@ -1,4 +1,4 @@
-"""Frames of a few videos, kept beside the results, for the report to show."""
+"""Frames of a few videos, kept with the results for the report to show."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def strip_path(folder: Path, video: Video) -> Path:
 
 
 def sheet(folder: Path, videos: list[Video]) -> Image.Image | None:
-    """The strips below each other; None when one is missing."""
+    """The strips one below the other; None if one is missing."""
     paths = [strip_path(folder, video) for video in videos]
     if not all(path.exists() for path in paths):
         return None

@@ -15,7 +15,7 @@ from experiments.study.videos import Video
 from framepack_core.comfyui.decoding.stream import decode_video
 from framepack_core.comfyui.demo import TEXT, TRANSFORMER, VAE, VISION, load_demo, weights_file
 from framepack_core.comfyui.encoding import encode_image
-from framepack_core.comfyui.sampling.denoise import GuiderDenoiser, with_conditions
+from framepack_core.comfyui.sampling.denoise import Callback, GuiderDenoiser, with_conditions
 from framepack_core.comfyui.sampling.request import make_guider, start_timeline
 from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
 from framepack_core.demo.scenes import picture
@@ -23,6 +23,7 @@ from framepack_core.demo.world import Scene
 from framepack_core.frames import pixel_frames
 from framepack_core.media.video import pixels
 from framepack_core.packing import Context
+from framepack_core.plan import Section
 from framepack_core.sections import generate
 
 GUIDANCE = 10.0
@@ -31,7 +32,7 @@ SAMPLER = "unipc_bh1"
 
 @dataclass(frozen=True)
 class Sampled:
-    """Latents `B 16 T H W` of videos that were made together, and the seconds that each section took."""
+    """Latents `B 16 T H W` of videos made together, and the seconds that each section took."""
 
     latents: Tensor
     seconds: tuple[float, ...]
@@ -53,9 +54,14 @@ class Studio:
         rendered = [video.told.render(frames) for video in videos]
         return rendered if source == "world" else [self.through_vae(clip) for clip in rendered]
 
-    def sample(self, videos: Sequence[Video], each: Callable[[], None] = lambda: None) -> Sampled:
-        """Videos with the same `batch`, as one batch. Each has the noise that its seed gives it alone; `each` is called after
-        every section."""
+    def sample(
+        self,
+        videos: Sequence[Video],
+        each: Callable[[], None] = lambda: None,
+        watch: Callable[[Section], Callback | None] = lambda section: None,
+    ) -> Sampled:
+        """Sample videos with the same `batch` together. Each has the noise that its own seed would give it alone; `each` is
+        called after every section, and what `watch` gives for a section after each of its steps."""
         plan, first = videos[0].plan, videos[0]
         scenes = [video.told for video in videos]
         timeline = start_timeline(plan, {"samples": torch.cat([self.start(scene) for scene in scenes])}, None)
@@ -65,6 +71,7 @@ class Studio:
             sampler_named(SAMPLER),
             section_sigmas(sections, timeline, first.steps, first.shift),
             0,
+            watch,
         )
         generators = [torch.Generator("cpu").manual_seed(video.seed) for video in videos]
 
@@ -101,7 +108,7 @@ class Studio:
 
 
 def fingerprint() -> str:
-    """Of the demo's weights: results of other weights are other results."""
+    """A hash of the demo's weights, since results of other weights are other results."""
     digest = hashlib.sha256()
     for name in (TRANSFORMER, VAE, TEXT, VISION):
         digest.update(weights_file(name).read_bytes())

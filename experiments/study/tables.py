@@ -14,7 +14,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def figure(interval: Interval, digits: int, short: bool = False) -> str:
-    """`12.3 (10.1 to 14.8)`, with so many digits after the point, or significant ones where that is shorter."""
+    """`12.3 (10.1 to 14.8)` with this many decimals, none from 1000 up; only the value if `short`."""
     if not interval.videos:
         return "-"
     value, low, high = (_digits(number, digits) for number in interval[:3])

@@ -1,4 +1,4 @@
-"""Which videos the experiments are made of. One video serves every experiment that asks for it."""
+"""The videos that the experiments consist of. One video serves every experiment that asks for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from framepack_core.plan import Plan
 HELD_OUT = 2_000_000  # seeds of scenes from here on are never trained on
 WINDOW = 9
 
-# Layouts beside each order's own; the inverted order takes them mirrored.
+# Layouts besides each order's own; the inverted order uses them mirrored.
 OTHER_LAYOUTS: tuple[tuple[str, str], ...] = (
     ("forward", "vanilla"),
     ("forward", "geometric"),
@@ -33,9 +33,9 @@ Source = Literal["model", "world", "vae"]  # made by the model, rendered, or ren
 
 @dataclass(frozen=True)
 class Video:
-    """One video: the scene of a held-out number, told to do `motion`, and how it is made.
+    """One video: a held-out scene by number, the `motion` it is told to do, and how it is made.
 
-    The noise has the scene's seed, so that two videos of a scene differ only in what they were told.
+    The noise has the scene's seed, so that two videos of a scene differ only in what they are told.
     """
 
     scene: int
@@ -63,7 +63,7 @@ class Video:
 
     @property
     def generated(self) -> int:
-        """Latent frames beside the start image."""
+        """Latent frames besides the start image."""
         return self.sections * WINDOW
 
     @property
@@ -81,19 +81,19 @@ class Video:
 
 @dataclass(frozen=True)
 class Way:
-    """How the model's videos are sampled; a shift of 0 is the one that belongs to the number of tokens."""
+    """How the model's videos are sampled; a shift of 0 follows from the number of tokens."""
 
     steps: int = 10
     shift: float = 0.0
 
     def of(self, videos: Iterable[Video]) -> Iterator[Video]:
-        """The videos, those of the model made in this way."""
+        """The videos, with those of the model made in this way."""
         return (replace(video, steps=self.steps, shift=self.shift) if video.source == "model" else video for video in videos)
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How many scenes each experiment takes; `lengths` are (sections, scenes)."""
+    """How many scenes each experiment uses; `lengths` are (sections, scenes)."""
 
     obedience: int = 40
     prompts: int = 10
@@ -111,39 +111,39 @@ class Amount:
 FULL = Amount()
 QUICK = Amount(obedience=4, prompts=2, layouts=2, lengths=((1, 2), (2, 2), (6, 1)), paddings=1, long=5, vae=4)
 
-TWO_SECTIONS = 2  # the shortest video in which every motion can be told from the others
+TWO_SECTIONS = 2  # sections of the shortest video in which all motions can be told apart
 
 
 def motion_of(scene: int, turn: int = 0) -> str:
-    """The motions in turn; what cannot be seen on a scene's shape is left out."""
+    """The motions in turn, except those that cannot be seen on the scene's shape."""
     shape = Scene.draw(HELD_OUT + scene).actors[0].shape
     possible = [motion for motion in MOTIONS if (motion, shape) != ("spin", "circle")]
     return possible[(scene + turn) % len(possible)]
 
 
 def obedience(amount: Amount) -> Iterator[Video]:
-    """Every order with its own layout."""
+    """Each order with its own layout."""
     for order in ORDERS:
         for scene in range(amount.obedience):
             yield Video(scene, motion_of(scene), TWO_SECTIONS, order, ORDERS[order].layout)
 
 
 def prompts(amount: Amount) -> Iterator[Video]:
-    """Another prompt on the first pictures of `obedience`, with the same noise."""
+    """A second prompt for the first pictures of `obedience`, with the same noise."""
     for scene in range(amount.prompts):
         yield Video(scene, motion_of(scene), TWO_SECTIONS, INVERTED.name, INVERTED.layout)
         yield Video(scene, motion_of(scene, turn=4), TWO_SECTIONS, INVERTED.name, INVERTED.layout)
 
 
 def layouts(amount: Amount) -> Iterator[Video]:
-    """Every other layout in every order that it allows."""
+    """Every pair of order and layout in `CONFIGURATIONS`."""
     for order, layout in CONFIGURATIONS:
         for scene in range(amount.layouts):
             yield Video(scene, motion_of(scene), TWO_SECTIONS, order, layout)
 
 
 def lengths(amount: Amount) -> Iterator[Video]:
-    """The three orders, longer and longer, and what the world itself and its VAE would show."""
+    """The three orders at growing lengths, and what the world itself and its VAE would show."""
     for sections, scenes in amount.lengths:
         for scene in range(scenes):
             motion = motion_of(scene)
@@ -154,7 +154,7 @@ def lengths(amount: Amount) -> Iterator[Video]:
 
 
 def paddings(amount: Amount) -> Iterator[Video]:
-    """The inverted order's two spacings, which differ from five sections on."""
+    """The inverted order's two paddings, which differ from five sections on."""
     for scene in range(amount.paddings):
         for spacing in ("released", "exact"):
             yield Video(scene, motion_of(scene), 6, INVERTED.name, INVERTED.layout, spacing)

@@ -1,7 +1,7 @@
 """The demo's models as ComfyUI's own objects: MODEL, CLIP, VAE and CLIP_VISION.
 
-The encoders and the VAE are plain torch modules. The encoders stay on the CPU, where they need milliseconds; the VAE is always
-loaded as a whole.
+The encoders and the VAE are plain torch modules. The encoders stay on the CPU, where they take milliseconds; the VAE is always
+loaded whole.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ REMEDY = (
 
 CPU = torch.device("cpu")
 
-# Numbers that the VAE keeps at once for each latent pixel: what tests/parity/test_demo.py measures, and some for workspace.
+# Numbers that the VAE keeps at once per latent pixel, as tests/comfyui/test_demo.py measures, plus some for workspace.
 VAE_NUMBERS = 3072
 
 
 def load_demo() -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE, comfy.clip_vision.ClipVisionModel]:
-    """All four. Raises ValueError for a file that is missing, damaged or of another version of the pack."""
+    """All four models. Raises ValueError for a file that is missing, damaged or from another version of the pack."""
     try:
         return load_transformer(str(weights_file(TRANSFORMER))), load_clip(), load_vae(), load_vision()
     except ValueError as error:
@@ -58,7 +58,7 @@ def load_demo() -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.
 
 
 class DemoLatents(private.HunyuanVideoLatents):
-    """HunyuanVideo's scale, and the colours that the demo VAE's channels stand for, for previews."""
+    """HunyuanVideo's scale and, for previews, the colours that the demo VAE's channels stand for."""
 
     taesd_decoder_name = None
 
@@ -75,7 +75,7 @@ def load_transformer(path: str, disable_dynamic: bool = False) -> comfy.model_pa
 
 @torch.inference_mode()
 def latent_colors(vae: DemoVAE, scenes: int = 8) -> Tensor:
-    """`17 3`: the linear map from a latent of the model's scale, and 1, that comes nearest to its pixels' mean in -1..1."""
+    """`17 3`: the best linear map from a latent at the model's scale, followed by a 1, to the mean of its pixels in -1..1."""
     pixels = torch.cat([picture(Scene.draw(UNSEEN + seed)) for seed in range(scenes)]).movedim(-1, 1)[:, :, None] * 2 - 1
     latents = (vae.encode(pixels) * SCALE).movedim(1, -1).flatten(0, -2)
     means = nn.functional.avg_pool3d(pixels, (1, PATCH, PATCH)).movedim(1, -1).flatten(0, -2)
@@ -86,7 +86,7 @@ def latent_colors(vae: DemoVAE, scenes: int = 8) -> Tensor:
 
 
 class WordTokenizer:
-    """A text as `TOKENS` word ids with ComfyUI's weights, `(red:1.2)`. Unknown words, and how many are too many, are logged."""
+    """Turns a text into `TOKENS` word ids with ComfyUI's weights, `(red:1.2)`. Logs unknown words, and texts too long."""
 
     def __init__(self, embedding_directory=None, tokenizer_data: dict | None = None) -> None:
         self.words = Tokenizer()
@@ -149,7 +149,7 @@ class TextModel(nn.Module, private.ClipTokenWeightEncoder):
 
 
 class ClipTarget:
-    """What comfy.sd.CLIP is told about a text encoder."""
+    """What comfy.sd.CLIP needs to know of a text encoder."""
 
     params = {}
     clip = TextModel
@@ -208,7 +208,7 @@ SMALLEST_CLIP = {
 
 
 class VisionModel(nn.Module):
-    """The vision encoder as `ClipVisionModel` calls it: last and next to last hidden states, pooled, projected."""
+    """The vision encoder as `ClipVisionModel` calls it: last and penultimate hidden states, pooled, projected."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class VisionModel(nn.Module):
 
 
 def load_vision() -> comfy.clip_vision.ClipVisionModel:
-    """Built as a ClipVisionModel of next to nothing, which then gets the demo's network."""
+    """Built as a minimal ClipVisionModel, which then gets the demo's network."""
     vision = private.ClipVisionModel(SMALLEST_CLIP | {"image_size": IMAGE_SIZE, "image_mean": HALF, "image_std": HALF})
     vision.model = VisionModel()
     fill(vision.model.encoder, VISION)
@@ -233,7 +233,7 @@ def load_vision() -> comfy.clip_vision.ClipVisionModel:
 
 
 def fill(module: Module, name: str) -> Module:
-    """The module with the weights of a file, in its own precision. Raises ValueError when they do not fit."""
+    """The module with a file's weights, in its own precision. Raises ValueError if they do not fit."""
     weights, _ = read_checkpoint(weights_file(name))
     try:
         module.load_state_dict(weights)
@@ -249,7 +249,7 @@ def weights_file(name: str) -> Path:
 
 
 def reloadable(owner, load: Callable):
-    """With what ComfyUI needs to load the same model a second time, for another device."""
+    """The owner, with what ComfyUI needs to load the same model a second time for another device."""
     owner.patcher.cached_patcher_init = (_patcher_of, (load,))
     return owner
 

@@ -1,7 +1,7 @@
-"""Every private symbol of ComfyUI that this pack stands on, looked up and checked here and nowhere else.
+"""Every private symbol of ComfyUI that this pack uses, looked up and checked here and nowhere else.
 
-ComfyUI promises nothing about them. Each is looked up when it is first needed, so that one that is gone costs what needs it and
-nothing more; parameters are checked too where a shifted argument would go unnoticed.
+ComfyUI makes no promises about them. Each is looked up when it is first needed, so that a missing one only disables what needs
+it. Parameters are checked too where a shifted argument would go unnoticed.
 
     from .. import private
 
@@ -27,21 +27,23 @@ SAMPLERS = "FramePack's samplers"
 
 
 class Missing(ImportError):
-    """A symbol that is gone or has changed; says which, in which ComfyUI, and what does not work without it."""
+    """A symbol is gone or has changed; the message names it, ComfyUI's version, and what does not work without it."""
 
 
 @dataclass(frozen=True)
 class Symbol:
     """`name` (dotted) in a module of ComfyUI, and what it `serves`.
 
-    `calls` are parameters by the method that has them ("" is the symbol itself): the first ones in the order in which the pack
-    passes or overrides them, then, after a `*`, those that it passes by name.
+    `calls` maps methods ("" is the symbol itself) to the parameters that are checked: first those that the pack passes or
+    overrides by position, in order, then, after a `*`, those that it passes by name. `attributes` are others that it
+    uses.
     """
 
     module: str
     name: str
     serves: str
     calls: Mapping[str, str] = field(default_factory=dict)
+    attributes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
@@ -78,7 +80,11 @@ SYMBOLS: dict[str, Symbol] = {
     ),
     "ModelType": Symbol("comfy.model_base", "ModelType", MODELS),
     "HunyuanVideoConfig": Symbol(
-        "comfy.supported_models", "HunyuanVideo", MODELS, {"get_model": "self state_dict prefix device"}
+        "comfy.supported_models",
+        "HunyuanVideo",
+        MODELS,
+        {"get_model": "self state_dict prefix device"},
+        ("required_keys", "unet_config"),
     ),
     "supported_models": Symbol("comfy.supported_models", "models", MODELS),
     "CONDConstant": Symbol("comfy.conds", "CONDConstant", MODELS),
@@ -173,30 +179,32 @@ def __getattr__(name: str) -> Any:
     try:
         found = _reach(importlib.import_module(symbol.module), symbol.name)
         calls = [(_reach(found, method) if method else found, spec) for method, spec in symbol.calls.items()]
+        for attribute in symbol.attributes:
+            getattr(found, attribute)
     except (ImportError, AttributeError) as error:
-        raise _missing(symbol, "is not there") from error
+        raise _missing(symbol, "does not exist") from error
     for function, spec in calls:
         _require_parameters(symbol, function, spec)
     return found
 
 
 def require(*names: str) -> None:
-    """Look symbols up for their checks alone. Raises Missing."""
+    """Look symbols up only to check them. Raises Missing."""
     for name in names:
         __getattr__(name)
 
 
 def require_for(serves: str) -> None:
-    """All symbols without which this does not work. Raises Missing."""
+    """Check all symbols without which this does not work. Raises Missing."""
     require(*(name for name, symbol in SYMBOLS.items() if symbol.serves == serves))
 
 
 def require_attributes(thing: object, *names: str, serves: str) -> None:
-    """The same for attributes that ComfyUI gives an object when it makes it. Raises Missing."""
+    """Check for attributes that ComfyUI gives an object when creating it. Raises Missing."""
     for name in names:
         if not hasattr(thing, name):
             kind = type(thing)
-            raise _missing(Symbol(kind.__module__, f"{kind.__qualname__}.{name}", serves), "is not there")
+            raise _missing(Symbol(kind.__module__, f"{kind.__qualname__}.{name}", serves), "does not exist")
 
 
 def _reach(thing: Any, dotted: str) -> Any:
@@ -217,7 +225,7 @@ def _require_parameters(symbol: Symbol, function: Callable, spec: str) -> None:
 
 def _missing(symbol: Symbol, what: str) -> Missing:
     return Missing(
-        f"{symbol} {what} in ComfyUI {_comfyui_version()}: {symbol.serves} will not work; update FramePack, or go back to an "
+        f"{symbol} {what} in ComfyUI {_comfyui_version()}: {symbol.serves} will not work; update FramePack or go back to an "
         "earlier ComfyUI"
     )
 

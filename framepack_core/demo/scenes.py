@@ -11,7 +11,7 @@ UNSEEN = 3_000_000  # scenes from this seed on are never trained on
 
 
 def draw_scene(seed: int) -> tuple[Tensor, str]:
-    """A picture of the demo's world `1 H W 3` and a sentence on what could happen in it."""
+    """A picture `1 H W 3` of the demo's world and a sentence about what could happen in it."""
     scene = Scene.draw(UNSEEN + seed)
     return picture(scene), scene.caption
 

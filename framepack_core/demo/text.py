@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .world import BACKGROUNDS, COLORS, MOTIONS, SHAPES
 
-TOKENS = 24  # of every text, padded: transformers see the padding, as with CLIP's 77
+TOKENS = 24  # of every text, padded; the transformer sees the padding, as with CLIP's 77
 TEXT_WIDTH, POOLED_WIDTH = 128, 768
 
 PAD, UNKNOWN = "<pad>", "<unknown>"
@@ -18,14 +18,14 @@ GRAMMAR = ("a", "an", "and", "on", "background", ",", ".")
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word the encoder knows; a word's place is its id."""
+    """Every word the encoder knows; a word's position is its id."""
     phrases = [phrase.split() for phrases in MOTIONS.values() for phrase in phrases]
     words = {*GRAMMAR, *COLORS, *SHAPES, *BACKGROUNDS.values(), *(word for phrase in phrases for word in phrase)}
     return (PAD, UNKNOWN, *sorted(words))
 
 
 class Tokenizer:
-    """Words to ids."""
+    """Turns words into ids."""
 
     def __init__(self) -> None:
         self.words = vocabulary()
@@ -44,7 +44,7 @@ class Tokenizer:
 
 
 class TextEncoder(nn.Module):
-    """Ids `B 24` to the text `B 24 128` and its pooled embedding `B 768`, both of about unit deviation."""
+    """Turns ids `B 24` into text embeddings `B 24 128` and pooled ones `B 768`, both of about unit deviation."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """A small video autoencoder with HunyuanVideo's compression: 8 x 8 pixels of 4 frames to 16 channels, the first frame alone.
 
-All layers work at latent resolution, between one space-to-depth and one depth-to-space: that is what makes it quick on a
-CPU. A latent frame depends on its own frames and the ones before (causal), never on later ones.
+All layers work at latent resolution, between one space-to-depth and one depth-to-space, which makes it fast on a CPU. It is
+causal: a latent frame depends on its own frames and those before, never on later ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SCALE = 0.476986  # HunyuanVideo's: latents times this have unit deviation
 
 
 class Block(nn.Module):
-    """Residual: 3 x 3 latents of this frame, and the same latent one frame earlier."""
+    """A residual block that sees 3 x 3 latents of this frame and the same latent one frame earlier."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Block(nn.Module):
 
 
 class Coder(nn.Module):
-    """Linear in, blocks, linear out: `B C T H W` to `B C' T H W`."""
+    """A linear layer, blocks, a linear layer: `B C T H W` to `B C' T H W`."""
 
     def __init__(self, inputs: int, width: int, blocks: int, outputs: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class DemoVAE(nn.Module):
 
     @property
     def reach_back(self) -> int:
-        """How many latent frames before it a latent frame's pixels depend on."""
+        """How many earlier latent frames the pixels of each latent frame depend on."""
         return len(self.decoder.blocks)
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class DemoVAE(nn.Module):
         self.decoder = Coder(CHANNELS, width=256, blocks=4, outputs=pixels)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Raises ValueError for sizes that 8 does not divide; frames beyond 4T - 3 are left out."""
+        """Frames beyond 4T - 3 are left out. Raises ValueError for sizes that are not multiples of 8."""
         _, _, F_, H, W = pixels.shape
         if H % PATCH or W % PATCH:
             raise ValueError(f"the demo VAE encodes multiples of {PATCH} pixels, not {W}x{H}")

@@ -1,4 +1,4 @@
-"""The demo's vision encoder: a picture to tokens that say what is where."""
+"""The demo's vision encoder: turns a picture into tokens that say what is where."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ VISION_TOKENS, VISION_WIDTH = 16, 128
 
 
 class VisionEncoder(nn.Module):
-    """Pictures `B 3 64 64` in -1..1 to tokens `B 16 128` of about unit deviation, one for every 16 x 16 pixels."""
+    """Turns pictures `B 3 64 64` in -1..1 into tokens `B 16 128` of about unit deviation, one for every 16 x 16 pixels."""
 
     def __init__(self) -> None:
         super().__init__()

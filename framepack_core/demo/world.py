@@ -1,12 +1,12 @@
-"""A synthetic world whose clips are known in every frame: coloured shapes that move on textured backgrounds.
+"""A synthetic world whose videos are known in every frame: coloured shapes that move on textured backgrounds.
 
     scene = Scene.draw(seed=7)
     scene.caption          # "a red star moves left on a striped background"
     video = scene.render(frames=145)   # uint8 F H W 3
     scene.truth(frame=40)  # where every shape is, how large, how far turned
 
-Frame 0 looks the same whatever the motion, so that a start image leaves the motion to the prompt. Lengths are pixels of a
-128 x 128 picture, times are frames; the video is meant to run at 30 frames a second.
+Frame 0 looks the same whatever the motion, so that a start image leaves the motion to the prompt. Lengths are in pixels of a
+128 x 128 picture, times in frames; the video is meant to run at 30 frames per second.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ BACKGROUNDS: dict[str, str] = {
     "clouds": "cloudy",
 }
 
-SPEED = 1.0  # pixels a frame, of everything that moves in a straight line
+SPEED = 1.0  # pixels per frame, of everything that moves in a straight line
 MARGIN = 4.0  # pixels that a shape travels unseen before it comes back on the other side
 BOUNCE_HEIGHT, BOUNCE_FRAMES = 40.0, 72
 ORBIT_FRAMES = 144
 GROWTH, GROWTH_FRAMES = 2.2, 144
-SPIN = math.radians(3.0)  # a frame
+SPIN = math.radians(3.0)  # per frame
 RADII = (12.0, 17.0)
-DISTANCES = (24.0, 46.0)  # of a shape's start from the center
+DISTANCES = (24.0, 46.0)  # of a shape's start from the centre
 
 _DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
 class Placement(NamedTuple):
-    """One shape in one frame: its center, its radius, how far it is turned (radians, clockwise), whether any of it shows."""
+    """One shape in one frame: its centre, its radius, how far it is turned (radians, clockwise), whether any of it shows."""
 
     x: float
     y: float
@@ -86,7 +86,7 @@ class Actor:
     angle: float = 0.0
 
     def at(self, frame: int) -> Placement:
-        """Where the motion program has brought the shape."""
+        """Where the shape's motion program has brought it by this frame."""
         x, y, radius, angle = self.x, self.y, self.radius, self.angle
         if self.motion in _DIRECTIONS:
             dx, dy = _DIRECTIONS[self.motion]
@@ -122,7 +122,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is in a clip and what happens. The first actor is drawn last, in front of the others."""
+    """What is in a video and what happens. The first actor is drawn last, in front of the others."""
 
     actors: tuple[Actor, ...]
     background: Background
@@ -138,7 +138,7 @@ class Scene:
         return cls(actors, background, caption(actors, background, rng))
 
     def with_motion(self, motion: str, seed: int = 0) -> Scene:
-        """The same picture with another program for its first shape."""
+        """The same picture with another motion program for its first shape."""
         actors = (replace(self.actors[0], motion=motion), *self.actors[1:])
         return replace(self, actors=actors, caption=caption(actors, self.background, np.random.default_rng([seed, 1])))
 
@@ -155,7 +155,7 @@ class Scene:
         return np.rint(video).astype(np.uint8)
 
     def mask(self, actor: int, frame: int, size: int = SIZE) -> np.ndarray:
-        """How much of each pixel the actor covers in a frame, float32 `size size`; what stands in front is left out."""
+        """How much of each pixel the actor covers in a frame, float32 `size size`, without what others in front hide."""
         canvas = np.zeros((size, size, 1), dtype=np.float32)
         for number in range(actor, -1, -1):
             color = np.ones(1, np.float32) if number == actor else np.zeros(1, np.float32)
@@ -164,7 +164,7 @@ class Scene:
 
 
 def caption(actors: Sequence[Actor], background: Background, rng: np.random.Generator) -> str:
-    """Plain English for what happens; the wording and whether the background is named are drawn."""
+    """Plain English for what happens; the wording, and whether it names the background, are random."""
     clauses = []
     for actor in actors:
         article = "an" if actor.color == "orange" else "a"
@@ -174,9 +174,9 @@ def caption(actors: Sequence[Actor], background: Background, rng: np.random.Gene
 
 
 def signed_distance(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
-    """Pixels from the shape's outline, negative inside; `x` and `y` in the shape's own axes, y down.
+    """Pixels from the shape's outline, negative inside; `x` and `y` are in the shape's own axes, y downwards.
 
-    Exact on the outline and of about unit slope beside it, which is what a smooth edge needs.
+    Exact on the outline and of about unit slope near it, which is what a smooth edge needs.
     """
     if shape == "circle":
         return np.hypot(x, y) - radius
@@ -246,13 +246,13 @@ def _paint(canvas: np.ndarray, shape: str, color: np.ndarray, place: Placement, 
 
 
 def _wrapped(start: float, travelled: float, radius: float) -> float:
-    """A coordinate on a circle that is wider than the picture by the shape and a margin on both sides."""
+    """A coordinate that wraps around once the shape has left the picture by a margin."""
     edge = radius + MARGIN
     return (start + travelled + edge) % (SIZE + 2 * edge) - edge
 
 
 def _draw_actors(rng: np.random.Generator, count: int) -> tuple[Actor, ...]:
-    """Shapes of different kinds and colours, around the center and away from each other."""
+    """Shapes of different kinds and colours, around the centre and away from each other."""
     shapes = rng.permutation(SHAPES)[:count]
     colors = rng.permutation(list(COLORS))[:count]
     direction = rng.uniform(0, math.tau)

@@ -4,44 +4,53 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cache
 from itertools import groupby
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..frames import PIXEL_FRAMES, pixel_frames
-from ..layout import Kernel
 from ..plan import Plan, Section, runs, spell_seconds
 from .chart import LATENT_PIXEL, Chart, Detail, Mark, heading, legend_entries, looks, missing, skips, spell_tokens, title
-
-Colour = tuple[int, int, int]
-Box = tuple[int, int, int, int]
-Paint = Callable[[ImageDraw.ImageDraw, Box], None]
+from .marks import (
+    DONE,
+    FAINT,
+    GENERATED,
+    INK,
+    LINE,
+    OUTLINE,
+    PAPER,
+    SMALL,
+    TEXT,
+    TITLE,
+    Box,
+    Colour,
+    cell_painter,
+    chip_painter,
+    colour_of,
+    paint_skip,
+    swatch,
+    text_within,
+    typeface,
+)
 
 MAX_WIDTH, MAX_HEIGHT = 2000, 4000
 MARGIN, COLUMN_GAP = 28, 22
 CELL = 30
-PITCH_MIN, PITCH_MAX, ROWS_HEIGHT = 20, 38, 1500  # rows shrink when they would be higher than ROWS_HEIGHT together
+PITCH_MIN, PITCH_MAX, ROWS_HEIGHT = 20, 38, 1500  # rows shrink if together they would exceed ROWS_HEIGHT
 CHIP, CHIPS_WIDTH = 32, 260
 BAR = 170
 TEXT_WIDTH = 1350  # longer lines are hard to read
 LEGEND_PITCH, SWATCH = 38, 32
-TITLE, TEXT, SMALL, LINE = 26, 17, 15, 25
-
-INK, FAINT, PAPER = (34, 34, 34), (110, 110, 110), (255, 255, 255)
-OUTLINE, DONE, GENERATED = (196, 196, 196), (222, 222, 222), (213, 94, 0)
-# Context from fine to coarse. Blue beside orange, and dark to light, stays apart without red-green vision and in grey.
-FINE_TO_COARSE = ((8, 40, 96), (24, 104, 178), (66, 160, 212), (158, 212, 242))
 
 
 def draw_plan(plan: Plan, width: int = 640, height: int = 608, known: Collection[int] = (0,)) -> Image.Image:
     """Which latent frames each section of `plan` generates, looks at and how finely, and skips, with its tokens.
 
     `width` and `height` are the video's, in pixels: they decide the tokens. `known` are the latent frames given before
-    the first section (default: a start image). The picture is at most about 2000 x 4000 pixels: when there are more
-    sections than fit, the ones in the middle are left out and counted.
+    the first section (default: a start image). The picture is at most about 2000 x 4000 pixels: if there are more
+    sections than fit, those in the middle are left out and counted.
     """
     chart = Chart.of(plan, height // LATENT_PIXEL, width // LATENT_PIXEL, known)
     grid = Grid.of(chart)
@@ -53,23 +62,41 @@ def draw_plan(plan: Plan, width: int = 640, height: int = 608, known: Collection
     for row, section in enumerate(chart.shown(grid.rows)):
         if section is None:
             left_out = f"... {len(chart.sections) - grid.rows + 1} more sections, filled in the same way ..."
-            draw.text((grid.left, grid.middle(row)), left_out, FAINT, _font(TEXT), anchor="lm")
+            draw.text((grid.left, grid.middle(row)), left_out, FAINT, typeface(TEXT), anchor="lm")
         else:
             _draw_row(draw, chart, grid, row, section)
     return image
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Where things are, in pixels of the picture."""
+class Rows:
+    """Where the frames of the sections are, in pixels of the picture."""
 
-    width: int
-    height: int
-    legend: int
     top: int
     left: int
     cell: float
     pitch: int
+
+    def x(self, frame: float) -> int:
+        return round(self.left + frame * self.cell)
+
+    def middle(self, row: int) -> int:
+        return self.top + row * self.pitch + self.pitch // 2
+
+    def box(self, row: int, start: float, stop: float) -> Box:
+        """The frames from `start` up to but not including `stop`, at least a pixel wide."""
+        gap = self.pitch // 8
+        left, top = self.x(start), self.top + row * self.pitch
+        return left, top + gap, max(self.x(stop), left + 1), top + self.pitch - gap
+
+
+@dataclass(frozen=True)
+class Grid(Rows):
+    """Where things are in the picture of a plan."""
+
+    width: int
+    height: int
+    legend: int
     rows: int
     chip: int
     seconds: int
@@ -78,7 +105,7 @@ class Grid:
 
     @classmethod
     def of(cls, chart: Chart) -> Grid:
-        text = _font(TEXT)
+        text = typeface(TEXT)
         numbers = text.getlength("section")
         times = max(text.getlength(spell_seconds(section, chart.plan.fps, " - ")) for section in chart.sections)
         tokens = max(text.getlength(spell_tokens(section, chart)) for section in chart.sections)
@@ -116,20 +143,8 @@ class Grid:
             bar=bar,
         )
 
-    def x(self, frame: float) -> int:
-        return round(self.left + frame * self.cell)
-
-    def middle(self, row: int) -> int:
-        return self.top + row * self.pitch + self.pitch // 2
-
-    def box(self, row: int, start: float, stop: float) -> Box:
-        """The frames `start` up to but without `stop`, at least a pixel wide."""
-        gap = self.pitch // 8
-        left, top = self.x(start), self.top + row * self.pitch
-        return left, top + gap, max(self.x(stop), left + 1), top + self.pitch - gap
-
     def chip_box(self, row: int, place: int, count: int, after: bool, frames: int) -> Box:
-        """The place of one of `count` chips beyond the video's first or last frame."""
+        """The box of one of `count` chips beyond the video's first or last frame."""
         start = self.x(frames) + COLUMN_GAP // 2 if after else self.left - COLUMN_GAP // 2 - count * self.chip
         left = start + place * self.chip
         _, top, _, bottom = self.box(row, 0, 1)
@@ -142,31 +157,19 @@ def _legend_columns(chart: Chart) -> list[tuple[list[tuple[Mark, str]], int]]:
     half = math.ceil(len(entries) / 2)
     columns = (entries[:half], entries[half:])
     return [
-        (column, SWATCH + 12 + round(max(_font(TEXT).getlength(text) for _, text in column)) + 2 * COLUMN_GAP)
+        (column, SWATCH + 12 + round(max(typeface(TEXT).getlength(text) for _, text in column)) + 2 * COLUMN_GAP)
         for column in columns
     ]
 
 
-def colour_of(detail: Detail, chart: Chart) -> Colour:
-    return _ramp(chart.details.index(detail) / max(len(chart.details) - 1, 1))
-
-
-def _ramp(position: float) -> Colour:
-    """A colour of FINE_TO_COARSE at a position 0..1."""
-    at = position * (len(FINE_TO_COARSE) - 1)
-    i = min(int(at), len(FINE_TO_COARSE) - 2)
-    red, green, blue = (round(a + (b - a) * (at - i)) for a, b in zip(FINE_TO_COARSE[i], FINE_TO_COARSE[i + 1], strict=True))
-    return red, green, blue
-
-
 def _wrap(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, int(0.95 * width * len(text) / _font(TEXT).getlength(text)))
+    return textwrap.wrap(text, int(0.95 * width * len(text) / typeface(TEXT).getlength(text)))
 
 
 def _draw_heading(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
-    draw.text((MARGIN, MARGIN), title(chart), INK, _font(TITLE))
+    draw.text((MARGIN, MARGIN), title(chart), INK, typeface(TITLE))
     for i, line in enumerate(_heading_lines(chart, grid.width)):
-        draw.text((MARGIN, MARGIN + TITLE + 14 + i * LINE), line, INK, _font(TEXT))
+        draw.text((MARGIN, MARGIN + TITLE + 14 + i * LINE), line, INK, typeface(TEXT))
 
 
 def _heading_lines(chart: Chart, width: int) -> list[str]:
@@ -178,14 +181,14 @@ def _draw_legend(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
     for entries, width in _legend_columns(chart):
         for i, (mark, text) in enumerate(entries):
             top = grid.legend + i * LEGEND_PITCH
-            _swatch(mark, chart)(draw, (left, top, left + SWATCH, top + SWATCH))
-            draw.text((left + SWATCH + 12, top + SWATCH // 2), text, INK, _font(TEXT), anchor="lm")
+            swatch(mark, chart)(draw, (left, top, left + SWATCH, top + SWATCH))
+            draw.text((left + SWATCH + 12, top + SWATCH // 2), text, INK, typeface(TEXT), anchor="lm")
         left += width
 
 
 def _draw_axis(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
     """Column titles, seconds and latent frame numbers above the rows, a bar over the given frames."""
-    small = _font(SMALL)
+    small = typeface(SMALL)
     titles = ((MARGIN, "section"), (grid.seconds, "seconds"), (grid.tokens, "tokens: context + generated"))
     for x, text in titles:
         draw.text((x, grid.top - 12), text, FAINT, small, anchor="ls")
@@ -202,23 +205,19 @@ def _draw_axis(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
 
 def _draw_row(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, section: Section) -> None:
     middle = grid.middle(row)
-    draw.text((MARGIN, middle), str(section.number + 1), INK, _font(TEXT), anchor="lm")
-    draw.text((grid.seconds, middle), spell_seconds(section, chart.plan.fps, " - "), INK, _font(TEXT), anchor="lm")
-    draw.text((grid.tokens, middle), spell_tokens(section, chart), INK, _font(TEXT), anchor="lm")
-    _draw_cells(draw, chart, grid, row, section)
+    draw.text((MARGIN, middle), str(section.number + 1), INK, typeface(TEXT), anchor="lm")
+    draw.text((grid.seconds, middle), spell_seconds(section, chart.plan.fps, " - "), INK, typeface(TEXT), anchor="lm")
+    draw.text((grid.tokens, middle), spell_tokens(section, chart), INK, typeface(TEXT), anchor="lm")
+    draw_frames(draw, chart, grid, row, section, "generated")
     for after, counts in enumerate(missing(section)):
         for place, (detail, count) in enumerate(counts.items()):
             box = grid.chip_box(row, place, len(counts), bool(after), chart.frames)
-            _chip_painter(colour_of(detail, chart), str(count))(draw, box)
-    for before, after, count in skips(section):
-        start = 0 if before is None else before + 1
-        stop = chart.frames if after is None else after
-        if start < stop:
-            _paint_skip(draw, grid.box(row, start, stop), f"{count} skipped", str(count))
+            chip_painter(colour_of(detail, chart), str(count))(draw, box)
     _draw_bar(draw, chart, grid, row, section)
 
 
-def _draw_cells(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, section: Section) -> None:
+def draw_frames(draw: ImageDraw.ImageDraw, chart: Chart, grid: Rows, row: int, section: Section, label: str) -> None:
+    """What happens to every frame while the section is made; `label` is what its own frames say where there is room."""
     seen, target = looks(section), set(section.target)
 
     def fills(frame: int) -> tuple[Colour, ...]:
@@ -230,12 +229,17 @@ def _draw_cells(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, s
 
     for colours, run in groupby(range(chart.frames), key=fills):
         frames = list(run)
-        _cell_painter(colours)(draw, grid.box(row, frames[0], frames[-1] + 1))
+        cell_painter(colours)(draw, grid.box(row, frames[0], frames[-1] + 1))
         for frame in frames[1:] if grid.cell >= 6 else ():
             x, top, _, bottom = grid.box(row, frame, frame + 1)
             draw.line((x - 1, top, x - 1, bottom - 1), OUTLINE if colours == (PAPER,) else PAPER)
     for start, stop in runs(section.target):
-        _text_within(draw, grid.box(row, start, stop), PAPER, "generated", str(section.number + 1), backdrop=GENERATED)
+        text_within(draw, grid.box(row, start, stop), PAPER, label, str(section.number + 1), backdrop=GENERATED)
+    for before, after, count in skips(section):
+        start = 0 if before is None else before + 1
+        stop = chart.frames if after is None else after
+        if start < stop:
+            paint_skip(draw, grid.box(row, start, stop), f"{count} skipped", str(count))
 
 
 def _draw_bar(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, section: Section) -> None:
@@ -253,105 +257,8 @@ def _draw_bar(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, sec
             draw.rectangle((start, top + inset, stop - 1, bottom - 1 - inset), colour)
 
 
-def _swatch(mark: Mark, chart: Chart) -> Paint:
-    """How the legend shows a mark."""
-    if isinstance(mark, Detail):
-        return _grid_painter(colour_of(mark, chart), mark.kernel)
-    finest, coarsest = (colour_of(chart.details[place], chart) for place in (0, -1))
-    swatches: dict[str, Paint] = {
-        "generated": _cell_painter((GENERATED,)),
-        "twice": _cell_painter((finest, coarsest)),
-        "unseen": _cell_painter((DONE,)),
-        "later": _cell_painter((PAPER,)),
-        "missing": _chip_painter(coarsest, "3"),
-        "skipped": _paint_skip,
-        "given": _paint_given,
-    }
-    return swatches[mark]
-
-
-def _cell_painter(colours: tuple[Colour, ...]) -> Paint:
-    """A frame, or a run of equal ones: one stripe for each time it is looked at."""
-
-    def paint(draw: ImageDraw.ImageDraw, box: Box) -> None:
-        left, top, right, bottom = box
-        if colours == (PAPER,):
-            draw.rectangle((left, top, right - 1, bottom - 1), PAPER, OUTLINE)
-            return
-        stripe = (bottom - top) / len(colours)
-        edge = 1 if right - left > 3 else 0
-        for i, colour in enumerate(colours):
-            first = top + round(i * stripe) + (1 if i else 0)
-            draw.rectangle((left, first, right - 1 - edge, top + round((i + 1) * stripe) - 1), colour)
-
-    return paint
-
-
-def _grid_painter(colour: Colour, kernel: Kernel) -> Paint:
-    """A swatch cut into tokens: the larger the kernel, the larger the pieces."""
-
-    def paint(draw: ImageDraw.ImageDraw, box: Box) -> None:
-        left, top, right, bottom = box
-        draw.rectangle((left, top, right - 1, bottom - 1), colour)
-        for x in range(left + 2 * kernel.w, right, 2 * kernel.w):
-            draw.line((x, top, x, bottom - 1), PAPER)
-        for y in range(top + 2 * kernel.h, bottom, 2 * kernel.h):
-            draw.line((left, y, right - 1, y), PAPER)
-
-    return paint
-
-
-def _chip_painter(colour: Colour, text: str) -> Paint:
-    """An outline with a number: context frames that do not exist yet."""
-
-    def paint(draw: ImageDraw.ImageDraw, box: Box) -> None:
-        left, top, right, bottom = box
-        draw.rectangle((left, top, right - 1, bottom - 1), PAPER, colour, 2)
-        _text_within(draw, box, INK, text)
-
-    return paint
-
-
-def _paint_skip(draw: ImageDraw.ImageDraw, box: Box, *texts: str) -> None:
-    """A double arrow across the box; the first of the texts that fits stands on it."""
-    left, top, right, bottom = box
-    middle, head = (top + bottom) // 2, 5
-    if right - left > head:
-        draw.line((left + 2, middle, right - 4, middle), INK)
-    if right - left > 4 * head:
-        for tip, back in ((left + 2, head), (right - 4, -head)):
-            draw.polygon(((tip, middle), (tip + back, middle - head + 1), (tip + back, middle + head - 1)), INK)
-    _text_within(draw, (left + 3 * head, top, right - 3 * head, bottom), INK, *texts, backdrop=PAPER)
-
-
-def _paint_given(draw: ImageDraw.ImageDraw, box: Box) -> None:
-    left, top, right, bottom = box
-    middle = (top + bottom) // 2
-    draw.rectangle((left, middle - 2, right - 1, middle + 2), INK)
-
-
-def _text_within(draw: ImageDraw.ImageDraw, box: Box, colour: Colour, *texts: str, backdrop: Colour | None = None) -> None:
-    """The first text that fits into the box, in its middle; nothing when none fits."""
-    left, top, right, bottom = box
-    font = _font(min(SMALL, bottom - top - 2))
-    centre = ((left + right) / 2, (top + bottom) / 2)
-    for text in texts:
-        if font.getlength(text) + 6 <= right - left:
-            if backdrop:
-                half, outline = font.getlength(text) / 2 + 2, int(backdrop == PAPER)
-                x0, x1 = round(centre[0] - half), round(centre[0] + half)
-                draw.rectangle((x0, top + outline, x1, bottom - 1 - outline), backdrop)
-            draw.text(centre, text, colour, font, anchor="mm")
-            return
-
-
 def _ticks(last: float, unit: float) -> list[int]:
     """Round values from 0 to `last`, at least 56 pixels apart where a step of one is `unit` pixels."""
     steps = (lead * 10**zeros for zeros in range(9) for lead in (1, 2, 5))
     step = next(step for step in steps if step * unit >= 56)
     return list(range(0, int(last) + 1, step))
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size)

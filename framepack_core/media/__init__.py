@@ -1,1 +1,1 @@
-"""Files that are looked at: videos and pictures."""
+"""Files that people watch: videos and pictures."""

@@ -1,4 +1,4 @@
-"""The one writer of whole files: complete under their name or not there at all, even if the power goes."""
+"""The one writer of whole files: each is complete under its name or not there at all, even after a power cut."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A hidden path beside `path` to write to. It takes that name when the block ends well and is removed otherwise.
+    """A hidden path beside `path` to write to. It is renamed to `path` if the block succeeds and removed otherwise.
 
-    Raises OSError, at once where `path` has no folder.
+    Raises OSError, at once if the folder of `path` does not exist.
 
         with whole_file(path) as unfinished:
             unfinished.write_bytes(content)
@@ -32,9 +32,9 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path, mark: str | None = None) -> Iterator[Path]:
-    """The same for a folder, which must not be there when the block ends.
+    """The same for a folder, which must not exist yet when the block ends.
 
-    Processes that fill one folder together give the same `mark`: then `beside(path, mark)` is where each of them writes.
+    Processes that fill one folder together pass the same `mark` and all write to `beside(path, mark)`.
     """
     unfinished = beside(path, mark)
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -51,25 +51,25 @@ def whole_folder(path: Path, mark: str | None = None) -> Iterator[Path]:
 
 
 def beside(path: Path, mark: str | None = None) -> Path:
-    """The hidden name of an unfinished file or folder; a process has its own unless there is a `mark`."""
+    """The hidden name of an unfinished file or folder; each process has its own unless there is a `mark`."""
     return path.with_name(f".{path.name}.{mark or os.getpid()}.part")
 
 
 def make_folder(folder: Path) -> None:
-    """A folder for whole files that is still there after a power cut."""
+    """Make a folder for whole files that is still there after a power cut."""
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(folder.parent)
 
 
 def sync_file(file: Path) -> None:
-    """Have the disk hold what was written."""
+    """Make sure that the file's content has reached the disk."""
     with file.open("rb+") as written:
         os.fsync(written.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the disk hold a folder's names. Windows has no such call and needs none."""
+    """Make sure that the names in a folder have reached the disk. Windows has no such call and needs none."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""The video so far as one picture: the frame that plays, above a strip of thumbnails of the whole video."""
+"""The video so far as one picture: the frame being played, above a strip of thumbnails of the whole video."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from PIL import Image, ImageDraw
 from ..plan import runs
 
 COLUMNS = 10
-BAR = 6  # pixels: what is known, what is being made and what plays, under the thumbnails
+BAR = 6  # pixels under the thumbnails that show what is known, what is being made and what is playing
 
 BACKGROUND, GAP = (24, 24, 27), (52, 52, 58)
 KNOWN, MADE, PLAYING = (150, 150, 160), (90, 160, 255), (255, 255, 255)
 
 
 class Filmstrip:
-    """Thumbnails sampled evenly in time from a video of `frames` latent frames `height` x `width`, gaps where none is known.
+    """Thumbnails spread evenly over a video of `frames` latent frames `height` x `width`, with gaps where none is known.
 
-    `size` is the width of the pictures it draws in pixels, and the most they are high.
+    `size` is the width of the pictures it draws, in pixels, and their greatest height.
 
         strip = Filmstrip(frames=145, height=60, width=104)
         strip.put({0: start})
@@ -45,7 +45,7 @@ class Filmstrip:
         self.thumbnails |= self._thumbnails(pictures)
 
     def play(self, pictures: Mapping[int, Image.Image], known: Collection[int]) -> list[Callable[[], Image.Image]]:
-        """For each of these frames, what draws it above the strip. They are being made, beside those that are `known`."""
+        """A function for each of these frames, which are being made, that draws it above the strip; `known` ones exist."""
         strip = self._strip({**self.thumbnails, **self._thumbnails(pictures)}, pictures, known)
         return [partial(self._draw, strip, frame, picture) for frame, picture in pictures.items()]
 

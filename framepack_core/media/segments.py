@@ -1,4 +1,4 @@
-"""A video that grows: closed H.264 segments, joined in any order without encoding anything again."""
+"""A video that grows: closed H.264 segments, joined in any order without re-encoding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from ..frames import frame_rate
 from .files import whole_file
 
-# Without B-frames a packet is a frame; with equal settings the segments' headers are equal.
+# Without B-frames each packet is one frame; equal settings give the segments equal headers.
 X264 = {"preset": "veryfast", "crf": "23", "bf": "0"}
 INDEX_IN_FRONT = {"movflags": "faststart"}
 
@@ -28,7 +28,7 @@ def write_segment(path: Path, frames: Iterable[np.ndarray], fps: float, width: i
 
 
 def join_segments(segments: Sequence[Path], path: Path, fps: float) -> None:
-    """The segments, one after the other, as an MP4 that appears when it is complete."""
+    """Write the segments, one after the other, to an MP4 that appears once it is complete."""
     with (
         av.open(str(segments[0])) as first,
         whole_file(path) as unfinished,
@@ -46,5 +46,5 @@ def _packets(segments: Iterable[Path]) -> Iterator[av.Packet]:
     for segment in segments:
         with av.open(str(segment)) as source:
             for packet in source.demux(video=0):
-                if packet.size:  # the last one only says that there are no more
+                if packet.size:  # the last one is empty and only marks the end
                     yield packet

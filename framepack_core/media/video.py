@@ -1,4 +1,4 @@
-"""A video file, encoded as its frames come: H.264 in MP4, complete under its name or not there at all."""
+"""A video file, encoded as its frames arrive: H.264 in MP4, complete under its name or not there at all."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from ..frames import frame_rate
 from .files import whole_file, whole_folder
 
 PIXEL_FORMATS = ("yuv420p", "yuv444p", "yuv420p10le")
-# H.273's code points of what swscale makes of RGB: BT.601's matrix in the limited range, of sRGB. A player that is not told all
-# of them takes BT.709's matrix for pictures of 720 lines or more, and shows portraits in wrong colours.
+# H.273's code points for what swscale makes of RGB: BT.601's matrix in the limited range, from sRGB. If one is missing, players
+# use BT.709's matrix for pictures of 720 lines or more and show portraits in the wrong colours.
 COLORS = {"colorspace": 6, "color_range": 1, "color_primaries": 1, "color_trc": 13}
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
-# Tags of any name, which is where ComfyUI looks for a workflow, and an index in front, for players that stream.
+# Tags of any name, where ComfyUI looks for a workflow, and the index in front, for players that stream.
 MP4 = {"movflags": "use_metadata_tags+faststart"}
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """`crf` from 0 (lossless) to 51, lower is better and larger."""
+    """`crf` goes from 0 (lossless) to 51; lower is better and larger."""
 
     fps: float = 30.0
     crf: int = 16
@@ -40,11 +40,11 @@ class Encoding:
 
     def __post_init__(self) -> None:
         if not self.fps > 0:
-            raise ValueError(f"fps is {self.fps}; it must be more than 0")
+            raise ValueError(f"fps is {self.fps}; choose a value above 0")
         if not 0 <= self.crf <= 51:
-            raise ValueError(f"crf is {self.crf}; H.264 knows 0 (best) to 51")
+            raise ValueError(f"crf is {self.crf}; choose a value from 0 (best) to 51")
         if self.pixel_format not in PIXEL_FORMATS:
-            raise ValueError(f"pixel_format is {self.pixel_format}, expected one of {', '.join(PIXEL_FORMATS)}")
+            raise ValueError(f"pixel_format is {self.pixel_format}; choose one of {', '.join(PIXEL_FORMATS)}")
 
     @property
     def rate(self) -> Fraction:
@@ -71,12 +71,12 @@ def write_video(
     metadata: dict[str, object] | None = None,
     png_folder: Path | None = None,
 ) -> int:
-    """Writes frames `F H W 3` in 0..1, as they come, and returns their number.
+    """Write frames `F H W 3` in 0..1 as they arrive and return their number.
 
-    `audio` is cut to the video's length. `metadata` is kept as JSON in tags of these names. With `png_folder` every frame is
-    also a PNG there, `frame_00001.png` the first. Until all is written, file and folder have hidden names; they are removed
-    when it fails. Raises OSError with the path and a remedy when the disk is full or may not be written to, ValueError for odd
-    sizes that the pixel format cannot hold and for a video without frames.
+    `audio` is cut to the video's length. `metadata` is stored as JSON in tags of these names. With `png_folder`, every frame
+    is also saved there as a PNG, starting with `frame_00001.png`. Until all is written, the file and folder have hidden names;
+    if it fails they are removed. Raises OSError, with the path and what to do, if the disk is full or cannot be written to,
+    and ValueError for odd sizes that the pixel format cannot hold and for a video without frames.
     """
     texts = {name: json.dumps(value) for name, value in (metadata or {}).items()}
     with (
@@ -136,7 +136,7 @@ class AudioTrack:
         self.stream = container.add_stream("aac", rate=audio.rate, layout=self.layout)
 
     def write(self, until: Fraction) -> None:
-        """Goes on to this time in seconds."""
+        """Write the audio up to this time in seconds."""
         end = min(round(until * self.audio.rate), self.audio.samples.shape[1])
         if end <= self.written:
             return
@@ -151,7 +151,7 @@ class AudioTrack:
 
 
 def pixels(frames: Tensor, deep: bool = False) -> Iterator[numpy.ndarray]:
-    """Each frame as `H W 3` bytes, or as 16 bits where `deep`."""
+    """Each frame `H W 3` in 8 bits, or in 16 if `deep`."""
     scale, kind = (65535, numpy.uint16) if deep else (255, numpy.uint8)
     for frame in frames:
         yield (frame.float().clamp(0, 1) * scale).round().cpu().numpy().astype(kind)
@@ -175,9 +175,9 @@ REMEDIES = {
 
 @contextmanager
 def named_failure(path: Path) -> Iterator[None]:
-    """Says of an OSError which file was to be written and what to do."""
+    """Make an OSError say which file could not be written and what to do."""
     try:
         yield
     except OSError as error:
-        remedy = REMEDIES.get(error.errno or 0, "see whether that disk is there and has space")
+        remedy = REMEDIES.get(error.errno or 0, "check that the disk is connected and has space")
         raise OSError(error.errno, f"{path} was not written ({error.strerror}); {remedy}") from error

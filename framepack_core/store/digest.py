@@ -1,4 +1,4 @@
-"""A name for data that is the same in every process, and stays the same when the code around it moves."""
+"""A name for data that is the same in every process and stays the same if the code around it moves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..solver import sample_unipc
 
 PACK = __name__.removesuffix(".store.digest")
 
-# What things of this pack are called in digests, wherever they live: a name that changes loses every user's kept sections.
+# What things of this pack are called in digests, wherever they live: if a name changes, all users lose their kept sections.
 NAMES: dict[object, str] = {
     ContextGroup: "plan.ContextGroup",
     Section: "plan.Section",
@@ -26,8 +26,8 @@ NAMES: dict[object, str] = {
 def digest(value: object) -> str:
     """SHA-256 of plain data: numbers, strings, tensors, and lists, mappings and dataclasses of them.
 
-    A function counts as its name and any other object as its class; what tells one from another must be digested beside it.
-    Raises TypeError for something of this pack that `NAMES` does not hold.
+    A function counts by its name and any other object by its class; what tells two of them apart must be digested with them.
+    Raises TypeError for something of this pack that is not in `NAMES`.
     """
     match value:
         case Tensor():
@@ -44,7 +44,7 @@ def digest(value: object) -> str:
 
 
 def name(thing: Any) -> str:
-    """Of a class or function: from `NAMES`; for what is not ours, its module's last part and its own name."""
+    """The name of a class or function: from `NAMES` or, if it is not ours, its module's last part and its own name."""
     if thing in NAMES:
         return NAMES[thing]
     module = getattr(thing, "__module__", None) or ""

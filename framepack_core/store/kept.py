@@ -1,8 +1,8 @@
-"""Finished sections on disk, so that a run that was stopped goes on where it was.
+"""Finished sections on disk, so that a stopped run can continue from where it was.
 
-A run is a folder. It is named after all that decides its result except the plan; each section in it is a safetensors file
+A run is a folder named after everything that decides its result except the plan; each section in it is a safetensors file
 named after its integers, its sigmas and the sections before it. So a longer forward plan finds the files of a shorter one,
-and nothing else finds what it should not.
+and no run finds files that do not belong to it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ LATENTS = "latents"  # the one tensor of a file
 
 
 class Damaged(ValueError):
-    """A file that is not what was written."""
+    """A file's content is not what was written."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A section's latents `B C T H W`, when they were finished (seconds since 1970), and a digest of them, of all that
-    decides them and of the sections before."""
+    """A section's latents `B C T H W`, when they were finished (seconds since 1970), and a digest of them, of everything that
+    decides them, and of the sections before."""
 
     latents: Tensor
     time: float
@@ -41,13 +41,13 @@ class Finished:
 
 
 class Run:
-    """The finished sections of one run, from the first in sampling order on.
+    """The finished sections of one run, in sampling order from the first.
 
         run = Run(folder, section_keys(identity, sections, sigmas))
         run.read()
         run.add(latents)  # of section len(run.finished)
 
-    A file counts only together with those before it, which it names by their content.
+    A file is only valid together with those before it, which it identifies by their content.
     """
 
     def __init__(self, folder: Path, keys: Sequence[str]) -> None:
@@ -56,9 +56,9 @@ class Run:
         self.finished: list[Finished] = []
 
     def read(self) -> None:
-        """Take what is there, up to the first section that is missing or was made from other ones than these.
+        """Read the sections up to the first that is missing or was made after others than these.
 
-        Raises Damaged, with the sections before it taken and the file removed; OSError for what cannot be read.
+        Raises Damaged, keeping the sections before and removing the file, and OSError if something cannot be read.
         """
         if not self.folder.is_dir():
             return
@@ -79,12 +79,12 @@ class Run:
             self.finished.append(section)
 
     def add(self, latents: Tensor) -> None:
-        """Write the next section, whole or not at all, safe against a power cut on return. Raises OSError."""
+        """Write the next section, whole or not at all. Once this returns it survives a power cut. Raises OSError."""
         section = write_section(self._path(), self.keys[len(self.finished)], self._last_link(), latents)
         self.finished.append(section)
 
     def _path(self) -> Path:
-        """Where the next section is."""
+        """The next section's file."""
         number = len(self.finished)
         return self.folder / f"{number + 1:04d}-{self.keys[number][:16]}.safetensors"
 
@@ -113,7 +113,7 @@ def write_section(path: Path, key: str, after: str, latents: Tensor) -> Finished
 
 
 def read_section(path: Path, key: str, after: str) -> Finished | None:
-    """The section of a file; None when it was made after other sections than these. Raises Damaged, OSError."""
+    """The section in a file; None if it was made after other sections than these. Raises Damaged, OSError."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata, latents = file.metadata(), file.get_tensor(LATENTS)

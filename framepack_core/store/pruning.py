@@ -1,4 +1,4 @@
-"""Which kept runs go, so that they do not fill the disk."""
+"""Removes old kept sections, so that they do not fill the disk."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ DAY, GIGABYTE = 86400, 10**9
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is kept, and how long after its last use; 0 gigabytes: nothing."""
+    """How much is kept, and for how many days after its last use; 0 gigabytes keeps nothing."""
 
     gigabytes: float = 10.0
     days: float = 30.0
 
 
 def prune(runs: Path, limits: Limits, keep: Path | None = None) -> list[Path]:
-    """Remove runs that are too old, then the oldest until the rest fits; never `keep`. Gives those that would not go."""
+    """Remove runs that are too old, then the oldest until the rest fits; never `keep`. Returns those that cannot be removed."""
     folders = sorted(_folders(runs), key=_last_use)
     sizes = {folder: _size(folder) for folder in folders}
     total = sum(sizes.values())
@@ -39,7 +39,7 @@ def prune(runs: Path, limits: Limits, keep: Path | None = None) -> list[Path]:
 
 
 def _folders(runs: Path) -> Iterator[Path]:
-    """Runs are named by a digest; whatever else lies there is not ours."""
+    """Runs are named by a digest; any other folder is not ours."""
     if runs.is_dir():
         yield from (folder for folder in runs.iterdir() if re.fullmatch("[0-9a-f]{64}", folder.name) and folder.is_dir())
 

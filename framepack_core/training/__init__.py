@@ -1,1 +1,1 @@
-"""Training of packed transformers: `python -m framepack_core.training --help`."""
+"""Training of transformers with packed context: `python -m framepack_core.training --help`."""

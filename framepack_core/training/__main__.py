@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     centres = commands.add_parser("codebook", help="fit the codebook that discretises histories, against drift")
     codebook.add_arguments(centres)
     centres.set_defaults(run=codebook.run)
-    train = commands.add_parser("train", help="train a transformer on encoded clips, or go on with an unfinished run")
+    train = commands.add_parser("train", help="train a transformer on encoded clips, or continue an unfinished run")
     settings.add_arguments(train)
     train.set_defaults(run=run_training)
     return parser

@@ -1,4 +1,4 @@
-"""Encoded clips on disk: one safetensors file a clip, read back memory-mapped.
+"""Encoded clips on disk: one safetensors file per clip, read back memory-mapped.
 
 write_clip(folder, "cat-000000", Clip(latents, text, pooled, image, "a cat jumps"))
 clips = ClipCache(folder)
@@ -21,7 +21,7 @@ from ..media.files import whole_file
 
 SUFFIX = ".safetensors"
 EMPTY, CODEBOOK = "empty", "codebook"
-RESERVED = (EMPTY, CODEBOOK)  # files of a cache that are no clips
+RESERVED = (EMPTY, CODEBOOK)  # files of a cache that are not clips
 
 _DIMENSIONS = {"latents": "C T H W", "text": "L D", "pooled": "D", "image": "N D"}
 _OPTIONAL = ("image",)
@@ -31,8 +31,8 @@ _OPTIONAL = ("image",)
 class Clip:
     """One encoded clip.
 
-    `latents` `C T H W` in model space (VAE latents times the scaling factor), the first frame an image latent; `text` `L D` at
-    its true length, `pooled` `D`, `image` `N D` of the first frame, or None. A cache holds them in bfloat16.
+    `latents` `C T H W` are in model space (VAE latents times the scaling factor), the first frame an image latent; `text` `L D`
+    is unpadded; `pooled` is `D`, and `image` `N D` is of the first frame, or None. A cache holds them in bfloat16.
     """
 
     latents: Tensor
@@ -50,8 +50,8 @@ class Clip:
 def write_clip(folder: Path, name: str, clip: Clip) -> Path:
     """Write `<name>.safetensors`, whole or not at all.
 
-    Raises ValueError for a name that is reserved or no plain file name, for tensors of the wrong dimensions and for values
-    that are not finite; OSError naming the file when it cannot be written.
+    Raises ValueError for a name that is reserved or not a plain file name, for tensors of the wrong dimensions and for values
+    that are not finite, and an OSError that names the file if it cannot be written.
     """
     if name in RESERVED or name.startswith(".") or Path(name).name != name or not name:
         raise ValueError(f"a clip cannot be called {name!r}; choose a plain file name other than {', '.join(RESERVED)}")
@@ -60,16 +60,16 @@ def write_clip(folder: Path, name: str, clip: Clip) -> Path:
 
 
 def write_empty(folder: Path, text: Tensor, pooled: Tensor) -> Path:
-    """Write `empty.safetensors`: the embedding of the empty prompt, `L D` and `D`, for captions that are dropped."""
+    """Write `empty.safetensors`: the embedding of the empty prompt, `L D` and `D`, for dropped captions."""
     tensors = {"text": text, "pooled": pooled}
     _check(EMPTY, tensors)
     return save_whole(Path(folder) / f"{EMPTY}{SUFFIX}", _bfloat16(tensors), {"caption": ""})
 
 
 class ClipCache:
-    """The clips of a folder, sorted by name. Opening reads the headers only; a clip's tensors are mapped when asked for.
+    """The clips of a folder, sorted by name. Opening reads only the headers; a clip's tensors are mapped when asked for.
 
-    Raises FileNotFoundError when the folder holds no clip, and ValueError naming the file that is not one.
+    Raises FileNotFoundError if the folder holds no clips, and a ValueError that names a file that is not one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -95,25 +95,25 @@ class ClipCache:
 
     @cached_property
     def empty(self) -> tuple[Tensor, Tensor]:
-        """(text `L D`, pooled `D`) of the empty prompt. Raises FileNotFoundError when the cache has none."""
+        """(text `L D`, pooled `D`) of the empty prompt. Raises FileNotFoundError if the cache has none."""
         path = self.path(EMPTY)
         if not path.exists():
-            raise FileNotFoundError(f"{path} is missing, but captions are to be dropped; cache the folder again, or drop none")
+            raise FileNotFoundError(f"{path}, which dropped captions need, is missing; cache again, or set --caption-dropout 0")
         tensors, _ = _read(path, ("text", "pooled"))
         return tensors["text"], tensors["pooled"]
 
 
 def save_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
-    """Write a safetensors file under a temporary name, then put it in place: a reader never sees half of one.
+    """Write a safetensors file under a temporary name, then put it in place, so that a reader never sees half of one.
 
-    Raises OSError naming the file when the disk is full or not writable; what was there before stays.
+    Raises an OSError that names the file if the disk is full or cannot be written to; an older file then stays.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as unfinished:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, dict(metadata))
     except (SafetensorError, OSError) as error:
-        raise OSError(f"{path} was not written ({error}); free disk space or choose another folder, then go on") from error
+        raise OSError(f"{path} was not written ({error}); free disk space or choose another folder, then rerun") from error
     return path
 
 
@@ -125,7 +125,7 @@ def _check(name: str, tensors: Mapping[str, Tensor]) -> None:
     for part, tensor in tensors.items():
         dimensions = _DIMENSIONS[part]
         if tensor.dim() != len(dimensions.split()) or 0 in tensor.shape:
-            raise ValueError(f"{name}: {part} is {tuple(tensor.shape)} but a clip's is {dimensions}")
+            raise ValueError(f"{name}: {part} is {tuple(tensor.shape)}, but a clip's is {dimensions}")
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name}: {part} has values that are not finite; encode in bf16 or fp32")
 
@@ -139,12 +139,12 @@ def _shape(path: Path) -> tuple[int, int, int]:
 
 def _read(path: Path, parts: tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, str]]:
     with _opened(path, parts) as file:
-        present = [part for part in parts if part in file.keys()]  # noqa: SIM118 (a safe_open is no mapping)
+        present = [part for part in parts if part in file.keys()]  # noqa: SIM118 (a safe_open is not a mapping)
         return {part: file.get_tensor(part) for part in present}, file.metadata() or {}
 
 
 def _opened(path: Path, parts: tuple[str, ...]):
-    """The open file, its tensors checked by their headers."""
+    """The open file, after a check of its tensors' headers."""
     remedy = "delete it and cache its video again"
     try:
         file = safe_open(path, framework="pt")
@@ -153,9 +153,9 @@ def _opened(path: Path, parts: tuple[str, ...]):
     present = set(file.keys())
     missing = [part for part in parts if part not in present and part not in _OPTIONAL]
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}: it is no clip of a cache; move it elsewhere, or {remedy}")
+        raise ValueError(f"{path} lacks {', '.join(missing)}: it is not a clip of a cache; move it elsewhere, or {remedy}")
     for part in present.intersection(parts):
         shape = file.get_slice(part).get_shape()
         if len(shape) != len(_DIMENSIONS[part].split()):
-            raise ValueError(f"{path}: {part} is {tuple(shape)} but a clip's is {_DIMENSIONS[part]}; {remedy}")
+            raise ValueError(f"{path}: {part} is {tuple(shape)}, but a clip's is {_DIMENSIONS[part]}; {remedy}")
     return file

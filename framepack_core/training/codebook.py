@@ -19,15 +19,15 @@ PIXELS = 1_000_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Fit the codebook that discretises histories (the paper's +D): k-means over a cache's latent pixels."
-    parser.add_argument("cache", type=Path, help="folder that the cache command wrote")
+    parser.add_argument("cache", type=Path, help="folder written by the cache command")
     parser.add_argument("--out", type=Path, help=f"file (default: {CODEBOOK}{SUFFIX} in the cache)")
     parser.add_argument("--centres", type=int, default=CENTRES, help="latent pixels in the codebook (%(default)d)")
-    parser.add_argument("--pixels", type=int, default=PIXELS, help="latent pixels looked at (%(default)d)")
+    parser.add_argument("--pixels", type=int, default=PIXELS, help="latent pixels to fit it on (%(default)d)")
     parser.add_argument("--seed", type=int, default=0)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit code: 0, or 1 when the cache has no clips or too few different latent pixels."""
+    """Exit code: 0, or 1 if the cache has no clips or too few different latent pixels."""
     out = options.out or options.cache / f"{CODEBOOK}{SUFFIX}"
     try:
         if options.centres < 1 or options.pixels < options.centres:

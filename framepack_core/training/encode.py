@@ -1,6 +1,6 @@
 """From a folder of videos with captions to a cache: `python -m framepack_core.training cache VIDEOS --out CACHE`.
 
-A clip is written whole or not at all and never twice: a run that was killed goes on where it was.
+Each clip is written whole or not at all, and only once: a run that was killed continues where it was.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 @dataclass(frozen=True)
 class Settings:
-    """How videos become clips. A cache keeps to the ones it was begun with.
+    """How videos become clips. A cache keeps the settings it was begun with.
 
-    `size` (height, width) of all clips, else the bucket nearest to each video at resolution `base`. `latents` a clip, at least
-    `shortest`. A clip starts every `stride` pixel frames (0: where the last one ends), or `random` clips at places that `seed`
-    and the file's name decide.
+    All clips have this `size` (height, width); without one, each has the bucket nearest to its video at resolution `base`. A
+    clip has `latents` latent frames, at least `shortest`. Clips start every `stride` pixel frames (0: where the last one ends),
+    or `random` of them start at places that depend on `seed` and the file's name.
     """
 
     fps: float = 30.0
@@ -57,7 +57,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.fps <= 0 or self.base < STEP or self.stride < 0 or self.random < 0:
             given = f"fps {self.fps}, base {self.base}, stride {self.stride}, random {self.random}"
-            raise ValueError(f"{given}: choose fps above 0, base from {STEP}, and neither stride nor random below 0")
+            raise ValueError(f"{given}: choose fps above 0, base of {STEP} or more, and neither stride nor random below 0")
         if not 1 <= self.shortest <= self.latents:
             raise ValueError(f"latents {self.latents}, shortest {self.shortest}: choose 1 <= shortest <= latents")
         if self.size and any(side <= 0 or side % 16 for side in self.size):
@@ -67,7 +67,7 @@ class Settings:
         return self.size or nearest_bucket(video.height, video.width, self.base)
 
     def cuts_of(self, video: Video, name: str) -> list[Cut]:
-        """Raises BadVideo when the video is too short."""
+        """Raises BadVideo if the video is too short."""
         frames, length, shortest = video.frames(self.fps), pixel_frames(self.latents), pixel_frames(self.shortest)
         if self.random:
             found = random_cuts(frames, length, shortest, self.random, f"{self.seed} {name}")
@@ -76,7 +76,7 @@ class Settings:
         if not found:
             has = f"{frames} frames at {self.fps:g} fps, {latent_frames(whole(frames))} latent frames"
             raise BadVideo(
-                f"{video.path} is too short: it has {has}, but a clip has at least {self.shortest}; take a longer video, "
+                f"{video.path} is too short: it has {has}, but a clip has at least {self.shortest}; use a longer video, "
                 "or lower --shortest"
             )
         return found
@@ -95,14 +95,14 @@ class Job:
 
 @dataclass
 class Report:
-    """What became of the folder: clips written and found already there, and what was wrong, naming the files."""
+    """The outcome: how many clips were written and found already there, and what was wrong with which files."""
 
     written: int = 0
     found: int = 0
     problems: list[str] = field(default_factory=list)
 
     def note(self, error: Exception, strict: bool) -> None:
-        """Keep the problem for the end, or raise it at once."""
+        """Keep the problem for the end or, if `strict`, raise it at once."""
         if strict:
             raise error
         log.error("%s", error)
@@ -111,14 +111,14 @@ class Report:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Encode a folder of videos with captions, once, for training."
-    parser.add_argument("videos", type=Path, help="folder of videos; captions in <video>.txt beside them, or captions.jsonl")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the cache; a run that was stopped goes on there")
+    parser.add_argument("videos", type=Path, help="folder of videos, with captions in <video>.txt or captions.jsonl")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the cache; a stopped run continues there")
     parser.add_argument("--captions", type=Path, help='JSON lines {"file": ..., "caption": ...} instead of captions.jsonl')
     models = parser.add_argument_group("encoders").add_mutually_exclusive_group(required=True)
     models.add_argument("--models", type=Path, help="local copy of hunyuanvideo-community/HunyuanVideo (diffusers' layout)")
     models.add_argument("--demo", action="store_true", help="the demo's own small encoders")
     parser.add_argument(
-        "--vision", type=Path, help="local copy of lllyasviel/flux_redux_bfl (SigLIP); none: no image embedding"
+        "--vision", type=Path, help="local copy of lllyasviel/flux_redux_bfl (SigLIP); without it there are no image embeddings"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=DTYPES, help="precision of the encoders (bf16 on a GPU, else fp32)")
@@ -127,18 +127,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     clips.add_argument("--fps", type=float, default=Settings.fps, help="frame rate of the clips (%(default)g)")
     clips.add_argument("--base", type=int, default=Settings.base, help="base resolution of the size buckets (%(default)d)")
     clips.add_argument("--size", type=_size, metavar="WxH", help="one size for all clips instead of buckets")
-    clips.add_argument("--same-size", action="store_true", help="refuse videos of another bucket than the first one's")
+    clips.add_argument("--same-size", action="store_true", help="refuse videos whose bucket is not the first one's")
     clips.add_argument("--latents", type=int, default=Settings.latents, help="latent frames of a clip (%(default)d)")
     clips.add_argument("--shortest", type=int, default=Settings.shortest, help="fewest latent frames of a clip (%(default)d)")
     places = clips.add_mutually_exclusive_group()
     places.add_argument("--stride", type=int, default=0, help="pixel frames between starts of clips (default: a clip's length)")
-    places.add_argument("--random", type=int, default=0, metavar="N", help="N clips a video, at random places")
-    clips.add_argument("--seed", type=int, default=0, help="of the random places")
+    places.add_argument("--random", type=int, default=0, metavar="N", help="N clips per video, at random places")
+    clips.add_argument("--seed", type=int, default=0, help="seed of the random places")
     parser.add_argument("--strict", action="store_true", help="stop at the first problem")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit code: 0 when every video is in the cache, 1 when something was wrong."""
+    """Exit code: 0 if every video is in the cache, 1 if something was wrong."""
     try:
         encoders = _encoders(options)
         settings = Settings(
@@ -151,7 +151,7 @@ def run(options: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         log.error("%s", error)
         return 1
-    sys.stderr.write(f"{report.written} clips written, {report.found} were there, {len(report.problems)} problems\n")
+    sys.stderr.write(f"{report.written} clips written, {report.found} already there, {len(report.problems)} problems\n")
     for problem in report.problems:
         sys.stderr.write(f"  {problem}\n")
     return 1 if report.problems else 0
@@ -168,8 +168,8 @@ def cache_folder(
 ) -> Report:
     """Encode what the cache does not hold yet: texts first, then pictures, so that their encoders share no memory.
 
-    A video that cannot be used is noted in the report, or raised when `strict`. Raises ValueError when the folder holds no
-    videos, or the cache was begun with other settings; OSError when the disk is full.
+    A video that cannot be used is noted in the report or, if `strict`, raised. Raises ValueError if the folder holds no videos
+    or the cache was begun with other settings, and OSError if the disk is full.
     """
     report = Report()
     paths, listed = find_videos(videos), read_captions(videos, captions)
@@ -210,8 +210,8 @@ def _jobs(
             size = settings.size_for(video)
             expected = expected or size
             if same_size and size != expected:
-                raise BadVideo(f"{path} would be {_spelled(size)} but the videos before are {_spelled(expected)}; "
-                               "crop it, give one --size for all, or leave --same-size")  # fmt: skip
+                raise BadVideo(f"{path} would be {_spelled(size)}, but the videos before are {_spelled(expected)}; "
+                               "crop it, set one --size for all, or leave out --same-size")  # fmt: skip
         except BadVideo as error:
             report.note(error, strict)
             continue
@@ -219,7 +219,7 @@ def _jobs(
 
 
 def _encode_texts(out: Path, encoders: Encoders, captions: Iterable[str]) -> None:
-    """Each different caption, once, into a folder that the pictures' stage reads from."""
+    """Encode each different caption once, into a folder that the stage for pictures reads."""
     missing = [caption for caption in dict.fromkeys(captions) if not _text_file(out, caption).exists()]
     if not missing:
         return
@@ -266,7 +266,7 @@ def _finished(out: Path, job: Job) -> bool:
 
 
 def _keep_settings(file: Path, settings: Settings) -> None:
-    """Write the settings of a new cache. Raises ValueError when it was begun with others."""
+    """Write the settings of a new cache. Raises ValueError if it was begun with others."""
     now = json.loads(json.dumps(asdict(settings)))
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -295,7 +295,7 @@ def _size(text: str) -> tuple[int, int]:
     try:
         width, height = map(int, text.lower().split("x"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write it like 832x480 (width, height)") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write it like 832x480 (width, height)") from None
     return height, width
 
 

@@ -1,6 +1,6 @@
-"""What turns captions and pictures into what the transformer sees: HunyuanVideo's encoders, or the demo's.
+"""The encoders that turn captions and pictures into what the transformer sees: HunyuanVideo's, or the demo's.
 
-Text encoders and picture encoders are loaded apart from each other, so that the large ones never share memory.
+Text encoders and picture encoders are loaded separately, so that the large ones never share memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = logging.getLogger("framepack")
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
-# HunyuanVideo's instruction to Llama, of which only the user's part is kept.
+# HunyuanVideo's instruction to Llama. Only the embedding of the user's part is kept.
 TEMPLATE = (
     "<|start_header_id|>system<|end_header_id|>\n\nDescribe the video by detailing the following aspects: "
     "1. The main content and theme of the video."
@@ -29,7 +29,7 @@ TEMPLATE = (
     "5. camera angles, movements, and transitions used in the video:<|eot_id|>"
     "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
 )
-TEMPLATE_TOKENS = 95  # in front of the caption
+TEMPLATE_TOKENS = 95  # before the caption
 TEXT_TOKENS, POOLED_TOKENS = 256, 77  # at most
 HIDDEN_STATE = -3  # two layers before Llama's last
 
@@ -39,7 +39,7 @@ VISION_FOLDERS = ("image_encoder", "feature_extractor")
 
 class TextEncoder(Protocol):
     def encode(self, caption: str) -> tuple[Tensor, Tensor]:
-        """The text `L D` at its true length, and its pooled embedding `D`."""
+        """The text `L D`, unpadded, and its pooled embedding `D`."""
         ...
 
 
@@ -72,7 +72,7 @@ def to_model_range(pixels: np.ndarray, device: torch.device | str, dtype: torch.
 class Hunyuan:
     """HunyuanVideo's encoders in a local folder of diffusers' layout, and SigLIP's in `vision`, which may be None.
 
-    Raises FileNotFoundError naming what is missing. `tiled` encodes the picture in overlapping parts: less memory, slower.
+    Raises a FileNotFoundError that names what is missing. `tiled` encodes pictures in overlapping parts: less memory, slower.
     """
 
     models: Path
@@ -121,10 +121,10 @@ class HunyuanText:
 
 
 class HunyuanPictures:
-    """HunyuanVideo's VAE (the mean of its distribution, so that a cache can be repeated) and SigLIP.
+    """HunyuanVideo's VAE (the mean of its distribution, so that a cache is reproducible) and SigLIP.
 
-    The VAE normalises over time, so that later frames change its first latent. A clip's first latent is encoded from the first
-    frame alone, as start images are at inference.
+    The VAE normalises over time, so later frames change its first latent. A clip's first latent is therefore encoded from the
+    first frame alone, as start images are at inference.
     """
 
     def __init__(self, encoders: Hunyuan) -> None:
@@ -190,7 +190,7 @@ class Demo:
 
 
 class DemoText:
-    """Captions in the synthetic world's words; others are logged."""
+    """Captions in the synthetic world's words; other words are logged."""
 
     def __init__(self, encoders: Demo) -> None:
         from ..demo.text import TextEncoder, Tokenizer
@@ -240,4 +240,4 @@ def _ready(model: torch.nn.Module, device: str) -> Any:
 def _check_folders(root: Path, parts: tuple[str, ...], repository: str) -> None:
     missing = [part for part in parts if not (root / part).is_dir()]
     if missing:
-        raise FileNotFoundError(f"{root} lacks {', '.join(missing)}; download these folders of {repository} there")
+        raise FileNotFoundError(f"{root} lacks {', '.join(missing)}; download these folders of {repository} to it")

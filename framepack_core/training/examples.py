@@ -1,6 +1,6 @@
-"""What is trained on: sections as inference meets them, with their contexts read from the truth.
+"""Training examples: sections as inference meets them, with their contexts read from real videos.
 
-Every draw is a function of (seed, step, micro-batch, sample) alone: a resumed run, and any number of processes, draw the same.
+Every draw depends only on (seed, step, micro-batch, sample), so a resumed run or any number of processes draw the same.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Draw:
-    """One section of one plan, for a whole micro-batch. `frames` of the clip are the video; an end frame lies just behind."""
+    """One section of one plan, for a whole micro-batch. `frames` of the clip are the video; an end frame is the one after."""
 
     recipe: Recipe
     section: Section
@@ -67,7 +67,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What the transformer is called with, and what it should answer."""
+    """What the transformer is called with, and what it should return."""
 
     draw: Draw
     inputs: dict
@@ -87,7 +87,7 @@ class MicroBatch:
 class Examples:
     """Micro-batches drawn from a cache's clips.
 
-    Raises ValueError for clips too short for one section or of an odd size, naming the file.
+    Raises a ValueError that names the file for clips too short for one section or of an odd size.
     """
 
     def __init__(self, clips: ClipCache, choices: Choices, seed: int, axes: Sequence[int], theta: float, held_out: int = 0):
@@ -99,7 +99,7 @@ class Examples:
         self.empty = clips.empty if choices.caption_dropout else None
 
     def batch(self, step: int, micro: int, samples: Iterable[int]) -> MicroBatch:
-        """The given samples of a micro-batch; its section is the same whichever samples are asked for."""
+        """These samples of a micro-batch, whose section is the same whichever samples are asked for."""
         draw, candidates, (height, width) = self.draw(step, micro)
         drawn = [self.sample(draw, candidates, random(self.seed, step, micro, sample)) for sample in samples]
         clips, sigmas, noises, latents, histories = (list(column) for column in zip(*drawn, strict=True))
@@ -150,7 +150,7 @@ class Examples:
     def sample(
         self, draw: Draw, candidates: list[int], generator: torch.Generator
     ) -> tuple[Clip, Tensor, Tensor, Tensor, Tensor]:
-        """(clip, sigma, noise `C T H W` of the section, truth, history `C T H W`), the caption dropped now and then."""
+        """(clip, sigma, noise `C T H W` of the section, truth, history `C T H W`), sometimes with the caption dropped."""
         choices = self.choices
         clip = self.clips[candidates[uniform(generator, 0, len(candidates) - 1)]]
         latents = clip.latents[:, : draw.clip_frames].float()
@@ -171,7 +171,7 @@ class Examples:
 
 
 def recipes(layouts: Sequence[str], orders: Sequence[str]) -> tuple[Recipe, ...]:
-    """Every layout in every order its shape allows; `name:weight` is drawn that often, `framepack:3`.
+    """Every layout in every order its shape allows; `framepack:3` is drawn three times as often.
 
     Raises ValueError for an unknown order, a bad layout, or a layout that fits none of the orders.
     """
@@ -205,7 +205,7 @@ def all_kernels(found: Iterable[Recipe]) -> tuple[Kernel, ...]:
 
 
 def buckets(clips: ClipCache, indices: Iterable[int], fewest_frames: int) -> dict[tuple[int, int], list[int]]:
-    """Clips by latent size (height, width): a micro-batch is of one. Raises ValueError naming a clip that does not do."""
+    """Clips by latent size (height, width), one per micro-batch. Raises a ValueError that names a clip that cannot be used."""
     found: dict[tuple[int, int], list[int]] = defaultdict(list)
     short = []
     for index in indices:
@@ -221,7 +221,7 @@ def buckets(clips: ClipCache, indices: Iterable[int], fewest_frames: int) -> dic
         raise ValueError(f"{len(short)} clips have fewer than the {fewest_frames} latent frames that the shortest plan needs, "
                          f"first {short[0]}; cut longer clips, lower the window, or remove them")  # fmt: skip
     if not found:
-        raise ValueError(f"{clips.folder} has no clip left to train on; lower the number that is held out or cache more")
+        raise ValueError(f"{clips.folder} has no clip left to train on; lower --held-out or cache more clips")
     return dict(sorted(found.items()))
 
 
@@ -241,7 +241,7 @@ def kernels(section: Section) -> tuple[Kernel, ...]:
 
 
 def padded(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Texts `L D` as `B L D` with a mask `B L` of what counts; no mask when all are equally long."""
+    """Texts `L D` as `B L D` with a mask `B L` of what counts; no mask if all are equally long."""
     lengths = torch.tensor([len(text) for text in texts])
     stacked = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
     if (lengths == lengths[0]).all():
@@ -250,11 +250,11 @@ def padded(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
 
 
 def images(clips: Sequence[Clip]) -> Tensor | None:
-    """Image embeddings `B N D`, or None when the clips have none. Raises ValueError when only some have."""
+    """Image embeddings `B N D`, or None if the clips have none. Raises ValueError if only some have one."""
     found = [clip.image for clip in clips if clip.image is not None]
     if found and len(found) < len(clips):
         without = next(clip.caption for clip in clips if clip.image is None)
-        raise ValueError(f"the clip {without!r} has no image embedding but others have; cache them all with or all without")
+        raise ValueError(f"the clip {without!r} has no image embedding, but others do; cache all with --vision or all without")
     return torch.stack([image.float() for image in found]) if found else None
 
 
@@ -269,7 +269,7 @@ def moved(value, device: torch.device):
 
 
 def random(*place: int) -> torch.Generator:
-    """A generator of its own for a place in the run: (seed, step, micro-batch, sample)."""
+    """A separate generator for each place in the run: (seed, step, micro-batch, sample)."""
     digest = hashlib.blake2b(repr(place).encode(), digest_size=8).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little", signed=True))
 
@@ -279,5 +279,5 @@ def pick(generator: torch.Generator, weights: Sequence[float]) -> int:
 
 
 def uniform(generator: torch.Generator, low: int, high: int) -> int:
-    """An integer from low to high, both included."""
+    """An integer from low to high, inclusive."""
     return int(torch.randint(low, high + 1, (), generator=generator))

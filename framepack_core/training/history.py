@@ -19,10 +19,10 @@ CHUNK = 1 << 16  # latent pixels compared with all centres at once
 
 
 def corrupt(latents: Tensor, generator: torch.Generator, maximum: float, keep: Collection[int] = ()) -> Tensor:
-    """History `B C T H W` with Gaussian noise, `(1 - sigma) latents + sigma noise`, each sample with a level of its own.
+    """History `B C T H W` with Gaussian noise, `(1 - sigma) latents + sigma noise`, at a separate level for each sample.
 
     sigma is uniform in 0..`maximum` (flow matching's sigma, at most 1); the frames in `keep`, such as a given start image, stay
-    clean. The generator lives on the CPU, so that a seed means the same everywhere.
+    clean. The generator is on the CPU, so that a seed means the same everywhere.
     """
     if not 0 <= maximum <= 1:
         raise ValueError(f"the history's largest sigma is {maximum}; choose one from 0 (clean) to 1 (nothing but noise)")
@@ -57,7 +57,7 @@ class CachedLatents:
 
 @dataclass(frozen=True)
 class Codebook:
-    """`centres_KC`: the K latent pixels (vectors of C channels) that a discretised history consists of."""
+    """`centres_KC` are the K latent pixels (vectors of C channels) that a discretised history consists of."""
 
     centres_KC: Tensor
 
@@ -65,7 +65,7 @@ class Codebook:
     def fit(cls, latents: Clips, K: int, generator: torch.Generator, pixels: int = 1_000_000) -> Codebook:
         """K-means over latent pixels (k-means++ start, Lloyd's rounds until nothing moves, at most 100), in float32.
 
-        About `pixels` of them, drawn evenly from the clips, are looked at. Raises ValueError when fewer than K of them differ.
+        Uses about `pixels` of them, drawn evenly from the clips. Raises ValueError if fewer than K of them differ.
         """
         drawn_NC = _draw_pixels(latents, pixels, generator)
         centres_KC = _start(drawn_NC, K, generator)
@@ -78,26 +78,26 @@ class Codebook:
 
     @classmethod
     def load(cls, path: Path) -> Codebook:
-        """Raises ValueError naming the file when it is none of `save`'s."""
+        """Raises a ValueError that names the file if it is not one of `save`'s."""
         try:
             with safe_open(path, framework="pt") as file:
                 return cls(file.get_tensor("centres"))
         except (SafetensorError, OSError) as error:
             raise ValueError(
-                f"{path} is no codebook ({error}); fit one with python -m framepack_core.training codebook"
+                f"{path} is not a codebook ({error}); fit one with python -m framepack_core.training codebook"
             ) from error
 
     def save(self, path: Path) -> Path:
         return save_whole(Path(path), {"centres": self.centres_KC}, {"kind": "latent pixels"})
 
     def discretise(self, latents: Tensor) -> Tensor:
-        """`B C T H W` with each latent pixel replaced by the nearest of the centres.
+        """`B C T H W` with each latent pixel replaced by the nearest centre.
 
-        Raises ValueError when the latents have other channels than the codebook.
+        Raises ValueError if the latents and the codebook differ in channels.
         """
         channels = self.centres_KC.shape[1]
         if latents.shape[1] != channels:
-            raise ValueError(f"the codebook has {channels} channels but the latents have {latents.shape[1]}; fit one for them")
+            raise ValueError(f"the codebook has {channels} channels, but the latents have {latents.shape[1]}; fit one to them")
         pixels = latents.movedim(1, -1)
         centres_KC = self.centres_KC.to(latents.device)
         indices = nearest(pixels.reshape(-1, channels), centres_KC)
@@ -105,13 +105,13 @@ class Codebook:
 
 
 def nearest(pixels_NC: Tensor, centres_KC: Tensor) -> Tensor:
-    """Which of the centres is nearest to each pixel, `N`."""
+    """The index of the centre nearest to each pixel, `N`."""
     half_norms = centres_KC.square().sum(dim=1) / 2
     return torch.cat([(half_norms - chunk.float() @ centres_KC.T).argmin(dim=1) for chunk in pixels_NC.split(CHUNK)])
 
 
 def _draw_pixels(latents: Clips, count: int, generator: torch.Generator) -> Tensor:
-    """`N C` float32: as many pixels of each clip, without replacement, or all where a clip has fewer."""
+    """`N C` float32: equally many pixels from each clip, without replacement, or all of a clip that has fewer."""
     share = -(-count // len(latents))
     drawn = []
     for clip in latents:
@@ -123,7 +123,7 @@ def _draw_pixels(latents: Clips, count: int, generator: torch.Generator) -> Tens
 
 
 def _start(pixels_NC: Tensor, K: int, generator: torch.Generator) -> Tensor:
-    """K-means++: each further centre is a pixel drawn with a chance that grows with its squared distance to those chosen."""
+    """K-means++: each further centre is a pixel drawn with a probability proportional to its squared distance to the others."""
     first = int(torch.randint(len(pixels_NC), (1,), generator=generator))
     chosen = [pixels_NC[first]]
     distance_N = _squared_distance(pixels_NC, chosen[0])
@@ -131,7 +131,7 @@ def _start(pixels_NC: Tensor, K: int, generator: torch.Generator) -> Tensor:
         total_N = distance_N.double().cumsum(dim=0)
         if total_N[-1] == 0:
             raise ValueError(
-                f"{len(chosen)} different latent pixels are too few for {K} centres; give more clips or a smaller K"
+                f"{len(chosen)} different latent pixels are too few for {K} centres; use more clips or fewer centres"
             )
         at = torch.rand(1, generator=generator, dtype=torch.float64) * total_N[-1]
         pick = min(int(torch.searchsorted(total_N, at, right=True)), len(pixels_NC) - 1)
@@ -145,7 +145,7 @@ def _squared_distance(pixels_NC: Tensor, centre_C: Tensor) -> Tensor:
 
 
 def _means(pixels_NC: Tensor, indices_N: Tensor, centres_KC: Tensor) -> Tensor:
-    """The centre of each cluster's pixels; a cluster that lost all of its pixels takes the one farthest from its centre."""
+    """The mean of each cluster's pixels; a cluster without pixels takes the one farthest from its centre."""
     K = len(centres_KC)
     counts_K = torch.bincount(indices_N, minlength=K)
     sums_KC = torch.zeros(centres_KC.shape, dtype=torch.float64).index_add_(0, indices_N, pixels_NC.double())

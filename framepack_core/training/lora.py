@@ -1,4 +1,4 @@
-"""LoRA: which matrices adapt, and the file that ComfyUI's LoRA loader reads."""
+"""LoRA: which matrices are adapted, and the file that ComfyUI's LoRA loader reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PREFIX = "diffusion_model."
 
 
 def add_lora(transformer: nn.Module, rank: int, alpha: float) -> None:
-    """Freeze the transformer and give every matrix of its blocks a LoRA, in float32; it changes nothing at first."""
+    """Freeze the transformer and give every matrix of its blocks a LoRA in float32, which changes nothing at first."""
     transformer.requires_grad_(False)
     config: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "target_modules": ADAPTED}  # peft declares alpha as an integer
     inject_adapter_in_model(LoraConfig(**config), transformer)
@@ -33,7 +33,7 @@ def to_comfy(adapter: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
     """peft's weights (`<module>.lora_A.default.weight`) under ComfyUI's names for HunyuanVideo.
 
     What ComfyUI keeps in one matrix (q, k, v and a single block's mlp) gets one LoRA: the inner ranks side by side, the outer
-    matrices on a diagonal, alpha as many times as there are parts, so that alpha / rank stays.
+    matrices on a diagonal, and alpha times the number of parts, so that alpha / rank stays the same.
     """
     joined: dict[str, dict[int, tuple[Tensor, Tensor]]] = defaultdict(dict)
     for key, inner in adapter.items():

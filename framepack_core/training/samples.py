@@ -1,4 +1,4 @@
-"""Short videos that a run makes as it goes."""
+"""Short videos that a run samples while it trains."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Decode = Callable[[Tensor], Tensor]
 def sample_video(
     transformer: PackedTransformer, clip: Clip, plan: Plan, steps: int, guidance: float, shift: float, seed: int
 ) -> Tensor:
-    """Latents `1 C T H W` in model space of the plan's video that starts from the clip's first frame and its caption."""
+    """Latents `1 C T H W` in model space of the plan's video, which starts from the clip's first frame with its caption."""
     timeline = Timeline.of(1 + plan.generated, {0: clip.latents[None, :, :1].float()})
     denoise = Denoiser(transformer, clip, steps, guidance, shift)
     training = transformer.training
@@ -37,7 +37,7 @@ def sample_video(
 
 
 class Denoiser:
-    """The `denoise` of the section loop over the transformer that trains."""
+    """The `denoise` callable of the section loop, with the transformer in training."""
 
     def __init__(self, transformer: PackedTransformer, clip: Clip, steps: int, guidance: float, shift: float) -> None:
         self.transformer = transformer
@@ -68,13 +68,13 @@ class Denoiser:
 
 
 def hunyuan_decoder(folder: Path) -> Decode:
-    """Pixels `1 3 F H W` in -1..1 by a diffusers AutoencoderKLHunyuanVideo. Raises ValueError naming the folder."""
+    """A decoder to pixels `1 3 F H W` in -1..1: a diffusers AutoencoderKLHunyuanVideo. Raises a ValueError with the folder."""
     from diffusers import AutoencoderKLHunyuanVideo
 
     try:
         vae: Any = AutoencoderKLHunyuanVideo.from_pretrained(folder, local_files_only=True).eval()
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} is no AutoencoderKLHunyuanVideo ({error}); give the vae folder of "
+        raise ValueError(f"{folder} is not an AutoencoderKLHunyuanVideo ({error}); choose the vae folder of "
                          "hunyuanvideo-community/HunyuanVideo") from error  # fmt: skip
 
     def decode(latents: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def hunyuan_decoder(folder: Path) -> Decode:
 
 
 def write_sample(path: Path, latents: Tensor, decode: Decode | None, fps: float = 30.0) -> Path:
-    """`<path>.mp4`, or the latents as `<path>.safetensors` when nothing decodes them."""
+    """Write `<path>.mp4`, or the latents as `<path>.safetensors` if nothing decodes them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if decode is None:
         file = path.with_suffix(".safetensors")

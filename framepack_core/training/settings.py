@@ -1,4 +1,4 @@
-"""What a training run is asked to do: one dataclass, which is also the command line."""
+"""The settings of a training run: one dataclass, which is also the command line."""
 # ruff: noqa: RUF009 - option() makes dataclass fields
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def option(default, help: str, **kwargs):
 class Settings:
     cache: Path = field(metadata={"help": "folder of encoded clips, written by the cache command"})
     output: Path = field(
-        metadata={"help": "folder for the state, the model, losses.csv and samples; an unfinished run resumes"}
+        metadata={"help": "folder for the state, the model, losses.csv and samples; an unfinished run in it resumes"}
     )
     start: Path | None = option(None, "checkpoint to start from: a diffusers folder or a safetensors file in diffusers' names")
-    config: Path | None = option(None, "JSON of a new transformer's config, in diffusers' names")
-    heads: int = option(2, "attention heads of a new transformer; its width is 128 times as much")
+    config: Path | None = option(None, "JSON file with a new transformer's config, in diffusers' names")
+    heads: int = option(2, "attention heads of a new transformer, which is 128 times as wide")
     blocks: int = option(2, "two-stream blocks of a new transformer")
     single_blocks: int = option(6, "single-stream blocks of a new transformer")
     refiner_blocks: int = option(2, "text refiner blocks of a new transformer")
@@ -41,66 +41,66 @@ class Settings:
         ("framepack",), f"preset names ({', '.join(PRESETS)}) or layout strings; name:3 is drawn 3 times as often"
     )
     base_kernels: tuple[str, ...] = option(
-        (), "kernels without a convolution of their own, like k1h8w8: they stay what packing builds from the base"
+        (), "kernels, like k1h8w8, that get no convolution of their own and are still built from the base"
     )
     orders: tuple[str, ...] = option(
-        tuple(ORDERS), "orders to train, each layout in those that fit it; order:2 is drawn twice as often"
+        tuple(ORDERS), "orders to train, with each layout in those it fits; order:2 is drawn twice as often"
     )
     paddings: tuple[Paddings, ...] = option(PADDINGS, "blank indices of the inverted order", choices=PADDINGS)
-    window: int = option(9, "latent frames a section")
+    window: int = option(9, "latent frames per section")
     min_sections: int = option(1, "fewest sections of a video")
     max_sections: int = option(6, "most sections of a video; the clip's length limits them too")
     end_probability: float = option(0.5, "how often an end frame is known, in the orders that can show one")
 
     steps: int = option(1000, "optimizer steps of the whole run")
-    batch: int = option(4, "clips a micro-batch, over all processes")
-    accumulation: int = option(4, "micro-batches a step, each with a section of its own")
+    batch: int = option(4, "clips per micro-batch, over all processes")
+    accumulation: int = option(4, "micro-batches per step, each with a section of its own")
     lr: float = option(3e-4, "largest learning rate of adamw")
     muon_lr: float = option(3e-3, "largest learning rate of muon, for the matrices inside the blocks")
     optimizer: Optimizer = option(
         "adamw", "muon takes the blocks' matrices and leaves the rest to adamw", choices=get_args(Optimizer)
     )
-    weight_decay: float = option(0.01, "of matrices")
-    schedule: Schedule = option("cosine", "of the learning rate, after the warm-up", choices=get_args(Schedule))
-    warmup: int = option(100, "steps until the learning rate is at its largest")
+    weight_decay: float = option(0.01, "weight decay of matrices")
+    schedule: Schedule = option("cosine", "schedule of the learning rate after the warm-up", choices=get_args(Schedule))
+    warmup: int = option(100, "steps until the learning rate reaches its largest value")
     clip_norm: float = option(1.0, "largest norm of the gradient")
     precision: Precision = option(
-        "bf16", "of the computation; weights and their average stay in float32", choices=get_args(Precision)
+        "bf16", "precision of the computation; weights and their average stay in float32", choices=get_args(Precision)
     )
-    ema: float = option(0.999, "decay of the weights' moving average, which is what is exported and sampled; 0 for none")
+    ema: float = option(0.999, "decay of the weights' moving average, which is exported and used for samples; 0 for none")
     lora_rank: int = option(0, "train a LoRA of this rank instead of all weights")
-    lora_alpha: float = option(0.0, "scale of the LoRA; 0 is the rank")
+    lora_alpha: float = option(0.0, "scale of the LoRA; 0 takes the rank")
     gradient_checkpointing: bool = option(False, "recompute activations: less memory, a third more time")
     compile: bool = option(
-        False, "torch.compile: the blocks, on a CPU only what is not a matrix product in them (needs a C++ compiler)"
+        False, "use torch.compile on the blocks, on a CPU only on their parts besides matrix products (needs a C++ compiler)"
     )
     attention: Literal["auto", "plain", "sdpa"] = option(
         "auto",
-        "plain matrix products are faster on some CPUs; auto takes them in bf16 on a CPU",
+        "plain matrix products are faster on some CPUs; auto uses them in bf16 on a CPU",
         choices=("auto", "plain", "sdpa"),
     )
 
     sigmas: Sigmas = option("logit-normal", "distribution of noise levels before the shift", choices=SIGMAS)
-    shift: float = option(0.0, "of the noise levels; 0 is inference's, by the number of generated tokens")
+    shift: float = option(0.0, "shift of the noise levels; 0 takes inference's, which follows the number of generated tokens")
     motion_weight: float = option(0.0, "additional weight of what moves")
-    guidance: float = option(10.0, "given to the guidance embedding")
+    guidance: float = option(10.0, "value for the guidance embedding")
     caption_dropout: float = option(0.1, "how often the caption is replaced by the empty one")
     corruption: float = option(0.0, "largest noise level of generated history, against drift")
     codebook: Path | None = option(None, "discretise the history with this codebook, against drift")
-    seed: int = option(0, "of the weights and of every draw")
+    seed: int = option(0, "seed of the weights and of every draw")
 
     save_every: int = option(500, "steps between saved states")
-    save_minutes: float = option(10.0, "minutes between saved states; 0 saves by steps alone")
+    save_minutes: float = option(10.0, "minutes between saved states; 0 saves only by steps")
     sample_every: int = option(0, "steps between sample clips; 0 makes none")
     sample_steps: int = option(12, "solver steps of a sample clip")
     sample_sections: int = option(2, "sections of a sample clip")
     sample_vae: Path | None = option(
-        None, "folder of a diffusers AutoencoderKLHunyuanVideo that decodes samples; without it they are latents"
+        None, "folder of a diffusers AutoencoderKLHunyuanVideo that decodes samples; without it they stay latents"
     )
-    held_out: int = option(1, "clips, the last ones by name, that are never trained on; samples start from the first of them")
+    held_out: int = option(1, "how many clips, the last by name, are never trained on; samples start from the first of them")
 
     def __post_init__(self) -> None:
-        """Raises ValueError for values that contradict each other or lie out of range."""
+        """Raises ValueError for values that contradict each other or are out of range."""
         positive = ("heads", "window", "min_sections", "steps", "batch", "accumulation", "lr", "save_every", "sample_steps",
                     "sample_sections", "muon_lr")  # fmt: skip
         for name in positive:
@@ -110,13 +110,13 @@ class Settings:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{flag(name)} is {getattr(self, name)}; choose a value from 0 to 1")
         if self.ema == 1:
-            raise ValueError("--ema is 1, an average that never moves; choose a value below 1, or 0 for none")
+            raise ValueError("--ema is 1, so the average never moves; choose a value below 1, or 0 for none")
         if self.max_sections < self.min_sections:
             raise ValueError(f"--max-sections is {self.max_sections}, fewer than --min-sections {self.min_sections}")
         if self.start is not None and self.config is not None:
-            raise ValueError("--start brings its own config; leave out --config")
+            raise ValueError("--start has its own config; leave out --config")
         if self.lora_rank and self.start is None:
-            raise ValueError("--lora-rank needs a model to adapt; give its checkpoint with --start")
+            raise ValueError("--lora-rank needs a model to adapt; pass its checkpoint as --start")
         if released := {"k1", "k2", "k4"}.intersection(self.base_kernels):
             raise ValueError(f"--base-kernels has {min(released)}; every FramePack model has the convolutions of k1, k2 and k4")
         if self.held_out < 0:
@@ -126,7 +126,7 @@ class Settings:
         return json.dumps(asdict(self), default=str, indent=1)
 
 
-# What may change between the parts of a run without changing its result.
+# Settings that may change when a run resumes without changing its result.
 FREE = {
     "output",
     "cache",
@@ -146,7 +146,7 @@ def flag(name: str) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One option a field; the two without default are positional."""
+    """One option per field; the two without a default are positional."""
     for each in fields(Settings):
         given = {key: value for key, value in each.metadata.items() if key != "help"}
         text = each.metadata["help"].replace("%", "%%")

@@ -1,4 +1,4 @@
-"""What is on disk: the state that a run resumes from, and checkpoints in diffusers' names."""
+"""A run on disk: the state that it resumes from, and checkpoints in diffusers' names."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Weights = dict[str, Tensor]
 
 
 def save_state(accelerator: Accelerator, output: Path, step: int, settings: str, ema: Mapping[str, Tensor] | None) -> Path:
-    """Write everything that continuing after `step` steps needs; the state before goes when the new one is complete.
+    """Write everything needed to continue after `step` steps, then remove the state before.
 
-    Raises OSError naming the folder when it cannot be written; the last good state stays.
+    Raises an OSError that names the folder if it cannot be written; the last good state stays.
     """
     final = output / f"{PREFIX}{step:08d}"
     main = accelerator.is_main_process
@@ -39,7 +39,7 @@ def save_state(accelerator: Accelerator, output: Path, step: int, settings: str,
         with whole_folder(final, SHARED) if main else nullcontext(beside(final, SHARED)) as unfinished:
             accelerator.wait_for_everyone()
             accelerator.save_state(str(unfinished))
-            accelerator.wait_for_everyone()  # each process has its own part in the folder
+            accelerator.wait_for_everyone()  # each process writes its own part of the folder
             if main:
                 if ema is not None:
                     save_file(dict(ema), unfinished / EMA)
@@ -52,14 +52,14 @@ def save_state(accelerator: Accelerator, output: Path, step: int, settings: str,
         kept = last_state(output)
         raise OSError(
             f"the state of step {step} was not written to {final} ({error}); free disk space and start again: "
-            + (f"the run goes on from {kept}" if kept else "there is no earlier state")
+            + (f"the run continues from {kept}" if kept else "there is no earlier state")
         ) from error
     accelerator.wait_for_everyone()
     return final
 
 
 def keep_trained_only(accelerator: Accelerator, trained: Mapping[str, Tensor]) -> None:
-    """States without the frozen weights of a LoRA's base, which come from its checkpoint."""
+    """Leave the frozen weights of a LoRA's base out of states; they come from its checkpoint."""
 
     def save(models: list, weights: list, folder: str) -> None:
         if accelerator.is_main_process:
@@ -91,9 +91,9 @@ def read_progress(state: Path) -> tuple[int, dict]:
 
 
 def export(transformer: PackedTransformer, folder: Path, metadata: Mapping[str, str], dtype: torch.dtype) -> Path:
-    """A checkpoint in diffusers' names, `config.json` beside it; each file whole or not at all.
+    """Write a checkpoint in diffusers' names, and `config.json` beside it; each file whole or not at all.
 
-    FramePack_LoadModel loads the file, diffusers the folder (and leaves kernels that it does not know).
+    FramePack_LoadModel loads the file, and diffusers the folder, without kernels that it does not know.
     """
     config = {key: value for key, value in transformer.config.items() if not key.startswith("_")}
     config["_class_name"] = PackedTransformer.__mro__[1].__name__
@@ -105,7 +105,7 @@ def export(transformer: PackedTransformer, folder: Path, metadata: Mapping[str, 
 
 
 def write_tensors(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str], dtype: torch.dtype) -> Path:
-    """A safetensors file, whole or not at all. Raises OSError naming it."""
+    """Write a safetensors file, whole or not at all. Raises an OSError that names it."""
     try:
         tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in weights.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,11 +119,11 @@ def write_tensors(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[s
 def load_transformer(path: Path) -> PackedTransformer:
     """A transformer from a diffusers folder or a safetensors file in diffusers' names.
 
-    Raises ValueError that names the file and says what it is instead, or which weights it lacks.
+    Raises a ValueError that names the file and says what it is instead, or which weights it lacks.
     """
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     if not files:
-        raise ValueError(f"{path} holds no safetensors; give a diffusers folder or a file in diffusers' names")
+        raise ValueError(f"{path} holds no safetensors; choose a diffusers folder or a file in diffusers' names")
     weights: Weights = {}
     for file in files:
         weights |= read(file)
@@ -140,8 +140,8 @@ def load_transformer(path: Path) -> PackedTransformer:
     unknown = sorted(weights.keys() - transformer.state_dict().keys())
     if missing or unknown:
         raise ValueError(
-            f"{path} is no complete FramePack transformer: it lacks {len(missing)} weights ({', '.join(missing[:2])}) and has "
-            f"{len(unknown)} of unknown names ({', '.join(unknown[:2])}); download it again"
+            f"{path} is not a complete FramePack transformer: it lacks {len(missing)} weights ({', '.join(missing[:2])}) and "
+            f"has {len(unknown)} with unknown names ({', '.join(unknown[:2])}); download it again"
         )
     try:
         transformer.load_state_dict(weights, assign=True)
@@ -162,7 +162,7 @@ def require_packed(weights: Weights, path: Path) -> None:
         raise ValueError(f"{path} has ComfyUI's weight names; training starts from a file in diffusers' names")
     if "transformer_blocks.0.norm1.linear.weight" not in weights and "context_embedder.proj_in.weight" not in weights:
         raise ValueError(
-            f"{path} is no FramePack transformer (it starts with {next(iter(weights), 'nothing')}); choose another file"
+            f"{path} is not a FramePack transformer (it starts with {next(iter(weights), 'nothing')}); choose another file"
         )
     if "clean_x_embedder.proj.weight" not in weights:
         raise ValueError(f"{path} is a HunyuanVideo transformer without FramePack's context embedders; choose a FramePack one")
@@ -199,7 +199,7 @@ def known_keys(config: dict, path: Path) -> dict:
     base = inspect.signature(PackedTransformer.__base__.__init__).parameters
     unknown = sorted(key for key in config if key not in base and not key.startswith("_"))
     if unknown:
-        raise ValueError(f"{path} has {', '.join(unknown)}, which is no setting of HunyuanVideoFramepackTransformer3DModel")
+        raise ValueError(f"{path} has {', '.join(unknown)}, which are not settings of HunyuanVideoFramepackTransformer3DModel")
     return {key: value for key, value in config.items() if key in base}
 
 
@@ -214,7 +214,7 @@ def depth(weights: Weights, stem: str) -> int:
 
 
 def released_only(transformer: PackedTransformer) -> bool:
-    """Whether diffusers knows every convolution."""
+    """Whether diffusers knows all of the transformer's convolutions."""
     return set(transformer.convolutions) == set(RELEASED_KERNELS.values())
 
 

@@ -1,4 +1,4 @@
-"""The training loop, on accelerate: one process, several GPUs or several machines."""
+"""The training loop, built on accelerate: for one process, several GPUs or several machines."""
 
 from __future__ import annotations
 
@@ -6,93 +6,31 @@ import csv
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
-from torch import Tensor, nn
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
 from tqdm import tqdm
 
-from ..layout import Kernel
 from ..media.files import whole_file
-from ..trained import Trained
 from . import lora, samples, state
-from .cache import ClipCache
-from .examples import Choices, Examples, MicroBatch, all_kernels, planned, recipes
-from .history import Codebook
+from .examples import MicroBatch, planned
 from .loss import flow_loss
+from .optimizers import rate
+from .preparation import Run, prepare
 from .samples import Decode
 from .settings import FREE, Settings
-from .transformer import PackedTransformer
 
 LORA = "lora.safetensors"
-FROZEN = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # weights that a LoRA leaves as they are
 COLUMNS = ("step", "loss", "lr", "gradient", "seconds", "draws")
 
 
-class Ema:
-    """The moving average of the trained weights, in float32."""
-
-    def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
-        self.decay = decay
-        self.parameters = parameters
-        self.weights = {name: parameter.detach().float().clone() for name, parameter in parameters.items()}
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """After `step` steps; young averages follow faster."""
-        decay = min(self.decay, step / (step + 9))
-        live = [parameter.detach().float() for parameter in self.parameters.values()]
-        torch._foreach_lerp_(list(self.weights.values()), live, 1 - decay)
-
-    def load(self, weights: dict[str, Tensor]) -> None:
-        for name, tensor in self.weights.items():
-            tensor.copy_(weights[name])
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The model with the average as its weights."""
-        kept = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
-        try:
-            assign(self.parameters, self.weights)
-            yield
-        finally:
-            assign(self.parameters, kept)
-
-
-@torch.no_grad()
-def assign(parameters: dict[str, nn.Parameter], weights: dict[str, Tensor]) -> None:
-    for name, parameter in parameters.items():
-        parameter.copy_(weights[name])
-
-
-@dataclass
-class Run:
-    """Everything a step needs."""
-
-    settings: Settings
-    accelerator: Accelerator
-    model: nn.Module
-    transformer: PackedTransformer
-    optimizers: list
-    examples: Examples
-    ema: Ema | None
-    metadata: dict[str, str]
-    rates: list[float] = field(default_factory=list)
-    step: int = 0
-
-    @property
-    def trained(self) -> dict[str, nn.Parameter]:
-        return {name: parameter for name, parameter in self.transformer.named_parameters() if parameter.requires_grad}
-
-
 def train(settings: Settings, decode: Decode | None = None) -> Path:
-    """Train until `settings.steps` are done, from the last state if there is one; the path of the exported checkpoint.
+    """Train until `settings.steps`, from the last state if there is one, and return the path of the exported checkpoint.
 
     `decode` turns a sample's latents `1 C T H W` in model space into pixels `1 3 F H W` in -1..1.
     """
@@ -103,145 +41,8 @@ def train(settings: Settings, decode: Decode | None = None) -> Path:
     return loop(run, decode)
 
 
-def prepare(settings: Settings) -> Run:
-    distributed = DistributedDataParallelKwargs(find_unused_parameters=True)  # a section uses some of the kernels
-    accelerator = Accelerator(mixed_precision=settings.precision, kwargs_handlers=[distributed])
-    if settings.batch % accelerator.num_processes:
-        raise ValueError(f"--batch is {settings.batch}, which does not divide among {accelerator.num_processes} processes")
-    set_seed(settings.seed)
-    found = recipes(settings.layouts, settings.orders)
-    clips = ClipCache(settings.cache)
-    transformer = make_transformer(settings, clips)
-    set_kernels(transformer, all_kernels(found), settings.base_kernels)
-    if settings.lora_rank:
-        lora.add_lora(transformer, settings.lora_rank, settings.lora_alpha or settings.lora_rank)
-    if settings.gradient_checkpointing:
-        transformer.enable_gradient_checkpointing()
-    transformer.plain_attention = plain_attention(settings, accelerator)
-    config = transformer.config
-    choices = choices_of(settings, found)
-    examples = Examples(clips, choices, settings.seed, config["rope_axes_dim"], config["rope_theta"], settings.held_out)
-    optimizers, rates = make_optimizers(settings, transformer)
-    if settings.compile:
-        transformer.compile(whole=accelerator.device.type != "cpu")
-    model, *optimizers = accelerator.prepare(transformer, *optimizers)
-    transformer = accelerator.unwrap_model(model, keep_torch_compile=True)
-    layouts, orders = (tuple(dict.fromkeys(names)) for names in zip(*((r.layout, r.order) for r in found), strict=True))
-    metadata = Trained(layouts, orders).metadata()
-    run = Run(settings, accelerator, model, transformer, optimizers, examples, None, metadata, rates)
-    if settings.ema:
-        run.ema = Ema(run.trained, settings.ema)
-    if settings.lora_rank:
-        state.keep_trained_only(accelerator, run.trained)
-    return run
-
-
-def choices_of(settings: Settings, found) -> Choices:
-    return Choices(
-        recipes=found,
-        window=settings.window,
-        sections=(settings.min_sections, settings.max_sections),
-        paddings=settings.paddings,
-        end_probability=settings.end_probability,
-        caption_dropout=settings.caption_dropout,
-        sigmas=settings.sigmas,
-        shift=settings.shift,
-        motion_weight=settings.motion_weight,
-        corruption=settings.corruption,
-        codebook=Codebook.load(settings.codebook) if settings.codebook else None,
-    )
-
-
-def make_transformer(settings: Settings, clips: ClipCache) -> PackedTransformer:
-    """The checkpoint to start from, or a new transformer that fits the cached embeddings."""
-    if settings.start is not None:
-        dtype = FROZEN[settings.precision] if settings.lora_rank else torch.float32
-        transformer = state.load_transformer(settings.start)
-        nn.Module.to(transformer, dtype)  # diffusers' own `to` has no usable type
-        return transformer
-    clip = clips[0]
-    config = {
-        "in_channels": clip.latents.shape[0],
-        "out_channels": clip.latents.shape[0],
-        "num_attention_heads": settings.heads,
-        "attention_head_dim": 128,
-        "num_layers": settings.blocks,
-        "num_single_layers": settings.single_blocks,
-        "num_refiner_layers": settings.refiner_blocks,
-        "text_embed_dim": clip.text.shape[1],
-        "pooled_projection_dim": clip.pooled.shape[0],
-        "has_image_proj": clip.image is not None,
-        "image_proj_dim": 1152 if clip.image is None else clip.image.shape[1],
-        "has_clean_x_embedder": True,
-    }
-    if settings.config is not None:
-        config |= state.known_keys(json.loads(settings.config.read_text()), settings.config)
-    return start_still(PackedTransformer(**config))
-
-
-def set_kernels(transformer: PackedTransformer, kernels: Iterable[Kernel], from_base: Iterable[str]) -> None:
-    """A convolution for every kernel but those named to be built from the base. Raises ValueError for an unknown name."""
-    names = {str(kernel): kernel for kernel in kernels}
-    if unknown := [name for name in from_base if name not in names]:
-        raise ValueError(f"--base-kernels has {unknown[0]}, but the layouts' kernels are {', '.join(names)}")
-    transformer.drop_kernels(from_base)
-    transformer.add_kernels(kernel for name, kernel in names.items() if name not in from_base)
-
-
-@torch.no_grad()
-def start_still(transformer: PackedTransformer) -> PackedTransformer:
-    """A new transformer whose blocks pass their input on and whose output is zero, which trains faster than noise does."""
-    for name, parameter in transformer.named_parameters():
-        if name.endswith(
-            (".norm.linear.weight", ".norm1.linear.weight", ".norm1_context.linear.weight", ".norm_out.linear.weight")
-        ):
-            parameter.zero_()
-        if name in ("norm_out.linear.weight", "proj_out.weight", "proj_out.bias"):
-            parameter.zero_()
-    return transformer
-
-
-def plain_attention(settings: Settings, accelerator: Accelerator) -> bool:
-    if settings.attention == "auto":
-        return accelerator.device.type == "cpu" and settings.precision == "bf16"
-    return settings.attention == "plain"
-
-
-def make_optimizers(settings: Settings, transformer: PackedTransformer) -> tuple[list[torch.optim.Optimizer], list[float]]:
-    """The optimizers and their largest learning rates."""
-    trained = {name: parameter for name, parameter in transformer.named_parameters() if parameter.requires_grad}
-    muon = {name for name, parameter in trained.items() if settings.optimizer == "muon" and for_muon(name, parameter)}
-    rest = [(name, parameter) for name, parameter in trained.items() if name not in muon]
-    groups = [
-        {"params": [parameter for _, parameter in rest if parameter.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [parameter for _, parameter in rest if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.99), fused=True)]
-    rates = [settings.lr]
-    if muon:
-        matrices = [trained[name] for name in sorted(muon)]
-        optimizers.append(torch.optim.Muon(matrices, lr=settings.muon_lr, weight_decay=settings.weight_decay))
-        rates.append(settings.muon_lr)
-    return optimizers, rates
-
-
-def for_muon(name: str, parameter: Tensor) -> bool:
-    """Matrices inside the blocks, without the modulations, whose input is one vector a clip."""
-    inside = name.startswith(("transformer_blocks.", "single_transformer_blocks."))
-    return inside and parameter.ndim == 2 and ".linear." not in name
-
-
-def rate(settings: Settings, step: int) -> float:
-    """The learning rate of a step as a share of the largest."""
-    warm = min(1.0, (step + 1) / max(1, settings.warmup))
-    if settings.schedule == "constant":
-        return warm
-    done = min(1.0, max(0.0, (step - settings.warmup) / max(1, settings.steps - settings.warmup)))
-    return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
-
-
 def resume(run: Run) -> None:
-    """Continue from the last state of the output folder. Raises ValueError when it belongs to other settings."""
+    """Continue from the last state in the output folder. Raises ValueError if it belongs to other settings."""
     found = state.last_state(run.settings.output)
     if found is None:
         return
@@ -251,7 +52,7 @@ def resume(run: Run) -> None:
     if changed:
         name = changed[0]
         raise ValueError(f"{found} was trained with {name} {settings[name]}, now it is {now.get(name)}; use the same settings "
-                         "to go on, or another output folder")  # fmt: skip
+                         "to continue, or another output folder")  # fmt: skip
     run.accelerator.load_state(str(found))
     if run.ema is not None:
         run.ema.load(state.read(found / state.EMA))
@@ -281,7 +82,7 @@ def loop(run: Run, decode: Decode | None) -> Path:
 
 
 def take_step(run: Run) -> dict:
-    """One optimizer step: every micro-batch a section of its own, its clips split among the processes."""
+    """One optimizer step: each micro-batch has a section of its own, and its clips are split among the processes."""
     settings, accelerator = run.settings, run.accelerator
     started = time.monotonic()
     share = settings.batch // accelerator.num_processes
@@ -327,7 +128,7 @@ def loss_of(run: Run, batch: MicroBatch) -> Tensor:
 
 @contextmanager
 def gradients_at_the_end(run: Run, micro: int) -> Iterator[None]:
-    """Processes exchange gradients after the last micro-batch only."""
+    """Let processes exchange gradients only after the last micro-batch."""
     if micro == run.settings.accumulation - 1:
         yield
     else:
@@ -343,7 +144,7 @@ def require_finite(run: Run, loss: float) -> None:
 
 
 def overdue(run: Run, since: float) -> bool:
-    """Whether the last state is older than it may get; the first process decides for all."""
+    """Whether the last state is too old; the first process decides for all."""
     if not run.settings.save_minutes:
         return False
     decision = [time.monotonic() - since > 60 * run.settings.save_minutes]
@@ -353,7 +154,7 @@ def overdue(run: Run, since: float) -> bool:
 
 
 def save(run: Run) -> None:
-    """The export first: a run that is killed between the two makes it again."""
+    """Export first: a run that is killed between the two does it again."""
     settings = run.settings
     export(run)
     weights = None if run.ema is None else run.ema.weights
@@ -361,7 +162,7 @@ def save(run: Run) -> None:
 
 
 def export(run: Run) -> None:
-    """The model with its averaged weights, or its LoRA alone."""
+    """Write the model with its averaged weights, or only its LoRA."""
     settings, folder = run.settings, run.settings.output / "model"
     if run.accelerator.is_main_process:
         with averaged(run):
@@ -383,7 +184,7 @@ def averaged(run: Run) -> Iterator[None]:
 
 
 def write_sample(run: Run, decode: Decode | None) -> None:
-    """A short video from a held-out clip's first frame, by the averaged weights; layouts and orders take turns."""
+    """Write a short video from a held-out clip's first frame, made with the averaged weights; layouts and orders take turns."""
     settings, clips, choices = run.settings, run.examples.clips, run.examples.choices
     if run.accelerator.is_main_process:
         recipe = choices.recipes[(run.step // settings.sample_every - 1) % len(choices.recipes)]
@@ -399,7 +200,7 @@ def write_sample(run: Run, decode: Decode | None) -> None:
 
 
 class Losses:
-    """A line a step; what a resumed run will do again is cut off."""
+    """A file with a line per step, without the steps that a resumed run will do again."""
 
     def __init__(self, path: Path, step: int) -> None:
         rows = []

@@ -1,4 +1,4 @@
-"""The packed transformer that trains: diffusers' blocks, this project's packing."""
+"""The transformer for training: diffusers' blocks with this project's packing."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Rotary = tuple[Tensor, Tensor]
 
 
 class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
-    """FramePack's transformer with a patchify convolution for every kernel it is asked for.
+    """FramePack's transformer with a patchify convolution for every kernel added to it.
 
-    Convolutions of kernels beyond the released ones are named `clean_x_embedder.proj_<kernel>`, `proj_k1h4w2` for example.
+    Convolutions of kernels beyond the released ones are named `clean_x_embedder.proj_<kernel>`, for example `proj_k1h4w2`.
     `plain_attention` computes attention from plain matrix products, which is faster on CPUs that multiply bfloat16 in hardware.
     """
 
@@ -45,7 +45,7 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
         return [*self.transformer_blocks, *self.single_transformer_blocks]
 
     def add_kernels(self, kernels: Iterable[Kernel]) -> tuple[str, ...]:
-        """Convolutions for these kernels, where they are missing, made from the base; their names.
+        """Add convolutions for those of these kernels that have none, and return their names.
 
         A new one starts as what packing does without it: the base convolution of averaged latents.
         """
@@ -61,7 +61,7 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
         return tuple(added)
 
     def drop_kernels(self, names: Iterable[str]) -> None:
-        """Remove the convolutions of these kernels: packing builds them from the base then. The released ones stay."""
+        """Remove these kernels' convolutions, which packing then builds from the base. The released ones stay."""
         for name in names:
             if hasattr(self.clean_x_embedder, f"proj_{name}"):
                 delattr(self.clean_x_embedder, f"proj_{name}")
@@ -86,9 +86,9 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
     ) -> Tensor:
         """Velocity `B C T H W` of the noisy `latents`.
 
-        `timestep` `B` is 1000 sigma, `text` `B L D` with `text_mask` `B L` (None: all of it counts), `pooled` `B 768`,
-        `image` `B N D`, `context` the groups `B C T H W` in the section's order, `rotary` packing's phases `L head/2` of the
-        context tokens and then the generated ones, `guidance` `B`.
+        `timestep` `B` is 1000 sigma, `text` `B L D` has the mask `text_mask` `B L` (None: all of it counts), `pooled` is
+        `B 768`, `image` `B N D`, `guidance` `B`. `context` are the groups `B C T H W` in the section's order, `rotary` are
+        packing's phases `L head/2` for the context tokens and then the generated ones.
         """
         tokens = self.x_embedder(latents)
         generated = tokens.shape[1]
@@ -111,9 +111,9 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
         return tokens
 
     def compile(self, whole: bool) -> None:
-        """Compile the blocks, once for all token counts, or only what is not a matrix product in them.
+        """Compile the whole blocks, once for all token counts, or only what is not a matrix product in them.
 
-        On a CPU the latter is the faster one: whole blocks of any length are slower there than uncompiled ones.
+        On a CPU the latter is faster: whole blocks compiled for any length are slower there than uncompiled ones.
         """
         if whole:
             for block in self.blocks:
@@ -139,7 +139,7 @@ class Activation(nn.Module):
 
 
 class JointAttention:
-    """diffusers' attention of HunyuanVideo's blocks: video tokens turned by their phases, text tokens not."""
+    """diffusers' attention in HunyuanVideo's blocks: phases rotate video tokens but not text tokens."""
 
     def __init__(self, transformer: PackedTransformer) -> None:
         self.transformer = weakref.proxy(transformer)
@@ -174,7 +174,7 @@ def heads(x_BLD: Tensor, count: int) -> Tensor:
 
 
 def norm_turn(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
-    """`B L heads D` divided by its root mean square over D, times `weight`, neighbours turned by phases `L 1 D/2`."""
+    """`B L heads D` divided by its root mean square over D, times `weight`, with neighbours rotated by phases `L 1 D/2`."""
     scaled = x.float()
     scaled = scaled * torch.rsqrt(scaled.square().mean(dim=-1, keepdim=True) + eps) * weight.float()
     real, imaginary = scaled.unflatten(-1, (-1, 2)).unbind(-1)
@@ -183,7 +183,7 @@ def norm_turn(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float) -
 
 
 def gelu(x: Tensor) -> Tensor:
-    """GELU in its tanh form, written with the sigmoid, which compiles to half the time of the tanh."""
+    """GELU in its tanh form, written with the sigmoid, which takes half the time of the tanh when compiled."""
     full = x.float()
     return (full * torch.sigmoid(1.5957691216057308 * (full + 0.044715 * full * full * full))).to(x.dtype)
 
@@ -206,19 +206,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, plain: bool) ->
 
 
 def unturned(rotary: Rotary, tokens: int) -> Rotary:
-    """The phases with those of text behind them, which has no place in the video."""
+    """The phases, followed by identity ones for text, which has no place in the video."""
     cos, sin = rotary
     return F.pad(cos, (0, 0, 0, 0, 0, tokens), value=1.0), F.pad(sin, (0, 0, 0, 0, 0, tokens))
 
 
 def turns(rotary: Rotary, tokens: Tensor) -> Rotary:
-    """Phases on the device of the tokens, shaped for `B L heads D/2`."""
+    """The phases on the tokens' device, shaped for `B L heads D/2`."""
     cos, sin = (phase.to(tokens.device)[:, None] for phase in rotary)
     return cos, sin
 
 
 def seen(text_mask: Tensor | None, tokens: Tensor, text: Tensor) -> Tensor | None:
-    """`B 1 1 L` over video, image and text tokens: True where a token counts. None when all do."""
+    """`B 1 1 L` over video, image and text tokens: True where a token counts. None if all do."""
     if text_mask is None:
         return None
     everything = text_mask.shape[1]

@@ -1,4 +1,4 @@
-"""Videos and captions of a folder: finding, cutting into clips, reading at a frame rate and a size.
+"""Videos and captions in a folder: finding them, cutting them into clips, reading them at a frame rate and a size.
 
 for path in find_videos(folder):
     video = probe(path)
@@ -23,16 +23,16 @@ from PIL import Image, ImageOps
 SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif", ".m4v")
 LISTS = ("captions.jsonl", "metadata.jsonl")
 _FILE_FIELDS, _CAPTION_FIELDS = ("file", "file_name"), ("caption", "text")
-ROUNDING = 0.002  # seconds: twice what formats with times in milliseconds are off
+ROUNDING = 0.002  # seconds: twice the error of formats with times in milliseconds
 
 
 class BadVideo(ValueError):
-    """A video, or its caption, that cannot be used: names the file and what to do."""
+    """A video or its caption cannot be used; the message names the file and what to do."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """What a file holds: when each of its frames is shown (seconds in the file's own clock), and the size on a screen."""
+    """When each of a file's frames is shown (seconds on the file's own clock), and its size on a screen."""
 
     path: Path
     times: tuple[float, ...]
@@ -41,36 +41,36 @@ class Video:
 
     @property
     def seconds(self) -> float:
-        """How long it lasts: the last frame is shown as long as the ones before it on average."""
+        """The video's duration; the last frame is shown as long as those before it on average."""
         return (self.times[-1] - self.times[0]) * len(self.times) / max(1, len(self.times) - 1)
 
     def frames(self, fps: float) -> int:
-        """Frames at this rate; the video keeps its speed."""
+        """Number of frames at this rate; the video keeps its speed."""
         return max(1, math.floor(self.seconds * fps + 0.5))
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A clip's place in its video: the first frame and how many, at the rate that clips have."""
+    """A clip's place in its video: its first frame and number of frames, at the clips' frame rate."""
 
     start: int
     frames: int
 
 
 def find_videos(folder: Path) -> list[Path]:
-    """The folder's videos, subfolders included, sorted. Raises BadVideo when there is none."""
+    """The folder's videos, sorted, including subfolders. Raises BadVideo if there are none."""
     if not folder.is_dir():
-        raise BadVideo(f"{folder} is no folder; give the folder that holds the videos")
+        raise BadVideo(f"{folder} is not a folder; choose the folder that holds the videos")
     paths = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
     if found := sorted(paths):
         return found
-    raise BadVideo(f"{folder} holds no videos ({', '.join(SUFFIXES)}); put some there, or give another folder")
+    raise BadVideo(f"{folder} holds no videos ({', '.join(SUFFIXES)}); put some there, or choose another folder")
 
 
 def read_captions(folder: Path, file: Path | None = None) -> dict[Path, str]:
-    """Captions by video, from `file` or the folder's captions.jsonl or metadata.jsonl: `{"file": ..., "caption": ...}` a line.
+    """Captions by video, from `file` or the folder's captions.jsonl or metadata.jsonl: lines `{"file": ..., "caption": ...}`.
 
-    Empty when there is no such list. Raises BadVideo naming the file and line that cannot be read, or that names no file there.
+    Empty if there is no such list. Raises a BadVideo that names the file and line if it cannot be read or names a missing file.
     """
     lists = [folder / name for name in LISTS if (folder / name).exists()]
     source = file or next(iter(lists), None)
@@ -79,7 +79,7 @@ def read_captions(folder: Path, file: Path | None = None) -> dict[Path, str]:
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadVideo(f"{source} cannot be read ({error}); give a UTF-8 file of JSON lines") from error
+        raise BadVideo(f"{source} cannot be read ({error}); save it as JSON lines in UTF-8") from error
     return dict(_listed(source, number, line, folder) for number, line in enumerate(lines, 1) if line.strip())
 
 
@@ -92,12 +92,12 @@ def _listed(source: Path, number: int, line: str, folder: Path) -> tuple[Path, s
     except (ValueError, TypeError, StopIteration) as error:
         raise BadVideo(f'{source}, line {number}: expected {{"file": "...", "caption": "..."}} but found {line!r}') from error
     if not path.exists():
-        raise BadVideo(f"{source}, line {number}: there is no {path}; correct the name, or take the line out")
+        raise BadVideo(f"{source}, line {number}: there is no {path}; correct the name, or remove the line")
     return path, str(caption)
 
 
 def caption_of(path: Path, listed: Mapping[Path, str]) -> str:
-    """The caption of a video: from the text file beside it, or the list. Raises BadVideo when there is none or it is empty."""
+    """A video's caption, from the text file beside it or the list. Raises BadVideo if there is none or it is empty."""
     beside = [text for text in (path.with_suffix(".txt"), path.with_name(f"{path.name}.txt")) if text.exists()]
     if beside:
         source = beside[0]
@@ -115,7 +115,7 @@ def caption_of(path: Path, listed: Mapping[Path, str]) -> str:
 
 
 def probe(path: Path) -> Video:
-    """Read a video's frame times and size; only its first frame is decoded. Raises BadVideo when it has none to be read."""
+    """Read a video's frame times and size; only its first frame is decoded. Raises BadVideo if no frame can be read."""
     try:
         with av.open(str(path)) as container:
             times = sorted(_packet_times(container, _video_stream(path, container)))
@@ -123,7 +123,7 @@ def probe(path: Path) -> Video:
             stream = _video_stream(path, container)
             frame = next(container.decode(stream), None)
             if not times or frame is None:
-                raise BadVideo(f"{path} has no frames; take it out of the folder, or save it again")
+                raise BadVideo(f"{path} has no frames; remove it from the folder, or save it again")
             width, height = _upright(frame, stream).size
     except (av.FFmpegError, OSError) as error:
         raise BadVideo(_unreadable(path, error)) from error
@@ -131,9 +131,9 @@ def probe(path: Path) -> Video:
 
 
 def cuts(frames: int, length: int, shortest: int, stride: int) -> list[Cut]:
-    """Clips of `length` frames, one every `stride`; what is left at the end is one too if it has `shortest` frames.
+    """Clips of `length` frames, one every `stride`; the rest at the end is one too if it has at least `shortest` frames.
 
-    All numbers count pixel frames; clips have 4T - 3. Empty when the video is too short.
+    All numbers count pixel frames; clips have 4T - 3. Empty if the video is too short.
     """
     found = [Cut(start, min(length, whole(frames - start))) for start in range(0, frames, stride)]
     complete = [cut for cut in found if cut.frames == length]
@@ -142,7 +142,7 @@ def cuts(frames: int, length: int, shortest: int, stride: int) -> list[Cut]:
 
 
 def random_cuts(frames: int, length: int, shortest: int, count: int, seed: str) -> list[Cut]:
-    """`count` clips at random places, the same for the same seed and video length; fewer where there are fewer places."""
+    """`count` clips at random places, the same for the same seed and video length; fewer if there are fewer places."""
     length = min(length, whole(frames))
     if length < shortest:
         return []
@@ -152,7 +152,7 @@ def random_cuts(frames: int, length: int, shortest: int, count: int, seed: str) 
 
 
 def whole(frames: int) -> int:
-    """The largest 4T - 3 up to `frames`."""
+    """The largest number 4T - 3 up to `frames`."""
     return (frames - 1) // 4 * 4 + 1
 
 
@@ -164,7 +164,7 @@ def _adds(cut: Cut, complete: Sequence[Cut]) -> bool:
 def read(video: Video, cut: Cut, fps: float, size: tuple[int, int]) -> np.ndarray:
     """The clip's pixels, uint8 `F H W 3`: for each moment the nearest frame, scaled and centre-cropped to (height, width).
 
-    Raises BadVideo when the file breaks off before the clip's end.
+    Raises BadVideo if the file breaks off before the clip's end.
     """
     wanted = [_nearest(video.times, video.times[0] + (cut.start + index) / fps) for index in range(cut.frames)]
     shown: dict[int, np.ndarray] = {}
@@ -196,7 +196,7 @@ def _images(video: Video, wanted: set[int]) -> Iterator[tuple[int, Image.Image]]
 
 
 def _numbered_from(video: Video, container, stream, first: int) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Frames with their numbers, from `first` or a little earlier; from the start where the format cannot seek to before it."""
+    """Frames with their numbers, from `first` or a little earlier; from the start if the format cannot seek to before it."""
     if first:
         container.seek(int(video.times[first] / stream.time_base), stream=stream)
         numbered = _numbered(video, container, stream)
@@ -225,14 +225,14 @@ def _packet_times(container, stream) -> Iterator[float]:
 
 
 def _nearest(times: Sequence[float], time: float) -> int:
-    """The number of the frame whose time is nearest; of equally near ones (files round times) the earlier."""
+    """The number of the frame nearest in time; of two equally near ones (files round times), the earlier."""
     later = min(bisect.bisect_left(times, time), len(times) - 1)
     earlier = max(later - 1, 0)
     return later if times[later] - time < time - times[earlier] - ROUNDING else earlier
 
 
 def _upright(frame: av.VideoFrame, stream) -> Image.Image:
-    """The frame as a screen shows it: pixels made square, turned as the file says."""
+    """The frame as a screen shows it: with square pixels, rotated as the file says."""
     image = frame.to_image()
     aspect = stream.sample_aspect_ratio
     if aspect and aspect != 1:
@@ -243,9 +243,9 @@ def _upright(frame: av.VideoFrame, stream) -> Image.Image:
 
 def _video_stream(path: Path, container):
     if not container.streams.video:
-        raise BadVideo(f"{path} has no video stream; take it out of the folder")
+        raise BadVideo(f"{path} has no video stream; remove it from the folder")
     return container.streams.video[0]
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    return f"{path} cannot be read as a video ({error}); save it again, for example as MP4, or take it out of the folder"
+    return f"{path} cannot be read as a video ({error}); save it again, for example as MP4, or remove it from the folder"

@@ -10,9 +10,9 @@ BUCKETS = (*_LANDSCAPE, *((width, height) for height, width in _LANDSCAPE[::-1])
 
 
 def nearest_bucket(height: int, width: int, base: int = BASE) -> tuple[int, int]:
-    """(height, width) of the trained size whose shape is nearest to an image's, scaled to `base`, in multiples of 32.
+    """(height, width) of the trained size whose shape is closest to an image's, scaled to `base`, in multiples of 32.
 
-    Of equally near ones the last counts, as in the official program.
+    Of equally close ones, the last is taken, as in the official program.
     """
     h, w = min(reversed(BUCKETS), key=lambda bucket: abs(height * bucket[1] - width * bucket[0]))
     return _scaled(h, base), _scaled(w, base)

@@ -1,4 +1,4 @@
-"""Scaled fp8: weight = fp8 * scale. ComfyUI's layout takes one scale a matrix."""
+"""Scaled fp8: weight = fp8 * scale. ComfyUI's layout has one scale per matrix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FP8_DTYPES = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 def dequantise(weight: Tensor, scale: Tensor) -> Tensor:
-    """float32 weight `out in` from one scale, one a row `[out, 1]`, or one a block of columns `[out, blocks, 1]`."""
+    """float32 weight `out in` from one scale, one per row `[out, 1]`, or one per block of columns `[out, blocks, 1]`."""
     if scale.ndim == 3:
         return (weight.float().unflatten(1, (scale.shape[1], -1)) * scale.float()).flatten(1)
     return weight.float() * scale.float()
@@ -22,7 +22,7 @@ def quantise(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def one_scale(weights: dict[str, Tensor]) -> None:
-    """Give every matrix with scales a row or a block (`scale_weight`) a single one, in place."""
+    """Give every matrix with a scale per row or block (`scale_weight`) a single one, in place."""
     for key in [key for key in weights if key.endswith(".scale_weight")]:
         if weights[key].numel() > 1:
             name = key.removesuffix("scale_weight") + "weight"
@@ -31,7 +31,7 @@ def one_scale(weights: dict[str, Tensor]) -> None:
 
 
 def fuse_scaled(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Matrices with a scale each, joined by rows into one with a single scale; sidecars as ComfyUI names them."""
+    """Matrices with a scale each, joined by rows into one with a single scale; sidecars have ComfyUI's names."""
     full = torch.cat([dequantise(part["weight"], part["weight_scale"]) for part in parts])
     weight, scale = quantise(full, parts[0]["weight"].dtype)
     fused = {"weight": weight, "weight_scale": scale}

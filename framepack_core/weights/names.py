@@ -22,6 +22,12 @@ Value = TypeVar("Value")
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "model.model.", "model.")
 _DIFFUSERS_MARK = "transformer_blocks.0.norm1.linear.weight"
 
+
+def _joined(module: str, matrix: str) -> dict[str, tuple[str, int]]:
+    """q, k and v, which become the first rows of one matrix."""
+    return {module.format(part): (matrix, place) for place, part in enumerate("qkv")}
+
+
 _TRANSFORMER = {
     "x_embedder.proj": "img_in.proj",
     "norm_out.linear": "final_layer.adaLN_modulation.1",
@@ -38,9 +44,7 @@ _EMBEDDERS = {
 _REFINER = {
     "norm1": "norm1",
     "norm2": "norm2",
-    "attn.to_q": ("self_attn.qkv", 0),
-    "attn.to_k": ("self_attn.qkv", 1),
-    "attn.to_v": ("self_attn.qkv", 2),
+    **_joined("attn.to_{}", "self_attn.qkv"),
     "attn.to_out.0": "self_attn.proj",
     "ff.net.0.proj": "mlp.0",
     "ff.net.2": "mlp.2",
@@ -49,12 +53,8 @@ _REFINER = {
 _DOUBLE = {
     "norm1.linear": "img_mod.lin",
     "norm1_context.linear": "txt_mod.lin",
-    "attn.to_q": ("img_attn.qkv", 0),
-    "attn.to_k": ("img_attn.qkv", 1),
-    "attn.to_v": ("img_attn.qkv", 2),
-    "attn.add_q_proj": ("txt_attn.qkv", 0),
-    "attn.add_k_proj": ("txt_attn.qkv", 1),
-    "attn.add_v_proj": ("txt_attn.qkv", 2),
+    **_joined("attn.to_{}", "img_attn.qkv"),
+    **_joined("attn.add_{}_proj", "txt_attn.qkv"),
     "attn.norm_q": "img_attn.norm.query_norm",
     "attn.norm_k": "img_attn.norm.key_norm",
     "attn.norm_added_q": "txt_attn.norm.query_norm",
@@ -67,9 +67,7 @@ _DOUBLE = {
     "ff_context.net.2": "txt_mlp.2",
 }
 _SINGLE = {
-    "attn.to_q": ("linear1", 0),
-    "attn.to_k": ("linear1", 1),
-    "attn.to_v": ("linear1", 2),
+    **_joined("attn.to_{}", "linear1"),
     "proj_mlp": ("linear1", 3),
     "proj_out": "linear2",
     "attn.norm_q": "norm.query_norm",
@@ -86,14 +84,14 @@ _BLOCKS = (
 
 @dataclass(frozen=True)
 class Module:
-    """Where a module goes: its ComfyUI name and, when several become one matrix, which rows."""
+    """Where a module goes: its ComfyUI name and, if several become one matrix, its place among their rows."""
 
     name: str
     part: int | None = None
 
 
 def rename_module(module: str) -> Module | None:
-    """The ComfyUI module of an official/diffusers one, or None when it is none."""
+    """The ComfyUI module for an official/diffusers one, or None if the name is not one."""
     if module.startswith(("clean_x_embedder.", "image_projection.")):
         return Module(module)
     if module in _TRANSFORMER:
@@ -110,7 +108,7 @@ def rename_module(module: str) -> Module | None:
 
 
 def strip_prefix(weights: dict[str, Value]) -> dict[str, Value]:
-    """Names without the prefix that checkpoints and trainers put in front of the whole transformer."""
+    """The weights without the prefix that checkpoints and trainers put before the names of the whole transformer."""
     for prefix in _PREFIXES:
         if any(f"{prefix}{mark}" in weights for mark in (_DIFFUSERS_MARK, "clean_x_embedder.proj.weight")):
             return {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
@@ -124,8 +122,7 @@ def is_diffusers(keys: Iterable[str]) -> bool:
 def to_comfy(weights: Weights) -> Weights:
     """Rename official/diffusers weights and their quantisation sidecars, and join what ComfyUI keeps in one matrix.
 
-    Empties the dict it is given, so that never more than one joined layer exists twice. Raises ValueError for a name that
-    belongs to neither.
+    Empties the given dict, so that at most one joined layer exists twice at any time. Raises ValueError for an unknown name.
     """
     out: Weights = {}
     joined: dict[str, dict[int, Weights]] = defaultdict(dict)
@@ -156,7 +153,7 @@ def _join(name: str, parts: Mapping[int, Weights]) -> Weights:
                      for leaf in leaves - part.keys())  # fmt: skip
     if missing:
         raise ValueError(f"{name} is made of {labels}, but the checkpoint lacks {', '.join(missing)}; "
-                         "the file is incomplete, download it again")  # fmt: skip
+                         "it is incomplete, so download it again")  # fmt: skip
     return fuse_scaled(ordered) if "weight_scale" in leaves else _concatenate(ordered)
 
 
@@ -168,6 +165,6 @@ def _concatenate(parts: list[Weights]) -> Weights:
 
 
 def _stack(tensors: list[Tensor]) -> Tensor:
-    """Rows on top of each other, in the widest of their dtypes: some files keep a part in higher precision."""
+    """The rows of all, in the widest of their dtypes: some files keep a part in higher precision."""
     widest = max((tensor.dtype for tensor in tensors), key=lambda dtype: dtype.itemsize)
     return torch.cat([tensor.to(widest) for tensor in tensors])

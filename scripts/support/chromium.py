@@ -1,4 +1,4 @@
-"""Finding a Chromium-like browser for the browser tests."""
+"""Finds a Chromium-like browser for the browser tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PLACES = (
 
 
 def find_chromium() -> Path | None:
-    """CHROME_PATH, else what is on the PATH, else the usual places of macOS and Windows."""
+    """CHROME_PATH, or the first browser on the PATH, or one in the usual places of macOS and Windows."""
     chosen = os.environ.get("CHROME_PATH")
     if chosen:
         return Path(chosen)

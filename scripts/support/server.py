@@ -1,4 +1,4 @@
-"""A real ComfyUI with this pack in it, as a subprocess that is spoken to through its HTTP API.
+"""A real ComfyUI with this pack, as a subprocess that is driven through its HTTP API.
 
     with Server(environment, base, models) as server:
         entry = server.run(prompt)
@@ -37,7 +37,7 @@ class ServerError(Exception):
 
 
 class PromptRefused(ServerError):
-    """ComfyUI's validation said no; `details` is its answer, with `error` and `node_errors`."""
+    """ComfyUI's validation refused a prompt; `details` is its answer, with `error` and `node_errors`."""
 
     def __init__(self, details: Json) -> None:
         super().__init__(json.dumps(details, indent=1))
@@ -45,7 +45,7 @@ class PromptRefused(ServerError):
 
 
 class RunFailed(ServerError):
-    """A node raised, or the run was interrupted; `entry` is the history's."""
+    """A node raised an error, or the run was interrupted; `entry` is from the history."""
 
     def __init__(self, entry: Json) -> None:
         super().__init__(json.dumps(entry["status"], indent=1))
@@ -53,7 +53,7 @@ class RunFailed(ServerError):
 
     @property
     def message(self) -> str:
-        """What the node's exception said."""
+        """The message of the node's exception."""
         errors = (data["exception_message"] for kind, data in self._events() if kind == "execution_error")
         return next(errors, "")
 
@@ -66,7 +66,7 @@ class RunFailed(ServerError):
 
 
 class Server:
-    """ComfyUI in a folder of its own (`base`), with copies of this pack and of other `packs` (folders) in its custom_nodes."""
+    """ComfyUI in its own folder `base`, with copies of this pack and of other `packs` (folders) in its custom_nodes."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Server:
         return self._process.pid
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """End the server as a crash would."""
         self._process.kill()
         self._process.wait()
 
@@ -129,16 +129,16 @@ class Server:
     # Runs
 
     def queue(self, prompt: Prompt) -> str:
-        """Queue an API prompt and give its id. PromptRefused carries what the validation found."""
+        """Queue an API prompt and return its id. Raises PromptRefused with what the validation found."""
         return self._post("/prompt", {"prompt": prompt, "client_id": self._client_id})["prompt_id"]
 
     def wait(self, prompt_id: str, timeout: float = 300, on_message: Callable[[Message], None] | None = None) -> Json:
-        """The history entry of a queued prompt, once it has succeeded; RunFailed when it has not."""
+        """The history entry of a queued prompt once it has succeeded. Raises RunFailed if it fails."""
         with self._messages() as messages:
             return self._follow(messages, prompt_id, timeout, on_message)
 
     def run(self, prompt: Prompt, timeout: float = 300, on_message: Callable[[Message], None] | None = None) -> Json:
-        """Queue and wait. `on_message` gets every message of the run: progress, executed, previews, ..."""
+        """Queue and wait. `on_message` receives every message of the run: progress, executed, previews, ..."""
         with self._messages() as messages:
             return self._follow(messages, self.queue(prompt), timeout, on_message)
 
@@ -153,22 +153,22 @@ class Server:
         return self._get("/object_info")
 
     def set_setting(self, name: str, value: Any) -> None:
-        """One of the front end's settings, which the server keeps."""
+        """Set one of the front end's settings, which the server stores."""
         self._post(f"/settings/{name}", value)
 
     # Files
 
     def offer(self, name: str, workflow: Json) -> str:
-        """Put a workflow among the pack's templates; the address of a page that opens it. The name is one word."""
+        """Put a workflow among the pack's templates and return the address that opens it. The name is one word."""
         self._template(name).write_text(json.dumps(workflow), encoding="utf-8")
         return f"{self.url}/?template={name}&source=framepack"
 
     def withdraw(self, name: str) -> None:
-        """Take an offered workflow away."""
+        """Remove an offered workflow."""
         self._template(name).unlink()
 
     def upload_image(self, path: Path) -> str:
-        """Put an image into the input folder, as the front end does; the name is for LoadImage."""
+        """Put an image into the input folder, as the front end does, and return its name for LoadImage."""
         boundary = uuid.uuid4().hex
         head = (
             f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{path.name}"\r\n'
@@ -178,7 +178,7 @@ class Server:
         return self._post("/upload/image", body, f"multipart/form-data; boundary={boundary}")["name"]
 
     def output_files(self, entry: Json) -> list[Path]:
-        """The files that a run has saved or previewed, in the order of its nodes."""
+        """The files that a run saved or previewed, in the order of its nodes."""
         results = [
             result
             for node in entry["outputs"].values()
@@ -203,7 +203,7 @@ class Server:
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise ServerError(f"ComfyUI ended while starting:\n{self.log_tail()}")
+                raise ServerError(f"ComfyUI stopped while starting:\n{self.log_tail()}")
             try:
                 self._get("/system_stats")
                 return
@@ -227,7 +227,7 @@ class Server:
                 continue
             if entry := self.history(prompt_id):
                 while on_message and message is None and (late := self._receive(messages)):
-                    on_message(late)  # a busy server may answer first and send what it had to say afterwards
+                    on_message(late)  # a busy server may answer first and send its messages afterwards
                 return _succeeded(entry)
         self.interrupt()
         raise ServerError(f"prompt {prompt_id} did not finish within {timeout} s:\n{self.log_tail()}")
@@ -255,7 +255,7 @@ class Server:
 
 
 def _may_end_a_run(message: Message) -> bool:
-    """After these the history has the entry, at once or a moment later."""
+    """After such a message the history has the entry, at once or a moment later."""
     return message["type"] in ("status", "execution_success", "execution_error", "execution_interrupted")
 
 
@@ -266,7 +266,7 @@ def _succeeded(entry: Json) -> Json:
 
 
 def install_custom_nodes(folder: Path, packs: Sequence[Path]) -> None:
-    """Copies, because links need rights on Windows and the checkout may have any name."""
+    """Install copies, because links need permissions on Windows and the checkout may have any name."""
     if folder.exists():
         shutil.rmtree(folder)
     no_caches = shutil.ignore_patterns("__pycache__")

@@ -1,4 +1,4 @@
-"""Reading a ComfyUI server's messages with the standard library: the receiving half of RFC 6455."""
+"""Reads a ComfyUI server's messages with the standard library alone: the receiving half of RFC 6455."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Message = dict[str, Any]
 
 
 class Messages:
-    """`receive` gives the next message as `{"type": ..., "data": ...}`, or None when none came in time."""
+    """`receive` returns the next message as `{"type": ..., "data": ...}`, or None if none arrived in time."""
 
     def __init__(self, host: str, port: int, client_id: str) -> None:
         self._socket = socket.create_connection((host, port), timeout=30)
@@ -49,7 +49,7 @@ class Messages:
         return json.loads(payload) if opcode == TEXT else _binary_message(payload)
 
     def _frame(self) -> tuple[int, bytes]:
-        """One unfragmented, unmasked frame. What has arrived of it stays in the buffer when time runs out."""
+        """One unfragmented, unmasked frame. If time runs out, the part that has arrived stays in the buffer."""
         self._need(2)
         opcode, length = self._buffer[0] & 15, self._buffer[1] & 127
         start = {126: 4, 127: 10}.get(length, 2)
@@ -73,7 +73,7 @@ class Messages:
 
 
 def _binary_message(payload: bytes) -> Message:
-    """A preview is `kind, format` and the encoded image, progress text is `kind, length of the node's id, id, text`."""
+    """A preview is `kind, format` and the encoded image; progress text is `kind, length of the node's id, id, text`."""
     kind, number = struct.unpack(">II", payload[:8])
     content = payload[8:]
     if kind == PREVIEW_IMAGE:

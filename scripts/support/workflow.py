@@ -1,7 +1,7 @@
 """A saved workflow (the front end's JSON) as an API prompt, without a browser.
 
-Covers what this pack's workflows use: links, widgets in schema order, dynamic combos, muted and bypassed nodes,
-notes. Subgraphs, reroutes and primitive nodes are the front end's business.
+Covers what this pack's workflows use: links, widgets in schema order, dynamic combos, muted and bypassed nodes, and
+notes. Subgraphs, reroutes and primitive nodes are left to the front end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 
 def to_prompt(workflow: Json, object_info: Json) -> Json:
-    """What the front end's graphToPrompt makes of the workflow, given the server's /object_info."""
+    """What the front end's graphToPrompt makes of the workflow, with the server's /object_info."""
     nodes = {node["id"]: node for node in workflow["nodes"] if node["type"] not in NOTES}
     links = {link[0]: link for link in workflow["links"]}
     prompt = {}
@@ -36,7 +36,7 @@ def to_prompt(workflow: Json, object_info: Json) -> Json:
 
 
 def with_widgets(workflow: Json, object_info: Json, changes: Json) -> Json:
-    """A copy with these widgets changed, in every node that has one of the name. Raises ValueError for one that none has."""
+    """A copy with these widgets changed in every node that has them. Raises ValueError for a widget that no node has."""
     workflow, left = copy.deepcopy(workflow), set(changes)
     for node in workflow["nodes"]:
         if node["type"] in NOTES:
@@ -52,7 +52,7 @@ def with_widgets(workflow: Json, object_info: Json, changes: Json) -> Json:
 
 
 def widget_values(node: Json, info: Json) -> Json:
-    """Widget names with their saved values; the saved list follows the schema and knows no names."""
+    """Widget names with their saved values; the saved list has no names but follows the schema."""
     return {name: value for name, (_, value) in _named(enumerate(node.get("widgets_values", [])), info["input"])}
 
 
@@ -62,7 +62,7 @@ def linked_inputs(node: Json, nodes: dict[int, Json], links: dict[int, list]) ->
 
 
 def source(link_id: int | None, nodes: dict[int, Json], links: dict[int, list]) -> list | None:
-    """`[node id, slot]` that feeds a link: none from a muted node, and through a bypassed one by type."""
+    """The `[node id, slot]` that feeds a link: None for a muted node; through a bypassed one, by type."""
     if link_id is None:
         return None
     _, origin_id, origin_slot, _, _, kind = links[link_id]
@@ -83,7 +83,7 @@ def _named(values: Iterator[tuple[int, Any]], schema: Json, prefix: str = "") ->
             continue
         try:
             saved = next(values)
-        except StopIteration:  # saved before this widget was added: its default holds
+        except StopIteration:  # saved before this widget was added: its default applies
             return
         yield prefix + name, saved
         if options.get("control_after_generate"):

@@ -20,10 +20,10 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-TIMEOUT = 120_000  # milliseconds: two cores draw slowly
+TIMEOUT = 120_000  # milliseconds: two cores are slow at drawing
 NOISE = (
     "404",
-    "graph accessed before initialization",  # the front end, of itself
+    "graph accessed before initialization",  # the front end's own
     "Content Security Policy",  # it may not ask the hub for the size of a linked model
 )
 READY = """() => window.LiteGraph?.registered_node_types?.FramePack_Sampler
@@ -49,7 +49,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, server: Server) -> Iterator[Page]:
-    """The front end, ready, with no tutorial in front. Errors on its console fail the test at its end."""
+    """The front end, ready and without the tutorial. Errors on its console fail the test when it ends."""
     server.set_setting("Comfy.TutorialCompleted", True)
     context = browser.new_context(viewport={"width": 1600, "height": 1000})
     context.set_default_timeout(TIMEOUT)
@@ -77,7 +77,7 @@ def open_address(page: Page) -> Callable[[str], None]:
 
 @pytest.fixture
 def load_workflow(page: Page) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """`load_workflow(workflow)` opens it in the front end and gives the API prompt that the front end makes of it."""
+    """`load_workflow(workflow)` opens it in the front end and returns the API prompt that the front end makes of it."""
 
     def load(workflow: dict[str, Any]) -> dict[str, Any]:
         result = page.evaluate(LOAD_WORKFLOW, workflow)

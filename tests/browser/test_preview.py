@@ -1,4 +1,4 @@
-"""The clip that grows in the sampler node, in ComfyUI's own front end."""
+"""The preview that grows in the sampler node, in ComfyUI's own front end."""
 
 import json
 
@@ -22,7 +22,7 @@ PLAYER = "app.graph.nodes.find(node => node.type === 'FramePack_Sampler').widget
 
 @pytest.fixture(params=[False, True], ids=["canvas", "elements"])
 def nodes_as_elements(request, server):
-    """The front end draws nodes on a canvas or, where the user asks for it, as elements of the page."""
+    """The front end draws nodes on a canvas or, if the user chooses so, as elements of the page."""
     server.set_setting("Comfy.VueNodes.Enabled", request.param)
     yield request.param
     server.set_setting("Comfy.VueNodes.Enabled", False)
@@ -30,7 +30,7 @@ def nodes_as_elements(request, server):
 
 def test_the_finished_sections_play_in_the_node(nodes_as_elements, page, server, load_workflow):
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-    unseen = 100 + nodes_as_elements  # ComfyUI would not make the same video again
+    unseen = 100 + nodes_as_elements  # because ComfyUI would not make the same video again
     load_workflow(with_widgets(workflow, server.object_info(), {"seconds": 2.4, "steps": 2, "seed": unseen}))
 
     page.evaluate(CONNECT_AND_RUN)

@@ -55,7 +55,7 @@ def test_dropping_a_saved_video_brings_its_graph_back(page, server, load_workflo
 @pytest.mark.parametrize("height", [64, 832])
 @pytest.mark.parametrize("color", [(30, 200, 60), (255, 120, 180)])
 def test_a_browser_shows_the_colors_of_pictures_of_any_height(browser, tmp_path, height, color):
-    """Untold, it takes another matrix from 720 lines on, 25 levels away."""
+    """Without being told, it uses another matrix from 720 lines on, and colours are off by 25 levels."""
     file = tmp_path / "video.mp4"
     write_video(file, [torch.tensor(color).div(255).expand(8, height, 64, 3)], Encoding(crf=4))
 

@@ -1,4 +1,4 @@
-"""The example workflows in ComfyUI's own front end, in a real browser. Errors on its console fail a test at its end."""
+"""The example workflows in ComfyUI's own front end, in a real browser. Errors on its console fail a test when it ends."""
 
 import json
 from argparse import Namespace
@@ -56,7 +56,7 @@ def test_the_workflows_are_offered_as_templates_with_thumbnails(page):
 
 
 def test_a_demo_that_was_set_up_opens_by_its_address(server, page, open_address):
-    """What `scripts/demo.py --serve` prints: the page shows that workflow, ready to run."""
+    """The address that `scripts/demo.py --serve` prints: its page shows that workflow, ready to run."""
     options = Namespace(image=demo.PICTURE, prompt="a red star moves left", seconds=2.4, seed=None)
     workflow = demo.chosen_workflow(server, options)
 

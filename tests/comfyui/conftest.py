@@ -1,3 +1,3 @@
-"""What stands on ComfyUI's Python, in the test process."""
+"""Tests that use ComfyUI's Python modules, in the test process."""
 
 from support.in_process import checkpoint, oracle  # noqa: F401 - fixtures

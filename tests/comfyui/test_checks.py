@@ -1,4 +1,4 @@
-"""What is refused before the model is loaded, and what is warned about; tests/server has the same through a real server."""
+"""What is refused before the model is loaded, and what is warned about; tests/server does the same through a real server."""
 
 import logging
 
@@ -37,7 +37,7 @@ class Loaded(Exception):
 
 @pytest.fixture
 def model(checkpoint, monkeypatch):
-    """It is never loaded: that would raise."""
+    """A model that is never loaded: loading it would raise."""
 
     def load(*_, **__):
         raise Loaded

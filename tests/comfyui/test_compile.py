@@ -1,4 +1,4 @@
-"""torch.compile, as core's node applies it."""
+"""torch.compile, as ComfyUI's own node applies it."""
 
 import torch
 from comfy_api.torch_helpers import set_torch_compile_wrapper
@@ -6,12 +6,12 @@ from support import given
 from support.ours import relative_error, sample
 from torch._dynamo.utils import counters
 
-from framepack_core.comfyui.loading import checkpoints as loading
+from framepack_core.comfyui.loading import checkpoints
 
 
 def test_one_graph_serves_all_sections(checkpoint):
-    """Sections differ in indices and content, which are tensors: nothing to compile again, and nothing breaks the graph."""
-    model = loading.load_path(str(checkpoint), {})
+    """Sections differ in indices and content, which are tensors, so nothing is compiled again and nothing breaks the graph."""
+    model = checkpoints.load_path(str(checkpoint), {})
     inputs = given.inputs(8, 8)
     expected = sample(model, inputs, sections=3, steps=2)
     compiled = model.clone()

@@ -1,4 +1,4 @@
-"""A video decoded in a stream is the video that ComfyUI decodes at once, and where it cannot be, cuts do not show."""
+"""A video decoded in a stream is the video that ComfyUI decodes at once; where it cannot be, the cuts do not show."""
 
 from itertools import pairwise
 
@@ -76,7 +76,7 @@ def test_chunk_by_chunk_the_middle_block_is_exact_with_all_keys(hunyuan, frames)
 
 
 def test_beyond_its_budget_it_is_nearer_to_the_whole_than_blends_and_tiles_are():
-    """All see 18 latent frames at once. No step between frames stands out where chunks meet."""
+    """Each way sees 18 latent frames at once. No step between frames stands out where chunks meet."""
     vae, latents = hunyuan_vae(NARROW, attention="peaked"), scene_latents(46, 4, 4)
     whole = vae.decode(latents)[0]
     found = streamed(vae, latents, attention_frames=18)
@@ -102,7 +102,7 @@ def test_its_memory_does_not_grow_with_length():
 
 
 def test_on_a_small_card_it_goes_over_to_tiles_and_stays_near(hunyuan, monkeypatch):
-    """Every key still counts, though the middle block as a whole would not fit."""
+    """Every key still counts, although the whole middle block would not fit."""
     latents = scene_latents(3, 8, 28)
     expected = streamed(hunyuan, latents)
     plane = 4 * NARROW * 8 * 28 * 4
@@ -134,7 +134,7 @@ def test_causal_decoders_are_exact(request, name, frames):
 
 
 def test_linear_blending_is_the_official_program_s(demo_vae):
-    """Two sections of 9 behind a start: 18 latent frames are decoded at once, and 33 frames blend."""
+    """Two sections of 9 after a start: 18 latent frames are decoded at once, and 33 frames are blended."""
     latents = scene_latents(19, 4, 4)
     first, second = (demo_vae.decode(part)[0] for part in (latents[:, :, :10], latents[:, :, 1:]))
     weight = torch.linspace(1, 0, 33).view(-1, 1, 1, 1)
@@ -146,7 +146,7 @@ def test_linear_blending_is_the_official_program_s(demo_vae):
 
 
 class Doubled(torch.nn.Module):
-    """An architecture that nobody has heard of."""
+    """An unknown architecture."""
 
     def decode(self, latents: Tensor) -> Tensor:
         frames = latents[:, :3].repeat_interleave(4, dim=2)[:, :, 3:]

@@ -1,4 +1,4 @@
-"""The demo's plain torch modules inside ComfyUI's objects: same numbers, ComfyUI's conventions, files that are checked."""
+"""The demo's plain torch modules inside ComfyUI's objects: the same numbers, ComfyUI's conventions, checked files."""
 
 import logging
 import shutil
@@ -77,7 +77,7 @@ def test_the_files_are_small():
 
 
 def test_previews_have_the_colours_of_the_picture(model):
-    """Of scenes that the colours were not fitted to."""
+    """For scenes that the colours were not fitted to."""
     colors = torch.tensor([*model.model.latent_format.latent_rgb_factors, model.model.latent_format.latent_rgb_factors_bias])
     pixels = torch.cat([video(1, seed) for seed in range(20)]).movedim(-1, 1)[:, :, None] * 2 - 1
     latents = plain(DemoVAE(), FILES[1]).encode(pixels) * SCALE
@@ -201,7 +201,7 @@ def test_comfyui_knows_the_sizes(vae):
 
 @pytest.mark.parametrize("frames", [1, 9, 37])
 def test_the_vae_s_estimates_cover_a_call(vae, frames):
-    """Not less than it takes, and no more than twice as much."""
+    """The estimate is no less than a call takes, and no more than twice as much."""
     pixels, latents = (1, 3, 4 * frames - 3, 128, 192), (1, 16, frames, 16, 24)
     network = DemoVAE().to("meta")
     calls = [(network.encode, pixels, vae.memory_used_encode), (network.decode, latents, vae.memory_used_decode)]
@@ -275,7 +275,7 @@ def test_unloading_everything_leaves_them_usable(clip, vae):
 
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
-    """A copy of the weights, which the demo loads from."""
+    """A copy of the weights that the demo loads from."""
     folder = tmp_path / "weights"
     shutil.copytree(demo.WEIGHTS, folder)
     monkeypatch.setattr(demo, "WEIGHTS", folder)
@@ -295,7 +295,7 @@ def test_a_damaged_file_is_named_with_the_remedy(weights, name):
     whole = (weights / name).read_bytes()
     (weights / name).write_bytes(whole[: len(whole) // 2])
 
-    with pytest.raises(ValueError, match=f"{name} cannot be read, it is damaged.*; the demo's files come with the pack"):
+    with pytest.raises(ValueError, match=f"{name} cannot be read: it is damaged.*; the demo's files come with the pack"):
         demo.load_demo()
 
 

@@ -1,4 +1,4 @@
-"""GGUF checkpoints: packed in memory, and the same model as the one whose weights are rounded alike."""
+"""GGUF checkpoints: quantised in memory, and the same model as one whose weights are rounded in the same way."""
 
 import sys
 import warnings
@@ -13,10 +13,9 @@ from safetensors.torch import save_file
 from support import given
 from support.ours import relative_error, sample
 
-from framepack_core.comfyui.loading import checkpoints as loading
-from framepack_core.comfyui.loading import gguf
+from framepack_core.comfyui.loading import checkpoints, gguf
 from framepack_core.trained import Trained
-from framepack_core.weights import names as keys
+from framepack_core.weights import names
 from scripts.support.quantising.to_gguf import write_gguf
 
 QKV = "double_blocks.0.img_attn.qkv"
@@ -32,7 +31,7 @@ def weights(oracle) -> Weights:
 
 @pytest.fixture(scope="module")
 def native(weights) -> Weights:
-    return keys.to_comfy(weights.copy())
+    return names.to_comfy(weights.copy())
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +54,19 @@ def dense(native: Weights, folder: Path, kind: str) -> str:
     def rounded(weight: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(package.quants.dequantize(package.quants.quantize(weight.numpy(), type), type))
 
-    packed = {name: rounded(weight) for name, weight in native.items() if "_blocks." in name and weight.ndim == 2}
-    save_file({**native, **packed}, folder / "rounded.safetensors")
+    quantised = {name: rounded(weight) for name, weight in native.items() if "_blocks." in name and weight.ndim == 2}
+    save_file({**native, **quantised}, folder / "rounded.safetensors")
     return str(folder / "rounded.safetensors")
 
 
 @pytest.mark.parametrize("kind", gguf.BLOCKS)
 def test_every_type_of_block_means_what_the_gguf_package_says(kind):
-    elements, size, unpack = gguf.BLOCKS[kind]
+    elements, size, dequantise = gguf.BLOCKS[kind]
     blocks = numpy.random.default_rng(1).integers(0, 256, (200, size), dtype=numpy.uint8)
     with warnings.catch_warnings(action="ignore"):  # random bytes: some scales are infinite
         expected = package.quants.dequantize(blocks, package.GGMLQuantizationType[kind])
 
-    found = unpack(torch.from_numpy(blocks))
+    found = dequantise(torch.from_numpy(blocks))
 
     assert found.shape == (200, elements)
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=0, equal_nan=True)
@@ -75,57 +74,57 @@ def test_every_type_of_block_means_what_the_gguf_package_says(kind):
 
 def test_a_large_matrix_is_unpacked_in_pieces(monkeypatch):
     blocks = torch.from_numpy(numpy.random.default_rng(1).integers(0, 100, (7, 18 * 8), dtype=numpy.uint8))
-    whole = gguf.packed_tensor((("Q4_0", blocks.numel()),), blocks.flatten(), (7, 256)).dequantize()
+    whole = gguf.quantised_tensor((("Q4_0", blocks.numel()),), blocks.flatten(), (7, 256)).dequantize()
     monkeypatch.setattr(gguf, "ELEMENTS_AT_ONCE", 5 * 32)
 
-    assert torch.equal(gguf.packed_tensor((("Q4_0", blocks.numel()),), blocks.flatten(), (7, 256)).dequantize(), whole)
+    assert torch.equal(gguf.quantised_tensor((("Q4_0", blocks.numel()),), blocks.flatten(), (7, 256)).dequantize(), whole)
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q5_0", "Q4_1", "Q4_0"])
 def test_the_result_is_that_of_rounded_weights(native, tmp_path, kind):
-    """Within what float32 arithmetic in another order leaves."""
+    """Up to the error of float32 arithmetic in another order."""
     path = write_gguf(tmp_path / "model.gguf", native, kind)
 
-    found = video(loading.load_path(str(path), {}))
+    found = video(checkpoints.load_path(str(path), {}))
 
-    assert relative_error(found, video(loading.load_path(dense(native, tmp_path, kind), {}))) < 1e-5
+    assert relative_error(found, video(checkpoints.load_path(dense(native, tmp_path, kind), {}))) < 1e-5
 
 
 def test_official_names_give_the_same_model(weights, q8, tmp_path):
-    """q, k and v become one matrix without being unpacked."""
+    """q, k and v become one matrix without being dequantised."""
     path = write_gguf(tmp_path / "official.gguf", weights, "Q8_0")
 
-    model, expected = (loading.load_path(str(path), {}) for path in (path, q8))
+    model, expected = (checkpoints.load_path(str(path), {}) for path in (path, q8))
 
-    assert gguf.is_packed(qkv(model).weight)
+    assert gguf.is_quantised(qkv(model).weight)
     assert torch.equal(qkv(model).weight.dequantize(), qkv(expected).weight.dequantize())
-    assert relative_error(video(model), video(expected)) < 2e-2  # the text's refiner is packed here, and not there
+    assert relative_error(video(model), video(expected)) < 2e-2  # the text refiner is quantised in only one of them
 
 
 def test_q_k_and_v_of_different_types_are_one_packed_matrix():
     kinds = ("Q4_0", "Q8_0")
     parts = [torch.randint(0, 60, (4, 256 // 32 * gguf.BLOCKS[kind][1]), dtype=torch.uint8).flatten() for kind in kinds]
-    matrices = [gguf.packed_tensor(((kind, len(data)),), data, (4, 256)) for kind, data in zip(kinds, parts, strict=True)]
+    matrices = [gguf.quantised_tensor(((kind, len(data)),), data, (4, 256)) for kind, data in zip(kinds, parts, strict=True)]
 
     joined = torch.cat(matrices)
 
-    assert gguf.is_packed(joined) and joined.nbytes == sum(map(len, parts))
+    assert gguf.is_quantised(joined) and joined.nbytes == sum(map(len, parts))
     assert torch.equal(joined.dequantize(), torch.cat([matrix.dequantize() for matrix in matrices]))
 
 
 def test_comfyui_counts_packed_bytes(native, q8):
-    model = loading.load_path(str(q8), {})
+    model = checkpoints.load_path(str(q8), {})
     blocks = [weight for name, weight in native.items() if "_blocks." in name and weight.ndim == 2]
     rest = sum(weight.nbytes for weight in native.values()) - sum(weight.nbytes for weight in blocks)
 
     size = module_size(model.model.diffusion_model)
     assert size == rest + sum(weight.numel() for weight in blocks) * 34 // 32
-    assert size < model.model_size() < size + 10_000  # and the sampling's table
+    assert size < model.model_size() < size + 10_000  # a little more: the table for sampling
 
 
 def test_a_lora_applies_to_the_unpacked_weight_and_leaves_the_packed_one(q8, native, tmp_path):
     change = {f"diffusion_model.{QKV}.weight": ("diff", (0.1 * torch.randn(768, 256),))}
-    model, exact = (loading.load_path(path, {}) for path in (str(q8), dense(native, tmp_path, "Q8_0")))
+    model, exact = (checkpoints.load_path(path, {}) for path in (str(q8), dense(native, tmp_path, "Q8_0")))
     before, size = video(model), model.model_size()
     patched, expected = model.clone(), exact.clone()
     patched.add_patches(change)
@@ -134,14 +133,14 @@ def test_a_lora_applies_to_the_unpacked_weight_and_leaves_the_packed_one(q8, nat
     found = video(patched)
 
     assert relative_error(found, video(expected)) < 1e-5 < 1e-2 < relative_error(found, before)
-    assert gguf.is_packed(qkv(patched).weight) and patched.model_size() == size
+    assert gguf.is_quantised(qkv(patched).weight) and patched.model_size() == size
     assert torch.equal(video(model), before)
     assert torch.equal(video(patched), found)
 
 
 def test_offloaded_layers_are_patched_as_well(q8):
-    """ComfyUI loads a part of the model again and again as memory comes and goes."""
-    model = loading.load_path(str(q8), {}).clone()
+    """ComfyUI loads parts of the model repeatedly as memory comes and goes."""
+    model = checkpoints.load_path(str(q8), {}).clone()
     model.add_patches({f"diffusion_model.{QKV}.weight": ("diff", (0.1 * torch.randn(768, 256),))})
     expected = video(model)
 
@@ -154,9 +153,9 @@ def test_offloaded_layers_are_patched_as_well(q8):
 
 
 def test_weight_dtype_leaves_a_gguf_as_it_is(q8):
-    model = loading.load_path(str(q8), dict(loading._FP8_OPTIONS["fp8_e4m3fn"]))
+    model = checkpoints.load_path(str(q8), dict(checkpoints._FP8_OPTIONS["fp8_e4m3fn"]))
 
-    assert gguf.is_packed(qkv(model).weight)
+    assert gguf.is_quantised(qkv(model).weight)
     assert qkv(model).bias.dtype == torch.float32
 
 
@@ -165,14 +164,14 @@ def test_what_the_header_says_of_the_training_comes_with_the_model(native, tmp_p
 
     path = write_gguf(tmp_path / "trained.gguf", native, "Q8_0", trained.metadata())
 
-    assert loading.load_path(str(path), {}).model.trained == trained
+    assert checkpoints.load_path(str(path), {}).model.trained == trained
 
 
 def test_without_the_gguf_package_the_remedy_is_named(q8, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
 
     with pytest.raises(ValueError, match=r"FramePackI2V-Q8_0.gguf needs the gguf package: pip install gguf"):
-        loading.load_path(str(q8), {})
+        checkpoints.load_path(str(q8), {})
 
 
 def test_a_truncated_file_is_refused(q8, tmp_path):
@@ -180,11 +179,11 @@ def test_a_truncated_file_is_refused(q8, tmp_path):
     path.write_bytes(q8.read_bytes()[:-1000])
 
     with pytest.raises(ValueError, match=r"cut.gguf cannot be read, .* download it again"):
-        loading.load_path(str(path), {})
+        checkpoints.load_path(str(path), {})
 
 
 def test_missing_weights_are_refused(native, tmp_path):
     left = {name: weight for name, weight in native.items() if name != f"{QKV}.weight"}
 
     with pytest.raises(ValueError, match=rf"lacks 1 of FramePack's weights, first {QKV}.weight"):
-        loading.load_path(str(write_gguf(tmp_path / "hole.gguf", left, "Q8_0")), {})
+        checkpoints.load_path(str(write_gguf(tmp_path / "hole.gguf", left, "Q8_0")), {})

@@ -1,4 +1,4 @@
-"""What decides a result: one name for it in every process, another for whatever changes a frame, and for nothing else."""
+"""What decides a result has the same name in every process, and another one if, and only if, something changes a frame."""
 
 import copy
 import os
@@ -231,7 +231,7 @@ def test_the_strength_of_a_patch_enters(model):
 
 
 def test_a_guider_that_has_sampled_is_the_same_guider(model):
-    """It keeps what it worked on."""
+    """Even though it keeps what it worked on."""
     guider = make_guider(model, [[INPUTS.positive[0], {"pooled_output": INPUTS.positive[1]}]], None, 1.0, 10.0)
     timeline = Timeline.of(10, {0: INPUTS.start})
     before = identity.identity("a", guider, sampler_named("euler"), timeline, None, 1)

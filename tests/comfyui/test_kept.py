@@ -1,4 +1,4 @@
-"""How much is kept: what the user says counts, and trouble is said and costs nothing else."""
+"""How much is kept: the user's settings count, and failures are reported and do no other harm."""
 
 import json
 import os
@@ -20,7 +20,7 @@ LATENTS = torch.ones(1, 16, 9, 4, 4)
 
 @pytest.fixture(autouse=True)
 def user(tmp_path, monkeypatch) -> Path:
-    """ComfyUI's folder for users, and no setting."""
+    """ComfyUI's folder for users, without any settings."""
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
     for variable in ("FRAMEPACK_CHECKPOINT_GB", "FRAMEPACK_CHECKPOINT_DAYS"):
         monkeypatch.delenv(variable, raising=False)
@@ -93,7 +93,7 @@ def test_after_a_failed_write_nothing_more_is_tried_and_it_is_said_once(user, ca
     for section in SECTIONS:
         checkpoints.add(section, LATENTS)
 
-    assert len(notes) == 1 and "finished sections are no longer kept" in notes[0] and "sampling goes on" in notes[0]
+    assert len(notes) == 1 and "finished sections are no longer kept" in notes[0] and "sampling continues" in notes[0]
     assert caplog.text.count("no longer kept") == 1
 
 

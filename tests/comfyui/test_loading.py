@@ -11,11 +11,10 @@ from safetensors.torch import save_file
 from support import given
 from support.ours import relative_error, sample
 
-from framepack_core.comfyui.loading import checkpoints as loading
+from framepack_core.comfyui.loading import checkpoints
 from framepack_core.comfyui.model.framepack import FramePackModel
 from framepack_core.trained import Trained
-from framepack_core.weights import fp8
-from framepack_core.weights import names as keys
+from framepack_core.weights import fp8, names
 
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
 FP8 = torch.float8_e4m3fn
@@ -31,7 +30,7 @@ def weights(oracle) -> Weights:
 
 @pytest.fixture(scope="module")
 def expected(checkpoint) -> torch.Tensor:
-    return video(loading.load_path(str(checkpoint), {}))
+    return video(checkpoints.load_path(str(checkpoint), {}))
 
 
 def video(model) -> torch.Tensor:
@@ -44,8 +43,8 @@ def save(weights: Weights, folder: Path, name: str = "FramePackI2V.safetensors",
 
 
 def save_shards(weights: Weights, folder: Path) -> str:
-    names = sorted(weights)
-    shards = {f"model-0000{i + 1}-of-00003.safetensors": names[i::3] for i in range(3)}
+    ordered = sorted(weights)
+    shards = {f"model-0000{i + 1}-of-00003.safetensors": ordered[i::3] for i in range(3)}
     for shard, members in shards.items():
         save({name: weights[name] for name in members}, folder, shard)
     weight_map = {name: shard for shard, members in shards.items() for name in members}
@@ -56,39 +55,39 @@ def save_shards(weights: Weights, folder: Path) -> str:
 def test_official_names_with_a_prefix(weights, expected, tmp_path):
     path = save({f"model.diffusion_model.{name}": weight for name, weight in weights.items()}, tmp_path)
 
-    assert torch.equal(video(loading.load_path(path, {})), expected)
+    assert torch.equal(video(checkpoints.load_path(path, {})), expected)
 
 
 def test_what_the_header_says_of_the_training_comes_with_the_model(weights, tmp_path):
     trained = Trained(("geometric", "td_f2k1_g9"), ("forward",))
     path = save(weights, tmp_path, metadata=trained.metadata())
 
-    assert loading.load_path(path, {}).clone().model.trained == trained
+    assert checkpoints.load_path(path, {}).clone().model.trained == trained
 
 
 def test_a_released_file_says_nothing_of_its_training(checkpoint):
-    assert loading.load_path(str(checkpoint), {}).model.trained is None
+    assert checkpoints.load_path(str(checkpoint), {}).model.trained is None
 
 
 def test_a_header_that_cannot_be_understood_is_warned_about(weights, tmp_path, caplog):
     path = save(weights, tmp_path, "odd.safetensors", metadata={"framepack.layouts": "all"})
 
-    assert loading.load_path(path, {}).model.trained is None
+    assert checkpoints.load_path(path, {}).model.trained is None
     assert "what odd.safetensors was trained with is unknown: framepack.layouts is 'all'" in caplog.text
 
 
 def test_a_sharded_folder(weights, expected, tmp_path):
-    assert torch.equal(video(loading.load_path(save_shards(weights, tmp_path), {})), expected)
+    assert torch.equal(video(checkpoints.load_path(save_shards(weights, tmp_path), {})), expected)
 
 
 def test_comfyui_names(weights, expected, tmp_path):
-    path = save(keys.to_comfy(weights.copy()), tmp_path)
+    path = save(names.to_comfy(weights.copy()), tmp_path)
 
-    assert torch.equal(video(loading.load_path(path, {})), expected)
+    assert torch.equal(video(checkpoints.load_path(path, {})), expected)
 
 
 def test_comfyui_names_through_core_s_own_loader(weights, expected, tmp_path):
-    model = comfy.sd.load_diffusion_model(save(keys.to_comfy(weights.copy()), tmp_path))
+    model = comfy.sd.load_diffusion_model(save(names.to_comfy(weights.copy()), tmp_path))
 
     assert isinstance(model.model, FramePackModel)
     assert torch.equal(video(model), expected)
@@ -96,22 +95,22 @@ def test_comfyui_names_through_core_s_own_loader(weights, expected, tmp_path):
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 3e-2), (torch.float16, 5e-3), (FP8, 0.2)])
 def test_half_and_plain_fp8_files(weights, expected, tmp_path, dtype, bound):
-    """Stored precision is all that differs: the result is that of the rounded weights in float32 arithmetic."""
+    """Only the stored precision differs: the result is that of the rounded weights in float32 arithmetic."""
     path = save({name: weight.to(dtype) for name, weight in weights.items()}, tmp_path)
     rounded = save({name: weight.to(dtype).float() for name, weight in weights.items()}, tmp_path, "rounded.safetensors")
 
-    found = video(loading.load_path(path, {}))
+    found = video(checkpoints.load_path(path, {}))
 
     assert relative_error(found, expected) < bound
     if dtype != torch.bfloat16:  # bf16 files run in bf16
-        assert relative_error(found, video(loading.load_path(rounded, {}))) < 1e-5
+        assert relative_error(found, video(checkpoints.load_path(rounded, {}))) < 1e-5
 
 
 @pytest.mark.parametrize("dtype", ["fp8_e4m3fn", "fp8_e5m2"])
 def test_weight_dtype_stores_the_large_matrices_in_fp8(checkpoint, expected, dtype):
-    options = loading._FP8_OPTIONS[dtype]
+    options = checkpoints._FP8_OPTIONS[dtype]
 
-    model = loading.load_path(str(checkpoint), dict(options))
+    model = checkpoints.load_path(str(checkpoint), dict(options))
 
     for name, weight in model.model.diffusion_model.named_parameters():
         matrix = "_blocks." in name and weight.ndim == 2
@@ -125,7 +124,7 @@ def test_a_file_that_chose_its_fp8_weights_keeps_the_others(weights, tmp_path):
     }
     path = save({**weights, **attention}, tmp_path)
 
-    model = loading.load_path(path, {"dtype": FP8}).model.diffusion_model
+    model = checkpoints.load_path(path, {"dtype": FP8}).model.diffusion_model
 
     assert model.double_blocks[0].img_attn.qkv.weight.dtype == FP8
     assert model.double_blocks[0].img_mod.lin.weight.dtype == torch.float32
@@ -133,7 +132,7 @@ def test_a_file_that_chose_its_fp8_weights_keeps_the_others(weights, tmp_path):
 
 
 def test_lora_patches_apply_to_fp8_weights(checkpoint):
-    model = loading.load_path(str(checkpoint), dict(loading._FP8_OPTIONS["fp8_e4m3fn"]))
+    model = checkpoints.load_path(str(checkpoint), dict(checkpoints._FP8_OPTIONS["fp8_e4m3fn"]))
     before = video(model)
     name = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
     patched = model.clone()
@@ -161,14 +160,14 @@ def scaled(weights: Weights, scales: str) -> tuple[Weights, Weights]:
 @pytest.mark.parametrize("marker", [True, False])
 @pytest.mark.parametrize("scales", ["tensor", "row", "block"])
 def test_scaled_fp8_files(weights, tmp_path, scales, marker):
-    """One scale a matrix, a row or a block; with and without the marker key; q, k and v become one matrix."""
+    """One scale per matrix, row or block; with and without the marker key; q, k and v become one matrix."""
     stored, dequantised = scaled(weights, scales)
     if marker:
         stored["scaled_fp8"] = torch.empty(2, dtype=FP8)
     path = save(stored, tmp_path)
-    exact = video(loading.load_path(save(dequantised, tmp_path, "exact.safetensors"), {}))
+    exact = video(checkpoints.load_path(save(dequantised, tmp_path, "exact.safetensors"), {}))
 
-    model = loading.load_path(path, {})
+    model = checkpoints.load_path(path, {})
 
     linear = model.model.diffusion_model.double_blocks[0].img_attn.qkv
     assert type(linear.weight).__name__ == "QuantizedTensor"
@@ -178,24 +177,24 @@ def test_scaled_fp8_files(weights, tmp_path, scales, marker):
 @pytest.mark.parametrize("marker", [True, False])
 @pytest.mark.parametrize("scales", ["tensor", "row", "block"])
 def test_scaled_fp8_files_in_comfyui_names(weights, tmp_path, scales, marker):
-    stored, dequantised = scaled(keys.to_comfy(weights.copy()), scales)
+    stored, dequantised = scaled(names.to_comfy(weights.copy()), scales)
     if marker:
         stored["scaled_fp8"] = torch.empty(2, dtype=FP8)
     path = save(stored, tmp_path)
-    exact = video(loading.load_path(save(dequantised, tmp_path, "exact.safetensors"), {}))
+    exact = video(checkpoints.load_path(save(dequantised, tmp_path, "exact.safetensors"), {}))
 
-    assert relative_error(video(loading.load_path(path, {})), exact) < 0.15
+    assert relative_error(video(checkpoints.load_path(path, {})), exact) < 0.15
 
 
 def test_scaled_fp8_in_comfyui_names_through_core_s_own_loader(weights, tmp_path):
     stored, dequantised = scaled(weights, "tensor")
-    loading.make_scales_readable(stored)
-    native = loading.to_comfy(stored, None)
+    checkpoints.make_scales_readable(stored)
+    native = checkpoints.to_comfy(stored, None)
     quantised = {name: weight for name, weight in native.items() if not name.endswith("comfy_quant")}
     layers = {name.removesuffix(".comfy_quant"): {"format": "float8_e4m3fn"} for name in native.keys() - quantised.keys()}
     metadata = {"_quantization_metadata": json.dumps({"layers": layers})}
     path = save(quantised, tmp_path, metadata=metadata)
-    exact = video(loading.load_path(save(dequantised, tmp_path, "exact.safetensors"), {}))
+    exact = video(checkpoints.load_path(save(dequantised, tmp_path, "exact.safetensors"), {}))
 
     model = comfy.sd.load_diffusion_model(path)
 
@@ -206,21 +205,21 @@ def test_scaled_fp8_in_comfyui_names_through_core_s_own_loader(weights, tmp_path
 def test_a_plain_hunyuanvideo_checkpoint_still_loads_as_core_s(weights, tmp_path):
     plain = {k: w for k, w in weights.items() if not k.startswith(("clean_x_embedder", "image_projection"))}
 
-    model = comfy.sd.load_diffusion_model(save(keys.to_comfy(plain), tmp_path))
+    model = comfy.sd.load_diffusion_model(save(names.to_comfy(plain), tmp_path))
 
     assert type(model.model).__name__ == "HunyuanVideo"
     assert type(model.model.diffusion_model).__module__ == "comfy.ldm.hunyuan_video.model"
 
 
 def test_a_loaded_model_can_be_loaded_again_by_comfyui(checkpoint, expected):
-    model = loading.load_path(str(checkpoint), {})
+    model = checkpoints.load_path(str(checkpoint), {})
     factory, arguments = model.cached_patcher_init
 
     assert torch.equal(video(factory(*arguments, disable_dynamic=True)), expected)
 
 
 def test_core_maps_lora_names_as_for_hunyuanvideo(checkpoint):
-    names = comfy.lora.model_lora_keys_unet(loading.load_path(str(checkpoint), {}).model, {})
+    mapping = comfy.lora.model_lora_keys_unet(checkpoints.load_path(str(checkpoint), {}).model, {})
 
     qkv = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
     for name in (
@@ -229,20 +228,20 @@ def test_core_maps_lora_names_as_for_hunyuanvideo(checkpoint):
         "transformer.double_blocks.0.img_attn_qkv",
         "diffusion_model.double_blocks.0.img_attn_qkv",
     ):
-        assert names[name] == qkv
+        assert mapping[name] == qkv
 
 
 def refused(path: str) -> str:
     with pytest.raises(ValueError) as error:
-        loading.load_path(path, {})
+        checkpoints.load_path(path, {})
     return str(error.value)
 
 
 def test_a_plain_hunyuanvideo_checkpoint_is_refused(weights, tmp_path):
     plain = {k: w for k, w in weights.items() if not k.startswith(("clean_x_embedder", "image_projection"))}
 
-    for names in (plain.copy(), keys.to_comfy(plain.copy())):
-        message = refused(save(names, tmp_path, "hunyuan.safetensors"))
+    for spelling in (plain.copy(), names.to_comfy(plain.copy())):
+        message = refused(save(spelling, tmp_path, "hunyuan.safetensors"))
         assert "hunyuan.safetensors is a plain HunyuanVideo model" in message and "Load Diffusion Model" in message
 
 

@@ -1,4 +1,4 @@
-"""ComfyUI is told what a call takes: not less, and not so much more that it offloads weights for nothing."""
+"""ComfyUI is told how much memory a call takes: no less, and not so much more that it offloads weights needlessly."""
 
 import comfy.model_management
 import comfy.model_patcher
@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from experiments.benchmarks.live import LiveBytes
 from experiments.plans import memory
-from framepack_core.comfyui.loading import checkpoints as loading
+from framepack_core.comfyui.loading import checkpoints
 from framepack_core.comfyui.model.framepack import CONTEXT_KEY, FramePack, FramePackModel, PackedContext
 from framepack_core.layout import Kernel
 from framepack_core.packing import Context
@@ -61,7 +61,7 @@ def meta(*shape: int) -> torch.Tensor:
 
 
 def flash_attention(default, q, k, v, heads, **kwargs) -> torch.Tensor:
-    """What a GPU's attention keeps: its output."""
+    """A stand-in for a GPU's attention, which keeps only its output."""
     return q.new_empty(q.shape[0], q.shape[2], heads * q.shape[3])
 
 
@@ -96,7 +96,7 @@ def test_the_estimate_covers_a_call(monkeypatch, hidden, window, size):
 
 
 def test_the_estimate_before_sampling_equals_the_one_while_sampling():
-    """ComfyUI asks twice: from the conditioning, to free memory, and from what extra_conds gives, to batch."""
+    """ComfyUI asks twice: from the conditioning, to free memory, and from what extra_conds returns, to form batches."""
     model = model_without_weights(512)
     plan = Plan.of(5)
     section = plan.fill(1 + plan.generated)[1]
@@ -117,7 +117,7 @@ def test_the_estimate_before_sampling_equals_the_one_while_sampling():
 
 
 class Card:
-    """A device that ComfyUI takes for a GPU of some size, whose used memory is what its models say they have loaded."""
+    """A device that ComfyUI takes for a GPU of some size; its used memory is what its models say they have loaded."""
 
     device = torch.device("cpu", 0)
 
@@ -149,19 +149,19 @@ def reserved(call: float) -> float:
 
 
 @pytest.fixture(params=["nvfp4", "Q4_0"])
-def packed(request, checkpoint, tmp_path) -> str:
+def quantised(request, checkpoint, tmp_path) -> str:
     if request.param == "nvfp4":
-        convert(checkpoint, tmp_path / "packed.safetensors", "nvfp4")
-        return str(tmp_path / "packed.safetensors")
-    return str(write_gguf(tmp_path / "packed.gguf", load_file(checkpoint), request.param))
+        convert(checkpoint, tmp_path / "quantised.safetensors", "nvfp4")
+        return str(tmp_path / "quantised.safetensors")
+    return str(write_gguf(tmp_path / "quantised.gguf", load_file(checkpoint), request.param))
 
 
 CALL = 2e9  # bytes that a call is said to take
 
 
-def test_encoders_and_vae_leave_the_card_for_a_packed_model_that_fits(monkeypatch, packed):
+def test_encoders_and_vae_leave_the_card_for_a_quantised_model_that_fits(monkeypatch, quantised):
     card = Card(monkeypatch)
-    model = card.patcher(loading.load_path(packed, {"load_device": card.device}))
+    model = card.patcher(checkpoints.load_path(quantised, {"load_device": card.device}))
     text, vae = card.encoder(20), card.encoder(10)
     card.size = reserved(CALL) + 1.1 * model.model_size() + 1e6
     comfy.model_management.load_models_gpu([text, vae])
@@ -174,14 +174,14 @@ def test_encoders_and_vae_leave_the_card_for_a_packed_model_that_fits(monkeypatc
     assert text.loaded_size() == 0
 
 
-def test_of_a_model_that_does_not_fit_just_enough_is_offloaded(monkeypatch, packed, checkpoint):
-    """On the card that holds the packed model, a part of the full one stays outside; no layer more would have fitted.
+def test_of_a_model_that_does_not_fit_just_enough_is_offloaded(monkeypatch, quantised, checkpoint):
+    """On a card that holds the quantised model, part of the full one stays outside; not one more layer would have fitted.
 
-    For a call smaller than what ComfyUI keeps free anyway: for larger ones it gives weights two fifths of the card.
+    This is for a call smaller than what ComfyUI keeps free anyway: for larger ones it gives weights two fifths of the card.
     """
     card = Card(monkeypatch)
-    card.size = reserved(0) + 1.1 * loading.load_path(packed, {}).model_size()
-    model = card.patcher(loading.load_path(str(checkpoint), {"load_device": card.device}))
+    card.size = reserved(0) + 1.1 * checkpoints.load_path(quantised, {}).model_size()
+    model = card.patcher(checkpoints.load_path(str(checkpoint), {"load_device": card.device}))
 
     comfy.model_management.load_models_gpu([model], memory_required=0)
 

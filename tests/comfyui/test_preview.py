@@ -1,4 +1,4 @@
-"""What a sampler node shows while it runs: pictures from a thread of their own, the time left, and a growing clip."""
+"""What a sampler node shows while it runs: pictures from a separate thread, the time left, and a growing preview."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +26,7 @@ FPS = 30.0
 
 
 class Node:
-    """A running node that keeps the pictures it is sent, as the grey level in the middle of their upper part."""
+    """A running node that records the pictures sent to it, as the grey level in the middle of their upper part."""
 
     def __init__(self) -> None:
         self.levels: list[int] = []
@@ -38,7 +38,7 @@ class Node:
             self.arrived.notify_all()
 
     def wait_for(self, *levels: int) -> None:
-        """Until these came directly after each other."""
+        """Wait until these have come directly after each other."""
         with self.arrived:
             came = self.arrived.wait_for(lambda: self._had(list(levels)), timeout=30)
         assert came, f"{levels} did not come, but {self.levels}"
@@ -48,7 +48,7 @@ class Node:
 
 
 class Previewer:
-    """Latents whose value is a grey level, as pictures."""
+    """Turns latents whose value is a grey level into pictures."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -68,7 +68,7 @@ class Clock:
 
 
 class VAE:
-    """Decodes a latent frame to four white ones of the latent's value, the first one of a call to a single one."""
+    """Decodes each latent frame to four uniform frames of the latent's value, the first one of a call to a single frame."""
 
     vae_dtype = torch.float32
 
@@ -148,7 +148,7 @@ def test_pictures_take_a_tenth_of_the_time_at_most(timeline, clock):
         return slow(x0)
 
     previewer.decode_latent_to_preview = a_second_for_each_frame
-    for _ in range(40):  # steps of a second, and two frames to be shown
+    for _ in range(40):  # steps in a second, and two frames to show
         clock.now += 1
         pictures.play((1, 2), latents_of(50, 100))
 
@@ -199,7 +199,7 @@ def fill(timeline: Timeline, clip: Clip, frames: range, level: float) -> None:
 
 
 def levels_of(video: Path) -> list[tuple[float, int]]:
-    """Grey level, 0..1, and how many frames have it, in the order of the video."""
+    """Grey levels, 0..1, and how many frames have each, in the order of the video."""
     with av.open(str(video)) as container:
         levels = [round(frame.to_ndarray(format="gray").mean() / 255, 1) for frame in container.decode(video=0)]
     changes = [0, *(at for at in range(1, len(levels)) if levels[at] != levels[at - 1]), len(levels)]
@@ -269,6 +269,6 @@ def test_a_decode_that_fails_is_told_once_and_sampling_goes_on(timeline, temp, c
             fill(timeline, clip, range(start, stop), 0.4)
 
     assert [record.getMessage() for record in caplog.records] == [
-        "FramePack: preview_vae cannot show the video (no memory is left); sampling goes on without"
+        "FramePack: preview_vae cannot show the video (no memory is left); sampling continues without a preview"
     ]
     assert not told and not list(temp.iterdir())

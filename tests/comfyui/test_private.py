@@ -1,4 +1,4 @@
-"""A private symbol of ComfyUI that is gone or has changed costs what needs it, says so, and leaves everything else alone."""
+"""A private symbol of ComfyUI that is gone or has changed disables what needs it, with a message, and nothing else."""
 
 import json
 import logging
@@ -34,13 +34,13 @@ ALL = {
     "FramePack_SaveVideo",
 }
 SAMPLING = {"FramePack_Sampler", "FramePack_SamplerCustom"}
-COSTS = {  # nodes; what is not here costs a part of what a node does
+COSTS = {  # the nodes that are lost; any other symbol only costs a part of what a node does
     private.MODELS: {"FramePack_LoadModel", "FramePack_LoadDemo", *SAMPLING},
     private.SAMPLERS: SAMPLING,
     private.DEMO: {"FramePack_LoadDemo"},
 }
 
-# Loads the pack by its entry point, as ComfyUI does, once whole and then once without each symbol.
+# Loads the pack through its entry point, as ComfyUI does: once complete, then once without each symbol.
 WITHOUT_EACH = """
 import asyncio, importlib, importlib.util, json, logging, sys
 comfyui, pack = sys.argv[1:]
@@ -104,7 +104,7 @@ def test_what_is_gone_is_named_with_the_version_and_what_it_served(monkeypatch):
     with pytest.raises(private.Missing) as raised:
         _ = private.Decoder
 
-    assert f"{decoder_module.__name__}.Decoder is not there in ComfyUI {comfyui_version.__version__}" in str(raised.value)
+    assert f"{decoder_module.__name__}.Decoder does not exist in ComfyUI {comfyui_version.__version__}" in str(raised.value)
     assert private.EXACT_DECODING in str(raised.value)
 
 
@@ -130,12 +130,12 @@ def test_a_new_argument_at_the_end_is_none_of_our_business(monkeypatch):
     private.require("conv_carry_causal_3d")
 
 
-# What stays of a node
+# What remains of a node
 
 
 @pytest.fixture
 def said(caplog):
-    """What is logged; lines that are said once are said anew."""
+    """The log; lines that are only logged once are logged again."""
     log.log_once.cache_clear()
     caplog.set_level(logging.WARNING, "framepack")
     return caplog
@@ -150,7 +150,7 @@ def test_decoding_goes_on_in_windows(monkeypatch, said):
     found = torch.cat(list(stream_frames(vae, latents)))
 
     assert torch.equal(found, windows)
-    assert "Decoder is not there" in said.text and "windows of 18 latent frames" in said.text
+    assert "Decoder does not exist" in said.text and "windows of 18 latent frames" in said.text
 
 
 def test_sampling_goes_on_without_previews(monkeypatch, said):
@@ -161,7 +161,7 @@ def test_sampling_goes_on_without_previews(monkeypatch, said):
     with Progress(None, sections, [2], timeline, 30.0, said.records.append) as progress:
         progress.finish(sections[0], torch.zeros(1, 16, 9, 4, 4))
 
-    assert "get_progress_state is not there" in said.text
+    assert "get_progress_state does not exist" in said.text
 
 
 def test_a_gguf_file_is_refused_by_the_symbol_that_it_needs(monkeypatch, tmp_path):
@@ -171,5 +171,5 @@ def test_a_gguf_file_is_refused_by_the_symbol_that_it_needs(monkeypatch, tmp_pat
     monkeypatch.delattr("framepack_core.comfyui.loading.gguf", raising=False)
     monkeypatch.delattr(comfy.quant_ops, "register_layout_op")
 
-    with pytest.raises(ValueError, match=r"register_layout_op is not there .* loading GGUF files"):
+    with pytest.raises(ValueError, match=r"register_layout_op does not exist .* loading GGUF files"):
         checkpoints.load_path(str(tmp_path / "model.gguf"), {})

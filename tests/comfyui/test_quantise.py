@@ -1,4 +1,4 @@
-"""Which layers are packed, how large they become, and the file that scripts/quantize.py writes."""
+"""Which layers are quantised, how large they become, and the file that scripts/quantize.py writes."""
 
 import json
 import os
@@ -11,8 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from framepack_core.comfyui.loading import quantise as quantize
-from framepack_core.comfyui.loading.quantise import FORMATS, format_of, nbytes, pack, specs
+from framepack_core.comfyui.loading.quantise import FORMATS, format_of, nbytes, quantise, specs
 from framepack_core.trained import Trained
 from scripts.support.quantising import convert as conversion
 from scripts.support.quantising.convert import FORMAT_NAMES, convert
@@ -28,7 +27,7 @@ def random(*shape: int, dtype=torch.bfloat16) -> torch.Tensor:
 
 
 def checkpoint(hidden: int = 256, blocks: int = 1) -> dict[str, torch.Tensor]:
-    """Some of FramePack's layers in official names: all that a conversion tells apart."""
+    """Some of FramePack's layers in official names: one of each kind that a conversion tells apart."""
     weights = {
         "clean_x_embedder.proj.weight": random(hidden, 16, 1, 2, 2),
         "transformer_blocks.0.norm1.linear.weight": random(6 * hidden, hidden),
@@ -66,7 +65,7 @@ def marks(path: Path) -> dict[str, dict]:
 def test_the_announced_tensors_are_those_that_come(name, shape):
     format = format_of(MATRIX, shape, name)
 
-    tensors, restored = pack(MATRIX, random(*shape), format)
+    tensors, restored = quantise(MATRIX, random(*shape), format)
 
     announced = specs(MATRIX, shape, format)
     assert {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()} == announced
@@ -77,10 +76,10 @@ def test_the_announced_tensors_are_those_that_come(name, shape):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_large_matrix_packed_in_pieces_is_the_same(name, monkeypatch):
-    expected, restored = pack(MATRIX, random(1000, 256), FORMATS[name])
-    monkeypatch.setattr(quantize, "ELEMENTS_AT_ONCE", 256 * 256)
+    expected, restored = quantise(MATRIX, random(1000, 256), FORMATS[name])
+    monkeypatch.setattr("framepack_core.comfyui.loading.quantise.ELEMENTS_AT_ONCE", 256 * 256)
 
-    found, also = pack(MATRIX, random(1000, 256), FORMATS[name])
+    found, also = quantise(MATRIX, random(1000, 256), FORMATS[name])
 
     assert torch.equal(also, restored)
     assert found.keys() == expected.keys()
@@ -89,7 +88,7 @@ def test_a_large_matrix_packed_in_pieces_is_the_same(name, monkeypatch):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_zeros_stay_zeros(name):
-    _, restored = pack(MATRIX, torch.zeros(256, 256), FORMATS[name])
+    _, restored = quantise(MATRIX, torch.zeros(256, 256), FORMATS[name])
 
     assert torch.equal(restored, torch.zeros(256, 256))
 
@@ -124,22 +123,22 @@ def test_a_matrix_whose_width_does_not_fit_keeps_its_precision(name, columns):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_file_names_the_format_of_each_packed_layer(name, source, tmp_path):
-    report = convert(source, tmp_path / "packed.safetensors", name)
+    report = convert(source, tmp_path / "quantised.safetensors", name)
 
-    found = marks(tmp_path / "packed.safetensors")
+    found = marks(tmp_path / "quantised.safetensors")
     assert {module: mark["format"] for module, mark in found.items()} == {
         "double_blocks.0.img_mod.lin": FORMATS[name].modulation,
         "single_blocks.0.modulation.lin": FORMATS[name].modulation,
         "single_blocks.0.linear1": name,
     }
     assert all(found[module]["full_precision_matrix_mult"] for module in found if "mod" in module.split(".")[2])
-    assert report.after == (tmp_path / "packed.safetensors").stat().st_size
+    assert report.after == (tmp_path / "quantised.safetensors").stat().st_size
 
 
 def test_what_is_not_packed_is_unchanged_and_the_head_is_in_comfyui_s_order(source, tmp_path):
-    convert(source, tmp_path / "packed.safetensors", "nvfp4")
+    convert(source, tmp_path / "quantised.safetensors", "nvfp4")
 
-    given, found = checkpoint(), load_file(tmp_path / "packed.safetensors")
+    given, found = checkpoint(), load_file(tmp_path / "quantised.safetensors")
     assert torch.equal(found["final_layer.linear.weight"], given["proj_out.weight"])
     assert torch.equal(found["clean_x_embedder.proj.weight"], given["clean_x_embedder.proj.weight"])
     assert torch.equal(found["single_blocks.0.norm.query_norm.weight"], given["single_transformer_blocks.0.attn.norm_q.weight"])
@@ -159,7 +158,7 @@ def test_bf16_renames_and_rounds_only(source, tmp_path):
 
 
 def test_shards_give_the_same_file_as_one_file(source, tmp_path):
-    """q, k and v of one matrix lie in different shards."""
+    """q, k and v of one matrix are in different shards."""
     weights = checkpoint()
     names = {name: f"shard-{i % 3}.safetensors" for i, name in enumerate(sorted(weights))}
     (tmp_path / "folder").mkdir()
@@ -189,18 +188,18 @@ def test_comfyui_s_names_and_a_prefix_are_read_too(source, tmp_path):
 
 
 def test_what_the_file_was_trained_with_is_carried_over(source, tmp_path):
-    convert(source, tmp_path / "packed.safetensors", "nvfp4")
+    convert(source, tmp_path / "quantised.safetensors", "nvfp4")
 
-    with safe_open(tmp_path / "packed.safetensors", "pt") as packed:
-        assert Trained.of_metadata(packed.metadata()) == Trained(("geometric",), ("forward",))
+    with safe_open(tmp_path / "quantised.safetensors", "pt") as quantised:
+        assert Trained.of_metadata(quantised.metadata()) == Trained(("geometric",), ("forward",))
 
 
 def test_the_report_has_errors_sizes_and_what_did_not_fit(tmp_path):
     save_file(checkpoint(hidden=128), tmp_path / "narrow.safetensors")
 
-    report = convert(tmp_path / "narrow.safetensors", tmp_path / "packed.safetensors", "convrot_w4a4")
+    report = convert(tmp_path / "narrow.safetensors", tmp_path / "quantised.safetensors", "convrot_w4a4")
 
-    measured = report.packed["single_blocks modulation.lin", "int8_tensorwise"]
+    measured = report.quantised["single_blocks modulation.lin", "int8_tensorwise"]
     assert measured.layers == 1 and measured.before == 2 * 3 * 128 * 128
     assert 0.003 < measured.weight_error < 0.01 and 0.003 < measured.output_error < 0.01
     assert report.kept == {"single_blocks linear1": ["single_blocks.0.linear1.weight"]}
@@ -210,7 +209,7 @@ def test_the_report_has_errors_sizes_and_what_did_not_fit(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (lambda folder: save_file({"decoder.weight": random(4)}, folder / "x.safetensors"), "is no FramePack transformer"),
+        (lambda folder: save_file({"decoder.weight": random(4)}, folder / "x.safetensors"), "is not a FramePack transformer"),
         (lambda folder: convert(folder / "source.safetensors", folder / "x.safetensors", "nvfp4"), "is quantised already"),
         (lambda folder: save_file({k: w.to(torch.float8_e4m3fn) for k, w in checkpoint().items()}, folder / "x.safetensors"),
          "is quantised already"),
@@ -222,16 +221,16 @@ def test_a_source_that_cannot_be_converted_is_named(given, message, source, tmp_
     given(tmp_path)
 
     with pytest.raises(ValueError, match=rf"x.safetensors {message}"):
-        convert(tmp_path / "x.safetensors", tmp_path / "packed.safetensors", "nvfp4")
-    assert not (tmp_path / "packed.safetensors").exists()
+        convert(tmp_path / "x.safetensors", tmp_path / "quantised.safetensors", "nvfp4")
+    assert not (tmp_path / "quantised.safetensors").exists()
 
 
 def test_an_unknown_format_and_an_existing_destination_are_refused(source, tmp_path):
     (tmp_path / "there.safetensors").write_text("mine")
 
-    with pytest.raises(ValueError, match="int5 is no format; choose one of bf16, float8_e4m3fn"):
+    with pytest.raises(ValueError, match="int5 is not a format; choose one of bf16, float8_e4m3fn"):
         convert(source, tmp_path / "new.safetensors", "int5")
-    with pytest.raises(ValueError, match="exists; choose another name or give --force"):
+    with pytest.raises(ValueError, match="exists; choose another name or add --force"):
         convert(source, tmp_path / "there.safetensors", "nvfp4")
     assert (tmp_path / "there.safetensors").read_text() == "mine"
     convert(source, tmp_path / "there.safetensors", "nvfp4", force=True)
@@ -241,26 +240,26 @@ def test_an_unknown_format_and_an_existing_destination_are_refused(source, tmp_p
 def test_too_little_space_is_told_before_anything_is_written(source, tmp_path, monkeypatch):
     monkeypatch.setattr(conversion.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
 
-    with pytest.raises(ValueError, match=r"takes 0.00 GB, but its disk has 0.00 GB left"):
-        convert(source, tmp_path / "packed.safetensors", "nvfp4")
+    with pytest.raises(ValueError, match=r"needs 0.00 GB, but its disk has 0.00 GB left"):
+        convert(source, tmp_path / "quantised.safetensors", "nvfp4")
     assert [path.name for path in tmp_path.iterdir()] == ["source.safetensors"]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()], ids=["disk full", "interrupted"])
 def test_a_conversion_that_fails_leaves_nothing_behind(error, source, tmp_path, monkeypatch):
-    (tmp_path / "packed.safetensors").write_text("mine")
+    (tmp_path / "quantised.safetensors").write_text("mine")
 
     def fail(*_):
         raise error
 
-    with pytest.raises((OSError, KeyboardInterrupt), match="packed.safetensors was not written" if error.args else None):
-        convert(source, tmp_path / "packed.safetensors", "nvfp4", force=True, progress=fail)
+    with pytest.raises((OSError, KeyboardInterrupt), match="quantised.safetensors was not written" if error.args else None):
+        convert(source, tmp_path / "quantised.safetensors", "nvfp4", force=True, progress=fail)
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["packed.safetensors", "source.safetensors"]
-    assert (tmp_path / "packed.safetensors").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["quantised.safetensors", "source.safetensors"]
+    assert (tmp_path / "quantised.safetensors").read_text() == "mine"
 
 
-# glibc gives freed matrices back; what it would keep in pieces, 9 to 34 MB here from run to run, is not what the script uses.
+# Makes glibc return freed matrices: the pieces it would keep, 9 to 34 MB here from run to run, are not what the script uses.
 FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 MEASURE = """
 import sys, threading
@@ -293,7 +292,7 @@ print(convert_and_watch(large, folder / "b.safetensors") - before)
 
 
 def test_memory_holds_some_copies_of_one_layer_however_large_the_file_is(tmp_path):
-    """Anonymous memory, in a process of its own, beyond what converting a small file leaves there."""
+    """Anonymous memory in a separate process, beyond what converting a small file leaves there."""
     save_file(checkpoint(), tmp_path / "source.safetensors")
     save_file(checkpoint(blocks=80), tmp_path / "large.safetensors")
     size = (tmp_path / "large.safetensors").stat().st_size

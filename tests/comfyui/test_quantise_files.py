@@ -1,4 +1,4 @@
-"""Files of scripts/quantize.py through the whole graph: packed in memory, and near the full-precision result."""
+"""Files from scripts/quantize.py through the whole graph: quantised in memory, and close to the full-precision result."""
 
 import subprocess
 import sys
@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from support import given
 from support.ours import relative_error, sample
 
-from framepack_core.comfyui.loading import checkpoints as loading
+from framepack_core.comfyui.loading import checkpoints
 from framepack_core.comfyui.loading.quantise import FORMATS
 from framepack_core.comfyui.model.framepack import FramePackModel
 from scripts.support.environment import ROOT
 from scripts.support.quantising.convert import convert
 
-# The transformer of the tests answers errors of its weights with several times as large ones.
+# The tests' transformer magnifies errors of its weights several times.
 BOUNDS = {"float8_e4m3fn": 0.2, "int8_tensorwise": 0.1, "mxfp8": 0.2, "nvfp4": 0.7, "convrot_w4a4": 0.8}
 
 
@@ -28,28 +28,28 @@ def video(model) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def expected(checkpoint) -> torch.Tensor:
-    return video(loading.load_path(str(checkpoint), {}))
+    return video(checkpoints.load_path(str(checkpoint), {}))
 
 
 @pytest.fixture(scope="module", params=FORMATS)
-def packed(request, checkpoint, tmp_path_factory) -> tuple[str, Path]:
-    path = tmp_path_factory.mktemp("packed") / f"{request.param}.safetensors"
+def quantised(request, checkpoint, tmp_path_factory) -> tuple[str, Path]:
+    path = tmp_path_factory.mktemp("quantised") / f"{request.param}.safetensors"
     convert(checkpoint, path, request.param)
     return request.param, path
 
 
-def test_the_result_is_near_that_of_full_precision(packed, expected):
-    name, path = packed
+def test_the_result_is_near_that_of_full_precision(quantised, expected):
+    name, path = quantised
 
-    error = relative_error(video(loading.load_path(str(path), {})), expected)
+    error = relative_error(video(checkpoints.load_path(str(path), {})), expected)
 
     assert 1e-3 < error < BOUNDS[name]
 
 
-def test_blocks_take_in_memory_what_they_take_in_the_file(packed):
-    _, path = packed
+def test_blocks_take_in_memory_what_they_take_in_the_file(quantised):
+    _, path = quantised
 
-    model = loading.load_path(str(path), {})
+    model = checkpoints.load_path(str(path), {})
 
     blocks = [tensor for key, tensor in load_file(path).items() if "_blocks." in key and not key.endswith("comfy_quant")]
     transformer = model.model.diffusion_model
@@ -58,27 +58,29 @@ def test_blocks_take_in_memory_what_they_take_in_the_file(packed):
     assert size - marks == sum(tensor.nbytes for tensor in blocks)
 
 
-def test_core_s_own_loader_gives_the_same_model(packed):
-    _, path = packed
+def test_core_s_own_loader_gives_the_same_model(quantised):
+    _, path = quantised
 
     model = comfy.sd.load_diffusion_model(str(path))
 
     assert isinstance(model.model, FramePackModel)
-    assert torch.equal(video(model), video(loading.load_path(str(path), {})))
+    assert torch.equal(video(model), video(checkpoints.load_path(str(path), {})))
 
 
-def test_weight_dtype_leaves_a_packed_file_as_it_is(packed):
-    _, path = packed
+def test_weight_dtype_leaves_a_quantised_file_as_it_is(quantised):
+    _, path = quantised
 
-    model, same = (loading.load_path(str(path), dict(loading._FP8_OPTIONS[choice])) for choice in ("default", "fp8_e5m2"))
+    model, same = (
+        checkpoints.load_path(str(path), dict(checkpoints._FP8_OPTIONS[choice])) for choice in ("default", "fp8_e5m2")
+    )
 
     expected, found = (dict(patcher.model.diffusion_model.state_dict()) for patcher in (model, same))
     assert {key: tensor.dtype for key, tensor in found.items()} == {key: tensor.dtype for key, tensor in expected.items()}
 
 
-def test_a_lora_changes_the_video_and_goes_again(packed):
-    _, path = packed
-    model = loading.load_path(str(path), {})
+def test_a_lora_changes_the_video_and_goes_again(quantised):
+    _, path = quantised
+    model = checkpoints.load_path(str(path), {})
     before = video(model)
     patched = model.clone()
     name = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
@@ -88,18 +90,18 @@ def test_a_lora_changes_the_video_and_goes_again(packed):
     assert torch.equal(video(model), before)
 
 
-def test_a_packed_file_that_lacks_a_matrix_is_refused(packed, tmp_path):
-    _, path = packed
+def test_a_quantised_file_that_lacks_a_matrix_is_refused(quantised, tmp_path):
+    _, path = quantised
     left = {key: weight for key, weight in load_file(path).items() if key != "double_blocks.0.img_attn.qkv.weight"}
     save_file(left, tmp_path / "hole.safetensors")
 
     with pytest.raises(ValueError, match=r"lacks 1 of FramePack's weights, first double_blocks.0.img_attn.qkv.weight"):
-        loading.load_path(str(tmp_path / "hole.safetensors"), {})
+        checkpoints.load_path(str(tmp_path / "hole.safetensors"), {})
 
 
 @pytest.mark.slow
 def test_the_demo_in_every_format_is_the_same_video_with_a_small_error(tmp_path):
-    """The table that the script prints; eight bits err less than four, and take more memory."""
+    """The table that the script prints: eight bits have smaller errors than four and take more memory."""
     command = [sys.executable, ROOT / "scripts" / "quantize.py", "--compare"]
 
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

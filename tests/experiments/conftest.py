@@ -1,3 +1,3 @@
-"""The measures and studies of experiments/."""
+"""Tests of the measures and studies in experiments/."""
 
 from support.in_process import checkpoint, oracle  # noqa: F401 - fixtures

@@ -1,4 +1,4 @@
-"""The experiments' pipeline on the demo model: a few videos, kept, resumed, reported. The figures mean nothing here."""
+"""The experiments' pipeline on the demo model: a few videos are kept, resumed and reported. The figures mean nothing here."""
 
 import json
 from argparse import Namespace
@@ -29,7 +29,7 @@ def studio() -> Studio:
 
 @pytest.fixture(scope="module")
 def finished(studio, tmp_path_factory) -> Path:
-    """A folder with the results and the report of a whole tiny run."""
+    """A folder with the results and the report of a complete tiny run."""
     folder = tmp_path_factory.mktemp("experiments")
     results = Results(folder / "results.jsonl", "weights")
     options = Namespace(only=("vae", "obedience", "prompts", "lengths", "long"), batch=2, results=results.path)
@@ -68,7 +68,7 @@ def test_the_report_has_every_table_and_its_images(finished):
 def test_a_run_that_was_stopped_goes_on_and_makes_nothing_twice(finished, tmp_path):
     lines = (finished / "results.jsonl").read_text().splitlines(keepends=True)
     path = tmp_path / "results.jsonl"
-    path.write_text("".join(lines[:-1]) + lines[-1][:40])  # killed while it wrote
+    path.write_text("".join(lines[:-1]) + lines[-1][:40])  # killed while writing
 
     results = Results(path, "weights")
     left = [video for name in EXPERIMENTS for video in WAY.of(EXPERIMENTS[name](TINY)) if video.to_dict() not in results]
@@ -86,7 +86,7 @@ def test_a_broken_line_is_named(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text('{"weights": "w", "made": {}, "found": {}}\nnonsense\n')
 
-    with pytest.raises(ValueError, match=r"results\.jsonl, line 2 is no result"):
+    with pytest.raises(ValueError, match=r"results\.jsonl, line 2 is not a result"):
         Results(path, "w")
 
 

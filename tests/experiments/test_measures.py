@@ -1,4 +1,4 @@
-"""The measures tell every motion of the world from every other, and react to what a model could do wrong."""
+"""The measures tell all motions of the world apart, and react to what a model could do wrong."""
 
 import dataclasses
 import math
@@ -12,12 +12,12 @@ from experiments.measures import motions, tracks
 from framepack_core.demo.world import COLORS, MOTIONS, SHAPES, Scene
 
 HELD_OUT = 4_000_000
-TWO_SECTIONS = 73  # the shortest video in which every motion can be told from the others
+TWO_SECTIONS = 73  # frames of the shortest video in which all motions can be told apart
 CASES = [(HELD_OUT + number, list(MOTIONS)[number % len(MOTIONS)]) for number in range(108)]
 
 
 def scene_of(seed: int, motion: str, shape: str | None = None) -> Scene:
-    """A scene of one shape. A circle that should spin is a square: nobody sees a circle spin."""
+    """A scene with one shape. A circle that should spin becomes a square: nobody sees a circle spin."""
     scene = Scene.draw(seed, shapes=1).with_motion(motion)
     if shape or (motion, scene.actors[0].shape) == ("spin", "circle"):
         scene = dataclasses.replace(scene, actors=(dataclasses.replace(scene.actors[0], shape=shape or "square"),))
@@ -157,7 +157,7 @@ def test_a_shape_in_two_places_does_not_obey():
 
 
 def extreme(frames: np.ndarray, scene: Scene) -> np.ndarray:
-    """One frame that shows the shape wherever one of the frames does."""
+    """One frame that shows the shape wherever any of the frames does."""
     ground = dataclasses.replace(scene, actors=()).render(1)[0]
     furthest = np.abs(frames.astype(int) - ground).sum(axis=-1).argmax(axis=0)
     return np.take_along_axis(frames, furthest[None, ..., None], axis=0)[0]
@@ -182,7 +182,7 @@ def test_an_unknown_motion_and_a_video_of_another_size_are_refused():
 
     with pytest.raises(ValueError, match="motion is 'jumps'; choose one of left, right"):
         motions.obeys("jumps", track_of(scene, scene.render(8)))
-    with pytest.raises(ValueError, match=r"shape \(2, 64, 64, 3\) is none of the world's"):
+    with pytest.raises(ValueError, match=r"shape \(2, 64, 64, 3\) is not of the demo's world"):
         tracks.follow(scene.render(2, size=64), scene)
 
 
@@ -274,7 +274,7 @@ def test_a_shape_that_comes_back_as_it_was_and_one_that_does_not():
 
 
 def near(color: str) -> str:
-    """The neighbour on the colour circle: near enough to be followed."""
+    """The neighbouring colour on the colour circle, near enough to be followed."""
     circle = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
     return {"yellow": "orange", "green": "cyan", "cyan": "blue", "red": "orange"}.get(color) or circle[circle.index(color) - 1]
 

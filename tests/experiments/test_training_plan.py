@@ -1,4 +1,4 @@
-"""The arithmetic of docs/training.md: parameters, operations and kept bytes against the real transformer."""
+"""The arithmetic of docs/training.md: parameters, operations and kept bytes, compared with the real transformer."""
 
 import re
 from pathlib import Path
@@ -61,7 +61,7 @@ def run(block: torch.nn.Module, dtype: torch.dtype = torch.float32) -> tuple[Ten
 
 @pytest.fixture
 def small_plan(monkeypatch) -> training_plan.Sample:
-    """A sample of TOKENS + TEXT tokens in a transformer of one block of each kind, 256 wide."""
+    """A sample of TOKENS + TEXT tokens in a transformer with one block of each kind, 256 wide."""
     for name, value in {"HIDDEN": 256, "HEADS": 2, "DOUBLE": 1, "SINGLE": 1, "TEXT_TOKENS": TEXT, "IMAGE_TOKENS": 0}.items():
         monkeypatch.setattr(training_plan, name, value)
     monkeypatch.setattr(training_plan.Sample, "context", 0)
@@ -69,7 +69,7 @@ def small_plan(monkeypatch) -> training_plan.Sample:
     return training_plan.Sample("framepack", "832x480")
 
 
-MODULATION = 2 * (2 * 6 + 3) * 256**2  # operations a sample, of the layers that see one vector a clip
+MODULATION = 2 * (2 * 6 + 3) * 256**2  # operations per sample of the layers that see one vector per clip
 
 
 def test_operations_are_those_that_pytorch_counts(transformer, small_plan):
@@ -88,7 +88,7 @@ def attention_operations(q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, .
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_gradients_take_as_many_operations_more(transformer, small_plan, method):
-    """Matrices only: PyTorch does not count attention's backward on a CPU."""
+    """For matrices only: PyTorch does not count attention's backward pass on a CPU."""
     transformer.requires_grad_(method == "full")
     with FlopCounterMode(display=False) as counter:
         for block in blocks(transformer).values():
@@ -125,12 +125,12 @@ def test_a_block_keeps_as_many_bytes_for_the_backward_pass(transformer, kind, me
                     and TOKENS + TEXT not in tensor.shape]  # fmt: skip
     count = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     count -= sum(tensor.untyped_storage().nbytes() for tensor in cast_weights)
-    assert tokens.dtype == text.dtype == torch.bfloat16  # what checkpointing keeps of a block
+    assert tokens.dtype == text.dtype == torch.bfloat16  # what checkpointing keeps from a block
     assert count / (256 * (TOKENS + TEXT)) == pytest.approx(training_plan.KEPT[method, kind], rel=0.1)
 
 
 def adapt(transformer: PackedTransformer) -> None:
-    """Adapters in float32 on weights in bfloat16."""
+    """Add adapters in float32 to weights in bfloat16."""
     inject_adapter_in_model(LoraConfig(r=1, target_modules=list(ADAPTED)), transformer)
     for name, parameter in transformer.named_parameters():
         if "lora" in name:

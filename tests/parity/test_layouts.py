@@ -1,4 +1,4 @@
-"""Every layout in every order its shape allows, on a checkpoint that has the released kernels only."""
+"""Every layout in every order its shape allows, on a checkpoint that has only the released kernels."""
 
 import comfy.sample
 import pytest
@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from support import given
 from support.ours import relative_error, sample
 
-from framepack_core.comfyui.loading import checkpoints as loading
+from framepack_core.comfyui.loading import checkpoints
 from framepack_core.comfyui.sampling.checks import log_once
 from framepack_core.layout import PRESETS, Kernel
 from framepack_core.orders import ORDERS
@@ -15,7 +15,7 @@ from framepack_core.orders import ORDERS
 
 @pytest.fixture(scope="module")
 def model(checkpoint):
-    return loading.load_path(str(checkpoint), {})
+    return checkpoints.load_path(str(checkpoint), {})
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_a_kernel_without_weights_equals_tiled_weights(oracle, inputs, tmp_path)
     models = []
     for name, state in (("released", oracle.state_dict()), ("tiled", weights)):
         save_file(state, tmp_path / f"{name}.safetensors")
-        models.append(loading.load_path(str(tmp_path / f"{name}.safetensors"), {}))
+        models.append(checkpoints.load_path(str(tmp_path / f"{name}.safetensors"), {}))
 
     assert len(models[1].model.diffusion_model.clean_x_embedder.kernels) == 7
     built, tiled = (sample(model, inputs, "forward", layout="geometric", steps=2) for model in models)
@@ -73,7 +73,7 @@ def test_endpoints_keep_both_images(model, inputs):
 
 
 def test_a_batch_samples_every_video_of_it(model, inputs):
-    """Two videos at once: the noise is drawn for both, and each sees its own start image."""
+    """Two videos at once: noise is drawn for both, and each sees its own start image."""
     both = given.Inputs(
         inputs.positive,
         inputs.negative,

@@ -1,4 +1,4 @@
-"""UniPC videos equal the official program's (golden/record.py tells how they were recorded), float32 on a CPU."""
+"""UniPC videos equal the official program's (golden/record.py says how they were recorded), in float32 on a CPU."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from support.ours import relative_error, sample
 from support.sharp import sharp_transformer
 
 from framepack_core import solver
-from framepack_core.comfyui.loading import checkpoints as loading
+from framepack_core.comfyui.loading import checkpoints
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 1e-4
@@ -20,7 +20,7 @@ TOLERANCE = 1e-4
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("official") / "FramePack_small.safetensors"
     save_file(sharp_transformer(given.CONFIG).state_dict(), path)
-    return loading.load_path(str(path), {"dtype": torch.float32})
+    return checkpoints.load_path(str(path), {"dtype": torch.float32})
 
 
 def run(model, case: given.Case, sampler: str = "unipc_bh1") -> torch.Tensor:
@@ -42,7 +42,7 @@ def test_the_golden_files_tell_samplers_apart(model):
 
 
 def test_the_golden_files_notice_a_lower_order(model, monkeypatch):
-    """A second-order multistep is close; it must still show."""
+    """A second-order multistep solver comes close, but the difference must still show."""
 
     class SecondOrder(solver._Step):
         def __init__(self, x, history, *rest):

@@ -11,9 +11,9 @@ from support.given import GUIDANCE, SEED, Inputs
 from support.ours import relative_error, sample
 
 from framepack_core import plan as planning
-from framepack_core.comfyui.loading import checkpoints as loading
+from framepack_core.comfyui.loading import checkpoints
 
-HEIGHT, WIDTH = 10, 14  # latent pixels: neither divides into the 4x kernel
+HEIGHT, WIDTH = 10, 14  # latent pixels: neither is a multiple of the 4x kernel
 STEPS = 4
 TOLERANCE = 1e-4
 
@@ -52,7 +52,7 @@ def inputs() -> Inputs:
 
 @pytest.fixture(scope="module")
 def model(checkpoint):
-    return loading.load_path(str(checkpoint), {"dtype": torch.float32})
+    return checkpoints.load_path(str(checkpoint), {"dtype": torch.float32})
 
 
 def run_diffusers(oracle, inputs: Inputs, order: str, sections: int, cfg: float, end: bool = False) -> torch.Tensor:

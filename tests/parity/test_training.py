@@ -1,4 +1,4 @@
-"""The transformer that trains is the one that samples: the same numbers from the same weights, in every layout and order."""
+"""The transformer for training is the one that samples: the same numbers from the same weights, in every layout and order."""
 
 import comfy.sd
 import pytest
@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from support.calls import inputs, run_oracle, run_ours, video
 from support.ours import relative_error
 
-from framepack_core.comfyui.loading import checkpoints as loading
+from framepack_core.comfyui.loading import checkpoints
 from framepack_core.layout import PRESETS
 from framepack_core.orders import ORDERS
 from framepack_core.packing import gather, rotary_phases
@@ -23,7 +23,7 @@ RECIPES = [Recipe(layout, order) for layout in PRESETS for order in ORDERS if OR
 
 @pytest.fixture(scope="module")
 def trained(oracle) -> PackedTransformer:
-    """The oracle's weights, and convolutions of their own for the kernels of all layouts."""
+    """The oracle's weights, with a convolution for every kernel of every layout."""
     transformer = PackedTransformer(**{key: value for key, value in oracle.config.items() if not key.startswith("_")})
     transformer.load_state_dict(oracle.state_dict())
     transformer.add_kernels(
@@ -48,7 +48,7 @@ def exported(trained, tmp_path_factory):
 @pytest.fixture(scope="module")
 def sampled(exported):
     """The export as FramePack_LoadModel loads it."""
-    return loading.load_path(str(exported), {"dtype": torch.float32})
+    return checkpoints.load_path(str(exported), {"dtype": torch.float32})
 
 
 def run_trained(transformer: PackedTransformer, given: dict, context, **changes) -> torch.Tensor:

@@ -8,7 +8,7 @@ from support.calls import inputs, run_oracle, run_ours, video
 from support.ours import relative_error
 
 from framepack_core import packing
-from framepack_core.comfyui.loading import checkpoints as loading
+from framepack_core.comfyui.loading import checkpoints
 from framepack_core.packing import gather
 from framepack_core.plan import Plan
 
@@ -18,7 +18,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def ours(checkpoint):
-    patcher = loading.load_path(str(checkpoint), {"dtype": torch.float32})
+    patcher = checkpoints.load_path(str(checkpoint), {"dtype": torch.float32})
     return patcher.model.diffusion_model
 
 
@@ -71,7 +71,7 @@ def test_parity_notices_a_wrong_context(oracle, ours, mistake):
 
 
 def test_parity_notices_the_phase_of_the_average_position(oracle, ours, monkeypatch):
-    """The likely mistake: averaging positions instead of cos and sin."""
+    """The mistake one is likely to make: averaging positions instead of cos and sin."""
 
     def unit_length(phases, stages):
         averaged = average(phases, stages)

@@ -1,4 +1,4 @@
-"""Tests that speak to a real ComfyUI through its HTTP API; `server` itself is in tests/conftest.py."""
+"""Tests that drive a real ComfyUI through its HTTP API; `server` itself is in tests/conftest.py."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +13,7 @@ from scripts.support.server import Server
 
 @pytest.fixture
 def new_server(environment: Environment, models_directory: Path, tmp_path_factory) -> Iterator[Callable[..., Server]]:
-    """`new_server(*flags, models=None)` starts a further ComfyUI, which ends with the test."""
+    """`new_server(*flags, models=None)` starts another ComfyUI, which stops with the test."""
 
     def start(*flags: str, models: Path = models_directory) -> Server:
         base = tmp_path_factory.mktemp("comfyui")

@@ -1,4 +1,4 @@
-"""Bad input is refused before the first step, in a sentence that names the node, the value and the remedy."""
+"""Bad input is refused before the first step, in a sentence that says the node, the value and what to do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def graph(start_image) -> Graph:
     return Graph(start_image)
 
 
-# What the sampler is given. Each makes a bad input and says what is wrong with it.
+# Bad inputs for the sampler. Each function makes one, and its name says what is wrong with it.
 
 Bad = Callable[[Graph], dict[str, Outputs]]
 
@@ -67,7 +67,7 @@ def a_plain_model(graph: Graph) -> dict:
 @pytest.mark.parametrize(
     ("bad", "said", "remedy"),
     [
-        (end_of_another_size, "start_latent is 8x8 but end_latent is 12x12", "encode both images at one size"),
+        (end_of_another_size, "start_latent is 8x8 but end_latent is 12x12", "encode both images at the same size"),
         (image_latent_of_another_model, "start_latent has shape (1, 4, 8, 8), expected (1, 16, 1, H, W)", "encode the image"),
         (several_frames, "start_latent holds 3 latent frames, expected 1", "encode a single image"),
         (end_of_several_frames, "end_latent holds 3 latent frames, expected 1", "encode a single image"),
@@ -110,7 +110,7 @@ def test_a_guider_on_another_model_is_refused(graph, server):
 
 @pytest.mark.parametrize("steps", [0, 1])
 def test_sigmas_without_a_step_are_refused(graph, server, steps):
-    """A scheduler at denoise 0 gives none at all, a split at step 0 a single one."""
+    """A scheduler at denoise 0 gives no sigmas at all, a split at step 0 a single one."""
     sigmas = graph.add("BasicScheduler", model=graph.model, scheduler="simple", steps=4, denoise=0.0)
     if steps:
         schedule = graph.add("FramePack_Scheduler", steps=4, shift=0.0, latent=graph.start, window=9)
@@ -175,7 +175,7 @@ def conditioning(graph: Graph, server: Server, conds: list) -> Outputs:
     return graph.add("LoadTrainingDataset", folder_name=folder.name)[1]
 
 
-# Files for FramePack_LoadModel. Each puts one into a folder, made of the stand-in models, and gives its name.
+# Files for FramePack_LoadModel. Each function makes one from the stand-in models in a folder, and returns its name.
 
 
 def a_plain_checkpoint(models: Path, folder: Path) -> str:
@@ -240,10 +240,10 @@ def a_folder_with_a_broken_index(models: Path, folder: Path) -> str:
     [
         (a_plain_checkpoint, "plain.safetensors is a plain HunyuanVideo model", "load it with Load Diffusion Model"),
         (a_vae, "vae.safetensors is a VAE", "put it into models/vae and load it with Load VAE"),
-        (a_lora, "lora.safetensors is no FramePack transformer (it starts with lora_unet_", "choose another file"),
-        (a_truncated_file, "cut.safetensors cannot be read, it is damaged or not fully downloaded", "download it again"),
-        (an_empty_file, "empty.safetensors cannot be read, it is damaged or not fully downloaded", "download it again"),
-        (a_page_instead_of_a_file, "page.safetensors cannot be read, it is damaged", "download it again"),
+        (a_lora, "lora.safetensors is not a FramePack transformer (it starts with lora_unet_", "choose another file"),
+        (a_truncated_file, "cut.safetensors cannot be read: it is damaged or not fully downloaded", "download it again"),
+        (an_empty_file, "empty.safetensors cannot be read: it is damaged or not fully downloaded", "download it again"),
+        (a_page_instead_of_a_file, "page.safetensors cannot be read: it is damaged", "download it again"),
         (missing_keys, "incomplete.safetensors: ", "download it again"),
         (a_missing_embedder, "no_embedder.safetensors is a plain HunyuanVideo model", "load it with Load Diffusion Model"),
         (missing_shards, "unfinished lacks 1 of 2 shards: diffusion_pytorch_model-00002-of-00002", "download them"),
@@ -333,7 +333,7 @@ def test_a_plan_out_of_range_or_order_is_refused_when_queued(graph, server, chan
         ("f1k1_x_g9_f1k1q2k2_td", 14, "expected a group like f2k2"),
         ("f1k1_x_g9_f1k_td", 10, "expected a group like f2k2"),
         ("f1k1_x_f1k1", 11, "no generated frames: add a field like g9"),
-        ("td_g9_g9", 6, "a layout generates once, this is a second g"),
+        ("td_g9_g9", 6, "a layout generates only once, but this is a second g"),
     ],
 )
 def test_a_bad_layout_string_is_shown_with_the_place_marked(graph, server, layout, caret, said):
@@ -368,7 +368,7 @@ def test_nothing_is_written_for_a_refused_run(graph, server):
 
 
 def refused_when_queued(graph: Graph, server: Server, latent: Outputs) -> str:
-    """What ComfyUI answers to the prompt instead of queueing it."""
+    """ComfyUI's answer to a prompt that it does not queue."""
     with pytest.raises(PromptRefused) as refusal:
         server.queue(graph.saving(latent))
     (node,) = refusal.value.details["node_errors"].values()

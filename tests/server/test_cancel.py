@@ -17,7 +17,7 @@ def graph(start_image) -> Graph:
 
 
 class CancelAfter(Seen):
-    """Presses cancel when the node says that it has done so many steps."""
+    """Presses cancel when the node says that it has done this many steps."""
 
     def __init__(self, server, node, steps: int) -> None:
         super().__init__()
@@ -54,9 +54,9 @@ def test_after_a_cancel_the_same_server_gives_the_same_video(graph, server):
     cancelled = graph.sampler(start_latent=graph.encode(graph.image, LARGE), steps=20, seed=8)
     with pytest.raises(RunFailed):
         graph.latents(server, cancelled, on_message=CancelAfter(server, cancelled, 1))
-    other = graph.latents(server, graph.sampler(seed=9))  # so that the first one is not simply remembered
+    other = graph.latents(server, graph.sampler(seed=9))  # so that the first one is not simply taken from the cache
 
-    # cfg 1 leaves the negative unread: the same video from a prompt that ComfyUI has not run yet
+    # cfg 1 ignores the negative prompt: the same video from a prompt that ComfyUI has not run yet
     again = graph.latents(server, graph.sampler(seed=7, steps=3, negative=graph.negative))
 
     assert torch.equal(again, expected)

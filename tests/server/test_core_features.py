@@ -1,4 +1,4 @@
-"""What ComfyUI does for any model, it does for FramePack's."""
+"""What ComfyUI does for any model, it does for FramePack."""
 
 import re
 
@@ -45,7 +45,7 @@ def test_a_lora_hook_on_the_conditioning_does_what_the_loader_does(graph, server
 
 
 def test_easycache_skips_steps_of_every_section_and_changes_the_video(graph, server):
-    """Sections see contexts of different lengths: what it kept of one must not reach the next."""
+    """Sections see contexts of different lengths: what it keeps from one must not reach the next."""
     plan = graph.plan_of(4, order="endpoints")
     cached = graph.add("EasyCache", model=graph.model, reuse_threshold=1.0, start_percent=0.1, end_percent=0.95, verbose=False)
     everything = graph.latents(server, graph.sampler(plan=plan, steps=6))
@@ -112,5 +112,5 @@ def test_fp8_weights_run_and_change_the_video_a_little(graph, server, plain, wei
 
 
 def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Relative, over the generated frames."""
+    """The relative difference over the generated frames."""
     return ((found - expected).norm() / expected.norm()).item()

@@ -1,4 +1,4 @@
-"""The demo's models in ComfyUI's own nodes and ours: what is said and shown has a meaning, and shows in the video."""
+"""The demo's models in ComfyUI's own nodes and ours: words and pictures have a meaning that shows in the video."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_video_starts_with_the_start_image(graph, server, order):
 
 
 def test_an_end_image_is_where_the_video_ends(graph, server, tmp_path):
-    """In between the shape is on its way."""
+    """In between, the shape is on its way."""
     moving = DEMO_SCENE.with_motion("right")
     end = moving.render(1, start=40)[0]
     Image.fromarray(end).save(tmp_path / "end.png")
@@ -204,7 +204,7 @@ def test_missing_weights_are_an_error_that_says_what_to_do(graph, server):
 
 
 def forget_the_models(graph: DemoGraph, server) -> None:
-    """ComfyUI keeps what the last prompt loaded."""
+    """Because ComfyUI keeps what the last prompt loaded."""
     server.run({"1": {"class_type": "PreviewAny", "inputs": {"source": f"nothing {time.monotonic()}"}}})
 
 
@@ -256,7 +256,7 @@ def test_a_widget_that_no_node_has_is_refused(server):
 
 @pytest.mark.slow
 def test_the_demo_makes_four_sections_of_25_steps(server, tmp_path):
-    """With nothing set. That many steps, of so small a picture, are what a first try may cost."""
+    """Without any options. So many steps, of so small a picture, are what a first try may cost."""
     done = subprocess.run([sys.executable, ROOT / "scripts" / "demo.py"], capture_output=True, text=True, cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Packed checkpoints in a real ComfyUI: listed, loaded, run through the whole graph, near the full-precision video."""
+"""Quantised checkpoints in a real ComfyUI: listed, loaded, run through the whole graph, close to the full-precision video."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +17,8 @@ BOUNDS = {"int8_tensorwise.safetensors": 0.1, "nvfp4.safetensors": 0.7, "Q8_0.gg
 
 
 @pytest.fixture
-def packed(server: Server, models_directory: Path) -> Iterator[Path]:
-    """A folder of the server's with the stand-in transformer in three formats."""
+def quantised(server: Server, models_directory: Path) -> Iterator[Path]:
+    """One of the server's folders, with the stand-in transformer in three formats."""
     source = models_directory / "diffusion_models" / INVERTED
     with own_models(server) as folder:
         for format in ("int8_tensorwise", "nvfp4"):
@@ -27,20 +27,20 @@ def packed(server: Server, models_directory: Path) -> Iterator[Path]:
         yield folder
 
 
-def test_packed_files_run_through_the_whole_graph(packed, server, start_image):
+def test_packed_files_run_through_the_whole_graph(quantised, server, start_image):
     graph = Graph(start_image)
     expected = graph.latents(server, graph.sampler())
 
     for name, bound in BOUNDS.items():
-        model = graph.add("FramePack_LoadModel", model_name=f"{packed.name}/{name}", weight_dtype="default")
+        model = graph.add("FramePack_LoadModel", model_name=f"{quantised.name}/{name}", weight_dtype="default")
         found = graph.latents(server, graph.sampler(model=model))
         assert 1e-4 < difference(found, expected) < bound, name
 
 
-def test_core_s_loader_reads_what_the_script_writes(packed, server, start_image):
+def test_core_s_loader_reads_what_the_script_writes(quantised, server, start_image):
     graph = Graph(start_image)
-    ours = graph.add("FramePack_LoadModel", model_name=f"{packed.name}/nvfp4.safetensors", weight_dtype="default")
-    core = graph.add("UNETLoader", unet_name=f"{packed.name}/nvfp4.safetensors", weight_dtype="default")
+    ours = graph.add("FramePack_LoadModel", model_name=f"{quantised.name}/nvfp4.safetensors", weight_dtype="default")
+    core = graph.add("UNETLoader", unet_name=f"{quantised.name}/nvfp4.safetensors", weight_dtype="default")
 
     found, expected = (graph.latents(server, graph.sampler(model=model)) for model in (core, ours))
 

@@ -113,7 +113,7 @@ def inputs(info: Json) -> dict[str, list]:
 
 
 def spelled(info: Json, group: str) -> str:
-    """`name=default`, or `name` where there is none."""
+    """`name=default`, or `name` if there is no default."""
     named = ((name, info["input"][group][name][1]) for name in info["input_order"].get(group, []))
     return " ".join(f"{name}={options['default']}" if "default" in options else name for name, options in named)
 

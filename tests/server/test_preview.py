@@ -1,4 +1,4 @@
-"""What a client sees of a video that is being made, and that it changes nothing."""
+"""What a client sees of a video while it is being made, and that showing it changes nothing."""
 
 from io import BytesIO
 from pathlib import Path
@@ -22,7 +22,7 @@ def graph(start_image) -> Graph:
 
 
 def clip_of(server: Server, seen: Seen) -> Path:
-    """The newest one."""
+    """The newest preview."""
     told = seen.data("framepack.clip")[-1]
     return server.base / "temp" / told["subfolder"] / told["filename"]
 

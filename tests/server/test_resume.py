@@ -1,4 +1,4 @@
-"""Nothing lost: what was finished before a cancel, a crash or a killed server is not made again."""
+"""Nothing is lost: what was finished before a cancel, a crash or a killed server is not made again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def graph(start_image) -> Graph:
 
 
 class StopAfter(Seen):
-    """Calls `stop` when the node says that it has done so many steps."""
+    """Calls `stop` when the node says that it has done this many steps."""
 
     def __init__(self, node: Outputs, steps: int, stop) -> None:
         super().__init__()
@@ -44,13 +44,13 @@ class StopAfter(Seen):
 
 
 def resumed(seen: Seen, node: Outputs) -> str | None:
-    """What the node says of sections that it did not make again: `2 of 5`."""
+    """What the node says about sections that it did not make again: `2 of 5`."""
     found = re.findall(r"^resumed: (\d+ of \d+) sections from \d{4}-\d\d-\d\d \d\d:\d\d$", "\n".join(seen.texts(node)), re.M)
     return found[0] if found else None
 
 
 def run(graph: Graph, server: Server, sampler: Outputs) -> tuple[torch.Tensor, str | None]:
-    """The video, and what was resumed."""
+    """The video and what was resumed."""
     seen = Seen()
     latents = graph.latents(server, sampler, on_message=seen)
     return latents, resumed(seen, sampler)
@@ -138,7 +138,7 @@ def test_a_longer_forward_video_begins_with_the_shorter_one_and_does_not_make_it
     assert torch.equal(long[:, :, :19], short) and torch.equal(long, alone)
 
 
-# Cancel, and have what is done
+# Cancel and keep what is finished
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_longer_forward_video_begins_with_the_shorter_one_and_does_not_make_it
     [("forward", slice(0, 19)), ("inverted", slice(19, 37)), ("endpoints", slice(0, 19))],
 )
 def test_a_cancel_may_return_the_finished_part_and_the_graph_goes_on(graph, server, order, frames):
-    """Two sections: 18 frames, beside the start where they touch it."""
+    """Two sections: 18 frames, and the start if they follow it directly."""
     plan = graph.plan_of(4, order=order)
     settings = {"plan": plan, "steps": 4, "seed": 500}
     sampler = graph.sampler(**settings, on_cancel=RETURN)
@@ -171,7 +171,7 @@ def test_a_damaged_section_is_made_again_with_those_after_it(graph, server):
     flip_a_bit(sorted(newest_run(server).iterdir())[1])
 
     seen = Seen()
-    sampler = graph.sampler(**settings, on_cancel=RETURN)  # so that ComfyUI does not simply remember the result
+    sampler = graph.sampler(**settings, on_cancel=RETURN)  # so that ComfyUI does not simply take the result from its cache
     with new_log_lines(server) as log:
         found = graph.latents(server, sampler, on_message=seen)
 
@@ -225,7 +225,7 @@ def test_a_run_killed_ten_times_ends_as_if_nothing_had_been(graph, server, envir
 
 
 def killed_at_random(times: int, graph: Graph, undisturbed: Server, start: Callable[[], Server]) -> None:
-    """Each of the servers is killed in the midst of sampling; the next one finds all that the ones before had finished."""
+    """Each server is killed in the middle of sampling; the next one finds everything that those before had finished."""
     moments = random.Random(times)
     settings = {"steps": 3, "seed": 700, "sampler": "euler_ancestral"}
     sections, done = 2 * times + 2, 0
@@ -255,7 +255,7 @@ def kill_after(seconds: float, server: Server) -> None:
 
 
 def finished(server: Server) -> int:
-    """Sections of the only run that a server knows."""
+    """The finished sections of the only run that a server has."""
     return len(list(sections_folder(server).glob("*/*.safetensors")))
 
 

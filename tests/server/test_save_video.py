@@ -1,4 +1,4 @@
-"""FramePack_SaveVideo in a real server: what the file holds, and that it is whole or not there."""
+"""FramePack_SaveVideo in a real server: what the file holds, and that it is complete or not there at all."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def graph() -> DemoGraph:
 
 
 def saving(graph: DemoGraph, frames: int = 9, **options) -> Outputs:
-    """The demo's start picture as a video of this many latent frames, saved."""
+    """The demo's start image as a video of this many latent frames, saved."""
     images = graph.add("RepeatImageBatch", image=graph.image, amount=4 * frames - 3)
     latent = graph.add("VAEEncode", pixels=images, vae=graph.vae)
     inputs = {"latent": latent, "vae": graph.vae, "fps": 30.0, "filename_prefix": PREFIX, "crf": 16}
@@ -78,7 +78,7 @@ def test_comfyui_s_flag_leaves_the_graph_out(graph, new_server):
 
 
 def test_save_video_takes_it_as_it_is(graph, server):
-    """Packet by packet: neither encoded again nor held in memory."""
+    """Packet by packet: it is neither re-encoded nor held in memory."""
     ours = saving(graph, pixel_format="yuv444p", filename_prefix="video/ours")
     stock = graph.add("SaveVideo", video=ours, filename_prefix="stock", format="auto", codec="auto")
 

@@ -1,4 +1,4 @@
-"""Example workflows and every way of sampling, from a prompt to what lands on disk."""
+"""Example workflows and every way of sampling, from the prompt to the files on disk."""
 
 import json
 import math
@@ -70,7 +70,7 @@ def test_a_workflow_draws_its_plan(run):
 
 
 def test_one_progress_bar_runs_over_all_steps_of_all_sections(run):
-    """ComfyUI leaves out updates that follow at once; the first and the last always come."""
+    """ComfyUI drops updates that follow too closely, but the first and the last always come."""
     prompt, seen, _ = run
     total = SECTIONS * STEPS
 
@@ -115,7 +115,7 @@ def test_the_start_image_is_the_first_frame(graph, server):
 @pytest.mark.parametrize("guidance", [None, 3.0])
 @pytest.mark.parametrize("guider", ["BasicGuider", "CFGGuider"])
 def test_stock_guiders_give_what_the_sampler_gives(graph, server, guider, guidance):
-    """The distilled guidance comes from the conditioning, and is 10 without."""
+    """The distilled guidance comes from the conditioning, or is 10 if there is none."""
     plan = graph.plan_of(2)
     positive = graph.positive
     if guidance:
@@ -132,7 +132,7 @@ def test_stock_guiders_give_what_the_sampler_gives(graph, server, guider, guidan
 
 @pytest.mark.parametrize("guider", ["DualCFGGuider", "PerpNegGuider"])
 def test_guiders_with_more_conditions_show_the_context_to_each(graph, server, guider):
-    """With two equal conditions, and with a scale of 0, they come down to plain CFG."""
+    """With two equal conditions, and with a scale of 0, they are equivalent to plain CFG."""
     conds = graph.positive, graph.negative
     positive, negative = (graph.add("FluxGuidance", conditioning=cond, guidance=10.0) for cond in conds)
     settings = {

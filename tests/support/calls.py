@@ -1,4 +1,4 @@
-"""One transformer call on the same inputs: ours and diffusers'."""
+"""A transformer call on the same inputs, by ours and by diffusers'."""
 
 import torch
 
@@ -26,7 +26,7 @@ def inputs(section, height: int, width: int) -> dict:
 
 
 def run_oracle(oracle, given: dict, context) -> torch.Tensor:
-    """diffusers' forward on a released layout: clean is start and newest, then the 2x and 4x histories."""
+    """diffusers' forward on a released layout: the clean latents are start and newest, then come the 2x and 4x histories."""
     by_kernel: dict[int, list] = {1: [], 2: [], 4: []}
     for group, latents in zip(context.section.context, context.latents, strict=True):
         by_kernel[group.kernel.t].append((latents, group.indices))

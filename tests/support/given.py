@@ -1,4 +1,4 @@
-"""What both sides of the golden comparison are given: sizes and tensors drawn from seeds."""
+"""The inputs of both sides of the golden comparison: sizes, and tensors drawn from seeds."""
 
 from dataclasses import dataclass
 from functools import partial

@@ -1,4 +1,4 @@
-"""Small API prompts on the stand-in or the demo's models, node by node, and what their runs leave."""
+"""Small API prompts on the stand-in models or the demo's, built node by node, and the results of their runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Outputs:
 
     @property
     def link(self) -> list:
-        """As a prompt spells it."""
+        """As a prompt writes it."""
         return [self.node, self.slot]
 
 
@@ -68,7 +68,7 @@ class Graph:
         self.vision = self.add("StandIn_ClipVision")
 
     def add(self, kind: str, **inputs: Any) -> Outputs:
-        """A node of this kind; an input is a value or another node's Outputs."""
+        """Add a node of this kind; each input is a value or another node's Outputs."""
         node = str(len(self.prompt) + 1)
         links = {name: value.link if isinstance(value, Outputs) else value for name, value in inputs.items()}
         self.prompt[node] = {"class_type": kind, "inputs": links}
@@ -87,7 +87,7 @@ class Graph:
         return self.add("FramePack_Plan", **{**values, **changes})
 
     def sampler(self, **changes: Any) -> Outputs:
-        """FramePack_Sampler on everything above, with inputs replaced; None leaves one out."""
+        """FramePack_Sampler on everything above, with these inputs replaced; None leaves one out."""
         inputs = {
             "model": self.model,
             "positive": self.positive,
@@ -138,7 +138,7 @@ class Graph:
 
 
 class DemoGraph(Graph):
-    """The same on the demo's models, in whose world words and pictures have a meaning; the image is one scene's."""
+    """The same with the demo's models, for which words and pictures have a meaning; the image is from one scene."""
 
     size = 128
 
@@ -162,7 +162,7 @@ class DemoGraph(Graph):
         return numpy.stack([numpy.asarray(Image.open(file).convert("RGB")) for file in files])
 
     def video(self, server: Server, **sampler: Any) -> numpy.ndarray:
-        """The frames of what the sampler makes."""
+        """The frames of the sampler's video."""
         return self.frames(server, self.add("FramePack_Decode", latent=self.sampler(**sampler), vae=self.vae))
 
 
@@ -193,7 +193,7 @@ class LogLines:
 
 @contextmanager
 def new_log_lines(server: Server) -> Iterator[LogLines]:
-    """What the server logs within the block, there after its end."""
+    """What the server logs within the block, filled in when the block ends."""
     lines = LogLines()
     before = server.log.stat().st_size
     yield lines
@@ -202,6 +202,6 @@ def new_log_lines(server: Server) -> Iterator[LogLines]:
 
 @contextmanager
 def own_models(server: Server) -> Iterator[Path]:
-    """A folder of diffusion models that only this server lists, as `<folder's name>/...`; it goes with the block."""
+    """A folder of diffusion models that only this server lists, as `<folder's name>/...`; it is removed after the block."""
     with TemporaryDirectory(dir=server.base / "linked" / "diffusion_models") as folder:
         yield Path(folder)

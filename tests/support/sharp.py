@@ -1,4 +1,4 @@
-"""Random weights under which a wrong index, phase or kernel shows."""
+"""Random weights with which a wrong index, phase or kernel shows."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""Tiny transformers on tiny clips, small videos: what is tested is the arithmetic of training, not what is learnt."""
+"""Tiny transformers on tiny clips, and small videos: the arithmetic of training is tested, not what is learnt."""
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -12,7 +12,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def fresh_accelerate():
-    """accelerate keeps one precision a process; every test chooses its own."""
+    """accelerate keeps one precision per process, but every test chooses its own."""
     from accelerate.state import AcceleratorState
 
     yield
@@ -34,7 +34,7 @@ def write_video() -> WriteVideo:
 def _write_video(
     path: Path, frames: Sequence[np.ndarray] | int = 20, fps: float = 30, height=48, width=64, **options: str
 ) -> Path:
-    """Frames uint8 `H W 3`, or so many grey ones that count up by 4; .mkv is lossless. A key frame every 8."""
+    """Write frames uint8 `H W 3`, or this many grey ones that go up by 4; .mkv is lossless. Every eighth is a key frame."""
     if isinstance(frames, int):
         frames = [np.full((height, width, 3), 4 * index % 256, np.uint8) for index in range(frames)]
     codec, pixels = CODECS[path.suffix.lower()]
@@ -86,7 +86,7 @@ def hunyuan_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory) -> Path:
-    """The demo's encoders with random weights: the shipped ones may be retrained."""
+    """The demo's encoders with random weights, since the shipped ones may be retrained."""
     from safetensors.torch import save_file
 
     from framepack_core.demo.text import TextEncoder

@@ -110,14 +110,14 @@ def test_a_file_of_other_dimensions_is_named(tmp_path):
     tensors = clip().tensors
     save_file({**tensors, "latents": tensors["latents"][None]}, tmp_path / "batched.safetensors")
 
-    with pytest.raises(ValueError, match=r"batched\.safetensors: latents is \(1, 16, 5, 4, 6\) but a clip's is C T H W"):
+    with pytest.raises(ValueError, match=r"batched\.safetensors: latents is \(1, 16, 5, 4, 6\), but a clip's is C T H W"):
         ClipCache(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("part", "tensor", "message"),
     [
-        ("latents", torch.zeros(1, 16, 1, 2, 2), r"name: latents is \(1, 16, 1, 2, 2\) but a clip's is C T H W"),
+        ("latents", torch.zeros(1, 16, 1, 2, 2), r"name: latents is \(1, 16, 1, 2, 2\), but a clip's is C T H W"),
         ("text", torch.zeros(0, 8), r"name: text is \(0, 8\)"),
         ("pooled", torch.full((12,), float("nan")), "name: pooled has values that are not finite"),
     ],

@@ -26,7 +26,7 @@ SETTINGS = Settings(size=(48, 64), latents=3, shortest=2, encoders="fake")
 
 
 class Fake:
-    """Encoders whose results tell what they were given; they count their calls, and may stop after some."""
+    """Encoders whose results show what they were given; they count their calls and may stop after some."""
 
     name = "fake"
 
@@ -62,7 +62,7 @@ class Fake:
 
 @pytest.fixture
 def folder(tmp_path, write_video) -> Path:
-    """Two videos: of 20 frames, which are two clips of 9, and of 14, one of 9 and one of 5."""
+    """Two videos: one of 20 frames, for two clips of 9, and one of 14, for a clip of 9 and one of 5."""
     videos = tmp_path / "videos"
     for name, frames in (("a.mkv", 20), ("sub/b.mkv", 14)):
         write_video(videos / name, frames)
@@ -75,7 +75,7 @@ def contents(cache: Path) -> dict[str, bytes]:
 
 
 def shown(cache: Path) -> dict[str, list[int]]:
-    """The frames that each clip's latents are of."""
+    """The frames that each clip's latents were encoded from."""
     clips = ClipCache(cache)
     return {name: clip.latents[0, :, 0, 0].int().tolist() for name, clip in zip(clips.names, clips, strict=True)}
 
@@ -116,7 +116,7 @@ def test_texts_come_first_and_each_caption_once(folder, tmp_path):
 
 
 def test_latents_are_the_vaes_of_the_clips_frames(hunyuan_folder, write_video, tmp_path):
-    """The whole way with real classes: what is in the cache is VAE and scaling of the frames that were read."""
+    """The whole way with real classes: the cache holds the frames that were read, encoded by the VAE and scaled."""
     noise = np.random.default_rng(0).integers(0, 256, (13, 40, 50, 3), dtype=np.uint8)
     path = write_video(tmp_path / "videos" / "noise.mkv", list(noise))
     path.with_suffix(".txt").write_text("a cat")
@@ -254,7 +254,7 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 
 
 def break_folder(folder: Path, write_video) -> dict[str, str]:
-    """Adds a video of each kind that cannot be used; what is said of each."""
+    """Add a video of each kind that cannot be used; returns what is said about each."""
     (folder / "broken.mp4").write_bytes(b"nothing" * 100)
     (folder / "broken.txt").write_text("broken")
     write_video(folder / "short.mkv", 4).with_suffix(".txt").write_text("short")
@@ -390,9 +390,9 @@ def test_the_command_caches_and_says_what_it_did(folder, hunyuan_folder, tmp_pat
     words = short_clips(folder, tmp_path / "cache", hunyuan_folder)
 
     assert encode.run(arguments(*words)) == 0
-    assert "6 clips written, 0 were there, 0 problems" in capsys.readouterr().err
+    assert "6 clips written, 0 already there, 0 problems" in capsys.readouterr().err
     assert encode.run(arguments(*words)) == 0
-    assert "0 clips written, 6 were there, 0 problems" in capsys.readouterr().err
+    assert "0 clips written, 6 already there, 0 problems" in capsys.readouterr().err
     assert all(clip.image is None for clip in ClipCache(tmp_path / "cache"))
     settings = json.loads((tmp_path / "cache" / "cache.json").read_text())
     assert settings["encoders"] == "hunyuan" and not settings["image"] and settings["size"] == [32, 32]
@@ -404,7 +404,7 @@ def test_the_command_ends_with_1_when_a_video_is_missing(folder, hunyuan_folder,
 
     assert encode.run(arguments(*words)) == 1
     summary, *problems = capsys.readouterr().err.splitlines()[-5:]
-    assert summary == "6 clips written, 0 were there, 4 problems"
+    assert summary == "6 clips written, 0 already there, 4 problems"
     assert any("broken.mp4 cannot be read as a video" in problem for problem in problems)
     assert len(ClipCache(tmp_path / "cache")) == 6
 

@@ -145,7 +145,7 @@ def test_the_demos_encoders_give_what_its_model_sees(demo_folder):
 
 
 def test_the_demos_image_is_resized_as_comfyui_does(demo_folder, monkeypatch):
-    """A picture of 64 x 64 is seen as it is, a larger one by bicubic interpolation with antialiasing, in 8 bits."""
+    """A picture of 64 x 64 is used as it is, a larger one resized by bicubic interpolation with antialiasing, in 8 bits."""
     seen = []
     pictures = Demo(demo_folder).pictures()
     monkeypatch.setattr(pictures, "vision", lambda image: (seen.append(image), image)[1])

@@ -1,4 +1,4 @@
-"""What is drawn: inference's sections with the truth as their history, the same wherever and whenever it is drawn."""
+"""What is drawn: inference's sections with the truth as their history, the same wherever and whenever they are drawn."""
 
 from collections import Counter
 
@@ -201,7 +201,7 @@ def test_clips_with_and_without_image_embeddings_do_not_mix(tmp_path):
         (["framepack"], ["backward"], "order is 'backward'"),
         (["framepack"], ["forward"], "layout framepack fits none of the orders forward"),
         (["f1:0"], ["forward"], "no weight above 0"),
-        (["g9_g9"], ["forward"], "generates once"),
+        (["g9_g9"], ["forward"], "generates only once"),
     ],
 )
 def test_bad_choices_are_refused(layouts, orders, message):

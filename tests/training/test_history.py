@@ -182,9 +182,9 @@ def test_a_codebook_is_saved_and_loaded(tmp_path):
 
 def test_other_files_and_other_channels_are_said(tmp_path):
     (tmp_path / "text.safetensors").write_text("no codebook at all")
-    with pytest.raises(ValueError, match=r"text\.safetensors is no codebook"):
+    with pytest.raises(ValueError, match=r"text\.safetensors is not a codebook"):
         Codebook.load(tmp_path / "text.safetensors")
-    with pytest.raises(ValueError, match=r"absent\.safetensors is no codebook"):
+    with pytest.raises(ValueError, match=r"absent\.safetensors is not a codebook"):
         Codebook.load(tmp_path / "absent.safetensors")
-    with pytest.raises(ValueError, match="the codebook has 8 channels but the latents have 16"):
+    with pytest.raises(ValueError, match="the codebook has 8 channels, but the latents have 16"):
         Codebook(torch.randn(4, 8)).discretise(latents())

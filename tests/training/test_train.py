@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from support import clips
 
 from framepack_core.layout import Kernel
-from framepack_core.training import samples, state, train
+from framepack_core.training import preparation, samples, state, train
 from framepack_core.training.__main__ import main
 from framepack_core.training.settings import Settings
 
@@ -50,7 +50,7 @@ def settings(cache: Path, output: Path, **changes) -> Settings:
 
 
 def arguments(cache: Path, output: Path, **changes) -> list[str]:
-    """The command line of the same settings."""
+    """The command line for the same settings."""
     found = ["train", str(cache), str(output)]
     for name, value in (TINY | {"steps": 6, "save_every": 2} | changes).items():
         found += [f"--{name.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
@@ -77,7 +77,7 @@ def losses(output: Path) -> list[float]:
 
 @pytest.fixture(scope="module")
 def straight(cache, tmp_path_factory) -> Path:
-    """The output of a run that nothing interrupts."""
+    """The output of an uninterrupted run."""
     output = tmp_path_factory.mktemp("straight")
     train.train(settings(cache, output))
     return output
@@ -174,7 +174,7 @@ def test_an_export_with_the_released_kernels_loads_in_diffusers(cache, tmp_path)
 
 
 def test_a_run_starts_from_an_export(cache, straight, tmp_path):
-    run = train.prepare(settings(cache, tmp_path, start=straight / "model"))
+    run = preparation.prepare(settings(cache, tmp_path, start=straight / "model"))
 
     exported = load_file(straight / "model" / state.WEIGHTS)
     assert all(torch.equal(tensor, exported[name].float()) for name, tensor in run.transformer.state_dict().items())
@@ -188,7 +188,7 @@ def test_no_average_exports_the_weights_themselves(cache, tmp_path):
 
 
 def test_muon_takes_the_matrices_of_the_blocks(cache, tmp_path):
-    run = train.prepare(settings(cache, tmp_path, optimizer="muon"))
+    run = preparation.prepare(settings(cache, tmp_path, optimizer="muon"))
     adamw, muon = ({id(p) for group in each.param_groups for p in group["params"]} for each in run.optimizers)
     names = {name for name, parameter in run.transformer.named_parameters() if id(parameter) in muon}
 
@@ -202,7 +202,7 @@ def test_a_muon_run_in_bf16_resumes_to_the_same_bits(cache, tmp_path):
     changes = {"optimizer": "muon", "precision": "bf16", "steps": 3, "save_every": 1, "motion_weight": 1.0}
     first = settings(cache, tmp_path / "first", **changes)
     train.train(first)
-    run = train.prepare(settings(cache, tmp_path / "second", **changes))
+    run = preparation.prepare(settings(cache, tmp_path / "second", **changes))
     (tmp_path / "second").mkdir()
     train.take_step(run)
     train.save(run)
@@ -242,7 +242,7 @@ def test_a_lora_trains_nothing_else_and_resumes(cache, straight, tmp_path, preci
     assert not (last / "model.safetensors").exists()
     assert all(".lora_" in name for name in load_file(last / state.TRAINED))
 
-    run = train.prepare(settings(cache, tmp_path, **changes))
+    run = preparation.prepare(settings(cache, tmp_path, **changes))
     train.resume(run)
     assert run.step == 2
     assert all(torch.equal(tensor, run.trained[name]) for name, tensor in load_file(last / state.TRAINED).items())
@@ -263,7 +263,7 @@ def test_a_full_disk_is_reported_and_leaves_the_last_good_state(cache, tmp_path,
         save_file(tensors, path, *args)
 
     monkeypatch.setattr(state, "save_file", full)
-    with pytest.raises(OSError, match=r"state of step 4 was not written .*No space left.*goes on from .*state-00000002"):
+    with pytest.raises(OSError, match=r"state of step 4 was not written .*No space left.*continues from .*state-00000002"):
         train.train(settings(cache, tmp_path))
 
     assert [path.name for path in tmp_path.glob("*state*")] == ["state-00000002"]
@@ -285,22 +285,22 @@ def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_weights(cache, tmp
 
 
 def test_a_batch_must_divide_among_the_processes(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.Accelerator, "num_processes", 3)
-    with pytest.raises(ValueError, match="--batch is 2, which does not divide among 3 processes"):
-        train.prepare(settings(cache, tmp_path))
+    monkeypatch.setattr(preparation.Accelerator, "num_processes", 3)
+    with pytest.raises(ValueError, match="--batch is 2, which is not a multiple of the 3 processes"):
+        preparation.prepare(settings(cache, tmp_path))
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda w: {"decoder.conv_in.weight": torch.zeros(1)}, "no FramePack transformer .it starts with decoder"),
+        (lambda w: {"decoder.conv_in.weight": torch.zeros(1)}, "not a FramePack transformer .it starts with decoder"),
         (lambda w: {"double_blocks.0.img_attn.qkv.weight": torch.zeros(1)}, "has ComfyUI's weight names"),
         (lambda w: {k: v for k, v in w.items() if "clean_x" not in k}, "without FramePack's context embedders"),
         (
             lambda w: {k: v for k, v in w.items() if not k.startswith("transformer_blocks.0.ff.net.2")},
             "lacks 2 weights .transformer_blocks.0.ff.net.2",
         ),
-        (lambda w: w | {"extra.weight": torch.zeros(1)}, "1 of unknown names .extra.weight"),
+        (lambda w: w | {"extra.weight": torch.zeros(1)}, "1 with unknown names .extra.weight"),
         (lambda w: w | {"proj_out.weight": torch.zeros(64, 3)}, "does not fit its config"),
     ],
 )
@@ -336,7 +336,7 @@ def test_bad_settings_are_refused(tmp_path, changes, message):
 
 
 def test_a_base_kernel_gets_no_convolution(cache, tmp_path):
-    run = train.prepare(settings(cache, tmp_path, base_kernels=("k1h4w4",)))
+    run = preparation.prepare(settings(cache, tmp_path, base_kernels=("k1h4w4",)))
 
     assert Kernel(1, 4, 2) in run.transformer.convolutions
     assert Kernel(1, 4, 4) not in run.transformer.convolutions
@@ -344,7 +344,7 @@ def test_a_base_kernel_gets_no_convolution(cache, tmp_path):
 
 def test_a_base_kernel_that_no_layout_has_is_refused(cache, tmp_path):
     with pytest.raises(ValueError, match="--base-kernels has k1h9w9, but the layouts' kernels are k1, k1h4w2"):
-        train.prepare(settings(cache, tmp_path, base_kernels=("k1h9w9",)))
+        preparation.prepare(settings(cache, tmp_path, base_kernels=("k1h9w9",)))
 
 
 def test_the_command_line_reports_in_one_line(tmp_path, capsys):
@@ -367,11 +367,11 @@ def test_a_caption_dropped_without_an_empty_embedding_names_the_file(cache, tmp_
     (copied / "empty.safetensors").unlink()
 
     with pytest.raises(FileNotFoundError, match=r"empty\.safetensors is missing"):
-        train.prepare(settings(copied, tmp_path))
+        preparation.prepare(settings(copied, tmp_path))
 
 
 def test_a_folder_that_is_no_vae_is_named(tmp_path):
-    with pytest.raises(ValueError, match=f"{tmp_path} is no AutoencoderKLHunyuanVideo"):
+    with pytest.raises(ValueError, match=f"{tmp_path} is not an AutoencoderKLHunyuanVideo"):
         samples.hunyuan_decoder(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The transformer that trains: kernels of its own, text masks, and faster ways to the same numbers."""
+"""The transformer for training: its own kernels, text masks, and faster ways to the same numbers."""
 
 import pytest
 import torch
@@ -104,7 +104,7 @@ def test_masked_text_counts_as_if_it_were_not_there(transformer):
 
 
 def only(value, row: int):
-    """One row of a batch; what the rows share stays."""
+    """One row of a batch, with everything that the rows share."""
     if isinstance(value, torch.Tensor):
         return value[row : row + 1]
     if isinstance(value, tuple) and isinstance(value[0], torch.Tensor) and value[0].ndim == 5:

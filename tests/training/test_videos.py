@@ -44,7 +44,7 @@ def test_videos_are_found_in_subfolders_too_and_sorted(tmp_path):
 def test_a_folder_without_videos_is_said(tmp_path):
     with pytest.raises(BadVideo, match="holds no videos"):
         find_videos(tmp_path)
-    with pytest.raises(BadVideo, match="nowhere is no folder"):
+    with pytest.raises(BadVideo, match="nowhere is not a folder"):
         find_videos(tmp_path / "nowhere")
 
 
@@ -185,7 +185,7 @@ def test_what_is_left_at_the_end_is_a_shorter_clip():
     assert cuts(100, length=37, shortest=29, stride=37) == [Cut(0, 37), Cut(37, 37)]
     assert cuts(36, length=37, shortest=9, stride=37) == [Cut(0, 33)]
     assert cuts(8, length=37, shortest=9, stride=37) == []
-    assert cuts(12, length=9, shortest=5, stride=4) == [Cut(0, 9)]  # what is left, 4..8, has been shown
+    assert cuts(12, length=9, shortest=5, stride=4) == [Cut(0, 9)]  # what is left, 4..8, has been shown already
 
 
 @settings(max_examples=100)

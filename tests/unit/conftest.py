@@ -1,4 +1,4 @@
-"""The paper and the files, without ComfyUI: `python3 -m pytest tests/unit` needs torch, av, Pillow and hypothesis alone."""
+"""The paper and the files, without ComfyUI: `python3 -m pytest tests/unit` only needs torch, av, Pillow and hypothesis."""
 
 from hypothesis import settings
 

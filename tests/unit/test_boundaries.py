@@ -1,4 +1,4 @@
-"""Who may import whom, and what importing the pack costs."""
+"""Which modules may import which, and what importing the pack costs."""
 
 import ast
 import subprocess
@@ -14,6 +14,19 @@ ADAPTER = CORE / "comfyui"
 
 PACK = [ROOT / "__init__.py", *sorted(CORE.rglob("*.py")), *sorted((ROOT / "nodes").rglob("*.py"))]
 FREE = [path for path in PACK if ADAPTER not in path.parents and ROOT / "nodes" not in path.parents]
+
+PRIVATE = ADAPTER / "private.py"
+PRIVATE_MODULES = ("comfy.conds", "comfy.latent_formats", "comfy.ldm", "comfy.model_base", "comfy.ops", "comfy.quant_ops",
+                   "comfy.sd1_clip", "comfy.supported_models", "comfy.taesd", "comfy_api.feature_flags", "comfy_execution",
+                   "latent_preview", "protocol")  # fmt: skip
+
+DEMO = CORE / "demo"
+SERVES_THE_DEMO = {
+    ADAPTER / "demo.py",
+    ROOT / "nodes" / "demo.py",
+    ROOT / "nodes" / "image.py",
+    CORE / "training" / "encoders.py",
+}
 
 COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "comfy_kitchen", "folder_paths", "latent_preview",
            "node_helpers", "nodes", "execution", "server"}  # fmt: skip
@@ -37,8 +50,12 @@ def name(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """(level, dotted name) of every import in a file, whatever function it is in."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """(level, dotted name) of every import in a file, including those inside functions."""
+    yield from imports_of(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def imports_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name) for alias in node.names)
         if isinstance(node, ast.ImportFrom):
@@ -46,7 +63,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def run_fresh(more: str = "") -> set[str]:
-    """The modules that importing the pack's root, and `more`, loads in a new interpreter."""
+    """The modules that are loaded by importing the pack's root, and `more`, in a new interpreter."""
     script = TOP_LEVEL.format(path=str(ROOT / "__init__.py"), root=str(ROOT), more=more)
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT.parent, check=True, capture_output=True, text=True)
     return set(done.stdout.split())
@@ -83,6 +100,71 @@ def test_imports_within_the_pack_are_relative_and_stay_in_it(path):
 @pytest.mark.parametrize("path", sorted(ADAPTER.rglob("*.py")), ids=name)
 def test_the_adapter_does_not_know_the_nodes(path):
     assert not any(module.split(".")[0] == "nodes" for _, module in imports(path))
+
+
+@pytest.mark.parametrize("path", PACK, ids=name)
+def test_nothing_that_a_user_runs_imports_experiments_scripts_or_tests(path):
+    assert not {"experiments", "scripts", "tests", "support"} & {module.split(".")[0] for _, module in imports(path)}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts" / "support").rglob("*.py")), ids=name)
+def test_experiments_are_run_by_commands_and_imported_by_nothing_else(path):
+    assert "experiments" not in {module.split(".")[0] for _, module in imports(path)}
+
+
+@pytest.mark.parametrize("path", [path for path in PACK if DEMO not in path.parents and path not in SERVES_THE_DEMO], ids=name)
+def test_only_what_serves_the_demo_knows_it(path):
+    assert not any("demo" in module.split(".")[:-1] for _, module in imports(path) if not module.startswith("comfyui.demo"))
+
+
+@pytest.mark.parametrize("path", [path for path in PACK if path != PRIVATE], ids=name)
+def test_private_symbols_of_comfyui_are_looked_up_in_one_file(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    annotations = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    for node in annotations:
+        tree.body.remove(node)
+    symbols = private_symbols()
+
+    imported = [module for _, module in imports_of(tree)]
+    reached = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+    assert not [module for module in imported if module.startswith(PRIVATE_MODULES)]
+    assert not symbols & (reached | set(imported)) - annotated(tree)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "nodes").glob("*.py")), ids=name)
+def test_nodes_hold_no_arithmetic(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+
+    assert not any(isinstance(node, ast.BinOp) and not isinstance(node.op, ast.BitOr) for node in ast.walk(tree))
+    assert not {"torch", "numpy", "math"} & {module.split(".")[0] for _, module in imports(path)}
+
+
+def private_symbols() -> set[str]:
+    """`module.name` of every entry in private.py, read without importing it."""
+    tree = ast.parse(PRIVATE.read_text(encoding="utf-8"))
+    constants = {node.targets[0].id: node.value.value for node in tree.body
+                 if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)}  # fmt: skip
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Symbol"]
+    places = [[constants.get(getattr(arg, "id", ""), getattr(arg, "value", None)) for arg in call.args[:2]] for call in calls]
+    return {f"{module}.{symbol}" for module, symbol in places if isinstance(module, str) and isinstance(symbol, str)}
+
+
+def annotated(tree: ast.Module) -> set[str]:
+    """What stands in annotations alone, which nothing evaluates."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            hints = [node.returns, *(arg.annotation for arg in (*node.args.args, *node.args.kwonlyargs))]
+        else:
+            hints = [node.annotation] if isinstance(node, ast.AnnAssign) else []
+        for hint in filter(None, hints):
+            found |= {ast.unparse(part) for part in ast.walk(hint) if isinstance(part, ast.Attribute)}
+    return found
+
+
+def test_there_are_private_symbols_to_look_for():
+    assert {"comfy.ldm.hunyuan_video.model.HunyuanVideo", "comfy.utils.PROGRESS_BAR_ENABLED"} <= private_symbols()
 
 
 @pytest.mark.parametrize("path", [path for path in PACK if TRAINING not in path.parents], ids=name)

@@ -1,4 +1,4 @@
-"""The picture of a plan: bounded in size, every frame in the colour of what happens to it, every mark explained."""
+"""The picture of a plan: limited in size, every frame in the colour of what happens to it, every mark explained."""
 
 from __future__ import annotations
 
@@ -8,17 +8,8 @@ import pytest
 from PIL import Image
 
 from framepack_core.drawing.chart import Chart, Detail, legend_entries
-from framepack_core.drawing.painting import (
-    DONE,
-    GENERATED,
-    MAX_HEIGHT,
-    MAX_WIDTH,
-    PAPER,
-    Colour,
-    Grid,
-    colour_of,
-    draw_plan,
-)
+from framepack_core.drawing.marks import DONE, GENERATED, PAPER, Colour, colour_of
+from framepack_core.drawing.painting import MAX_HEIGHT, MAX_WIDTH, Grid, draw_plan
 from framepack_core.layout import PRESETS, Kernel
 from framepack_core.orders import ORDERS
 from framepack_core.plan import Plan
@@ -119,9 +110,9 @@ def test_the_legend_explains_every_kernel_of_the_layout(name: str) -> None:
 
 def test_the_legend_says_what_each_kernel_costs() -> None:
     texts = [text for _, text in legend_entries(chart_of(Plan.of(5, "inverted")))]
-    assert "k1: looked at with full detail: 1,520 tokens a frame, each 16x16 pixels" in texts
-    assert "k2: looked at with 1/8 of the detail: 190 tokens a frame, each 32x32 pixels of 2 frames" in texts
-    assert "k4: looked at with 1/64 of the detail: 25 tokens a frame, each 64x64 pixels of 4 frames" in texts
+    assert "k1: seen in full detail: 1,520 tokens per frame, each 16x16 pixels" in texts
+    assert "k2: seen in 1/8 of full detail: 190 tokens per frame, each 32x32 pixels of 2 frames" in texts
+    assert "k4: seen in 1/64 of full detail: 25 tokens per frame, each 64x64 pixels of 4 frames" in texts
 
 
 def test_the_legend_leaves_out_what_does_not_occur() -> None:

@@ -64,7 +64,7 @@ def test_the_frames_being_made_play_in_turn_above_the_strip():
 
 
 def test_what_is_being_made_is_no_thumbnail_once_it_is_not_played():
-    """A section's frames change with every step: only `put` keeps them."""
+    """A section's frames change with every step, so only `put` keeps them."""
     strip = Filmstrip(frames=4, height=10, width=20)
     strip.play({1: picture(GREEN)}, known=())
 

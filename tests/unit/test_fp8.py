@@ -1,4 +1,4 @@
-"""Scaled fp8 with one scale a matrix: how far it is from what the file says."""
+"""Scaled fp8 with one scale per matrix: how far it is from what the file says."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from framepack_core.weights.fp8 import FP8_DTYPES, dequantise, fuse_scaled, one_
 # Rounding to nearest: half of the last bit of the mantissa, and half of the smallest subnormal.
 RELATIVE = {torch.float8_e4m3fn: 2**-4, torch.float8_e5m2: 2**-3}
 ABSOLUTE = {torch.float8_e4m3fn: 2**-10, torch.float8_e5m2: 2**-17}
-TINY = 1 + 1e-5  # float32 on top
+TINY = 1 + 1e-5  # margin for float32 arithmetic
 
 both = pytest.mark.parametrize("dtype", FP8_DTYPES, ids=str)
 
@@ -73,7 +73,7 @@ def test_scales_of_rows_or_blocks_become_one_within_one_rounding(shape, dtype):
     assert weights["proj_out.weight"].dtype == dtype
     assert weights["proj_out.scale_weight"].numel() == 1
     assert_rounded(weights["proj_out.weight"], weights["proj_out.scale_weight"], full)
-    # The matrix as a whole is nearer still than the worst of its numbers.
+    # The matrix as a whole is even closer than its worst number.
     result = weights["proj_out.weight"].float() * weights["proj_out.scale_weight"]
     assert (result - full).norm() / full.norm() < RELATIVE[dtype] / 2
 

@@ -32,7 +32,7 @@ def latents(value: float) -> torch.Tensor:
 
 
 def written(folder: Path, keys, count: int | None = None) -> Run:
-    """A run whose sections hold their number."""
+    """A run whose sections hold their own number."""
     run = Run(folder, keys)
     for number in range(len(keys) if count is None else count):
         run.add(latents(number))
@@ -96,7 +96,7 @@ def test_sections_count_only_up_to_the_first_that_is_missing(tmp_path):
 
 
 def test_a_section_made_after_another_one_does_not_count(tmp_path):
-    """The second section was made again and came out differently: the third belongs to what it was before."""
+    """The second section was made again and came out differently, so the third belongs to its former version."""
     keys = keys_of(Plan.of(3.6))
     written(tmp_path, keys)
     again = written(tmp_path, keys, 1)
@@ -171,7 +171,7 @@ plain = st.recursive(
 
 
 def canonical(value) -> str:
-    """Tells apart what `==` does not: 1, 1.0 and True; 0.0 and -0.0."""
+    """Tells apart values that `==` does not: 1, 1.0 and True; 0.0 and -0.0."""
     if isinstance(value, dict):
         return f"dict {sorted((key, canonical(item)) for key, item in value.items())}"
     if isinstance(value, list):
@@ -202,7 +202,7 @@ def test_tensors_count_by_values_shape_and_precision(other):
 
 
 def test_a_digest_is_the_same_in_every_process_and_version():
-    """The expected values are those of 0.1.0's first files: another one would lose every user's kept sections."""
+    """The expected values are those of 0.1.0's first files: with others, all users would lose their kept sections."""
     sections = Plan.of(2.4).fill(19)
     value = {
         "b": [1, 2.5, None],
@@ -313,7 +313,7 @@ def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
 
 
 def test_a_process_killed_while_it_writes_leaves_whole_sections_only(tmp_path, monkeypatch):
-    """Killed between the writing and the renaming."""
+    """Killed between writing and renaming."""
     keys = keys_of(Plan.of(3.6))
     run = written(tmp_path, keys, 1)
 
@@ -334,7 +334,7 @@ def test_a_process_killed_while_it_writes_leaves_whole_sections_only(tmp_path, m
 
 
 def runs_of_age(folder: Path, *days: float) -> list[Path]:
-    """Runs of a thousand bytes that were last used so many days ago."""
+    """Runs of a thousand bytes each that were last used this many days ago."""
     runs = []
     for number, age in enumerate(days):
         run = folder / f"{number:064x}"

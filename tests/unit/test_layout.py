@@ -15,7 +15,7 @@ K1, K2, K4 = Kernel(1, 2, 2), Kernel(2, 4, 4), Kernel(4, 8, 8)
 
 @st.composite
 def kernels(draw):
-    """A kernel as a layout spells it."""
+    """A kernel as a layout writes it."""
     t, h, w = draw(st.integers(1, 16)), draw(st.integers(1, 16)) * 2, draw(st.integers(1, 16)) * 2
     return f"k{t}" if draw(st.booleans()) or h == w == 2 * t else f"k{t}h{h}w{w}"
 
@@ -25,7 +25,7 @@ groups = st.lists(st.builds("f{}{}".format, st.integers(1, 40), kernels()), min_
 
 @st.composite
 def sides(draw):
-    """Fields of one side, the outermost first, each a list of groups or separators."""
+    """Fields of one side, outermost first, each a list of groups or separators."""
     near, far = draw(groups), draw(groups)
     tail = [draw(st.sampled_from(["td", "ta", "tc"]))]
     return draw(st.sampled_from([[], [near], [tail, near], [far, tail, near], [far, ["x"]], [far, ["x"], near]]))
@@ -165,7 +165,7 @@ def test_an_unknown_name_is_shown_like_a_bad_string():
 @pytest.mark.parametrize(
     ("name", "tokens"),
     [
-        # 640x608: latent 76x80, so 38x40 = 1520 tokens a frame at k1.
+        # 640x608: latent 76x80, so 38x40 = 1520 tokens per frame at k1.
         ("framepack", 2 * 1520 + 19 * 20 + 4 * 10 * 10),
         ("f1", 2 * 1520 + 19 * 20 + 4 * 10 * 10),
         ("vanilla", 1520 + 19 * 20 + 4 * 10 * 10),

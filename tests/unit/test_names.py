@@ -1,4 +1,4 @@
-"""Weight names: diffusers' own model, renamed, against the table of names."""
+"""Weight names: diffusers' own model, renamed and compared with the table of names."""
 
 import pytest
 import torch

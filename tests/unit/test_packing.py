@@ -1,4 +1,4 @@
-"""From a section to tokens and rotary phases, against references that build the full grid."""
+"""From a section to tokens and rotary phases, compared with references that build the full grid."""
 
 import math
 from functools import partial
@@ -51,7 +51,7 @@ class Weights:
         return F.conv3d(latents, self.weight[kernel], self.bias[kernel], stride=tuple(kernel))
 
     def stretched(self, latents, kernel) -> torch.Tensor:
-        """With the base weights, each repeated over its share of the kernel, divided by the number of copies."""
+        """Weights from the base: each repeated over its share of the kernel, divided by the number of copies."""
         copies = [k // base for k, base in zip(kernel, BASE_KERNEL, strict=True)]
         weight = self.weight[BASE_KERNEL]
         for dim, count in enumerate(copies, start=2):
@@ -236,7 +236,7 @@ def full_grid(indices, height: int, width: int, axes) -> torch.Tensor:
 
 
 def reference_phases(group: ContextGroup, height: int, width: int, axes) -> torch.Tensor:
-    """The full grid, pooled as the tail and then as the kernel pools latents."""
+    """The full grid, pooled first as the tail and then as the kernel pools latents."""
     grid = full_grid(group.indices, height, width, axes)
     if group.pool == "global":
         grid = grid.mean(dim=(2, 3, 4), keepdim=True)
@@ -249,7 +249,7 @@ def reference_phases(group: ContextGroup, height: int, width: int, axes) -> torc
 
 
 def last_section(layout: str, history: int = 40) -> Section:
-    """A section after `history` known frames, or before them behind the start."""
+    """A section after `history` known frames, or between the start and those frames."""
     order = order_of(layout)
     known = range(history) if order == "forward" else {0, *range(10, history + 10)}
     return Plan.of(1.2, order, layout=layout).fill(len(known) + 9, known)[0]
@@ -329,7 +329,7 @@ def test_the_finest_context_is_not_averaged():
     torch.testing.assert_close(magnitudes, torch.ones_like(magnitudes), rtol=0, atol=1e-6)
 
 
-# One phase a token
+# One phase per token
 
 
 even = st.integers(1, 36).map(lambda half: 2 * half)

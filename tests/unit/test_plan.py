@@ -1,4 +1,4 @@
-"""In which order a video is filled, what each section sees, and the time indices it gives them."""
+"""The order in which a video is filled, what each section sees, and the time indices it gives to that."""
 
 import math
 import re
@@ -74,7 +74,7 @@ def groups(section):
 
 
 def seen(section):
-    """(frame, its time index) of everything in the context that exists."""
+    """(frame, its time index) of every context frame that exists."""
     pairs = [pair for group in section.context for pair in zip(group.frames, group.indices, strict=True)]
     return [(frame, index) for frame, index in pairs if frame is not None]
 
@@ -146,7 +146,7 @@ def test_time_indices_rise_with_time_within_the_context_and_the_generated_frames
 
 @given(videos())
 def test_no_generated_frame_lies_between_the_wrong_time_indices(video):
-    """Before stays before: what a section sees of earlier frames has smaller time indices than what it generates."""
+    """Before stays before: the earlier frames that a section sees have smaller time indices than those it generates."""
     plan, frames, known = video
 
     for section in plan.fill(frames, known):
@@ -156,7 +156,7 @@ def test_no_generated_frame_lies_between_the_wrong_time_indices(video):
 
 @given(videos())
 def test_distances_are_true_where_no_tail_lies_between(video):
-    """endpoints always; inverted with exact paddings: a time index further is a latent frame further."""
+    """Always in endpoints, and in inverted with exact paddings: one time index further is one latent frame further."""
     plan, frames, known = video
     layout = plan.layout
     true = plan.order == ENDPOINTS or (plan.order == INVERTED and plan.paddings == "exact")
@@ -277,7 +277,7 @@ def test_the_end_frame_is_the_next_neighbour_of_the_first_sampled_section_only()
 
 
 def test_an_extended_video_is_seen_from_its_last_frame():
-    """Inverted after a known prefix: the frame in front is the newest known one, and blanks count from there."""
+    """Inverted after a known prefix: the frame in front is the newest known one, and blanks are counted from there."""
     plan = Plan.of(2.4, "inverted", paddings="exact")
 
     first, last = plan.fill(30 + 18, range(30))

@@ -1,4 +1,4 @@
-"""The scripts' own decisions: what has to be installed, and which frames a sheet shows."""
+"""The scripts' own decisions: what must be installed, and which frames a sheet shows."""
 
 import numpy
 import pytest

@@ -22,7 +22,7 @@ def run(plan, denoise, seed=0, **kwargs):
 
 
 def values(latents):
-    """One number a frame."""
+    """One number per frame."""
     return latents[0, 0, :, 0, 0].tolist()
 
 

@@ -1,4 +1,4 @@
-"""Segments of a video, joined without encoding them again."""
+"""Segments of a video, joined without re-encoding."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The sigma schedule and UniPC, against formulas and equations with known solutions."""
+"""The sigma schedule and UniPC, compared with formulas and with equations whose solutions are known."""
 
 import math
 from itertools import pairwise
@@ -18,7 +18,7 @@ from framepack_core.solver import VARIANTS, flow_sigmas, sample_unipc, shift_mu
     [
         (256, 0.5),
         (4096, 1.15),
-        (2176, 0.825),  # half-way
+        (2176, 0.825),  # halfway
         (0, 0.5 - 0.65 / 15),
         (8798, math.log(7)),  # where the line reaches it
         (9 * 38 * 40, math.log(7)),  # 640x608, window 9
@@ -92,7 +92,7 @@ def exact_step(degree: int, x: torch.Tensor, sigma_0: float, sigma_t: float) -> 
 
 
 def run(degree: int, sigmas: torch.Tensor, variant: str):
-    """x at which the model was asked, and x after each correction, for x0 predictions polynomial in lambda."""
+    """Each x at which the model was called and each corrected x, for x0 predictions that are polynomials in lambda."""
     asked, corrected = [], []
 
     def model(x, sigma):
@@ -207,7 +207,7 @@ def test_the_variants_weigh_the_first_correction_by_their_b_of_h(variant, B):
 
 @pytest.mark.parametrize(("variant", "B"), [("bh1", lambda h: h), ("bh2", lambda h: 1 - math.exp(-h))])
 def test_a_prediction_of_order_2_adds_half_the_last_change_at_the_new_step(variant, B):
-    """The closed form of the paper, not the solved system of higher orders."""
+    """The paper's closed form, not the system that is solved for higher orders."""
     sigmas = uneven(0.95, 0.1, 6)
     sigma_0, sigma_t = sigmas[1].item(), sigmas[2].item()
     h, slope = math.log(sigma_0 / sigma_t), -1.3

@@ -1,4 +1,4 @@
-"""Latents and which of their frames are known."""
+"""Latents, and which of their frames are known."""
 
 import pytest
 import torch
@@ -93,7 +93,7 @@ def test_a_timeline_keeps_no_view_of_the_frames_it_is_given():
     ids=["size", "channels", "batch", "several frames", "end frame"],
 )
 def test_frames_of_different_shapes_are_refused_with_both(given):
-    with pytest.raises(ValueError, match=r"frames of different shapes: \(.*\) beside \(2, 16, 1, 4, 6\)"):
+    with pytest.raises(ValueError, match=r"known frames differ in shape: \(.*\) and \(2, 16, 1, 4, 6\)"):
         Timeline.of(5, **given)
 
 

@@ -1,4 +1,4 @@
-"""Which plans a checkpoint knows, by its header or by what is known of the released ones."""
+"""Which plans a checkpoint knows, from its header or from what is known of the released ones."""
 
 import json
 
@@ -15,7 +15,7 @@ from framepack_core.trained import RELEASED, Trained
         ("forward", "auto", True),
         ("forward", "f1k1_td_f16k4f2k2f1k1_g3", True),
         ("forward", "vanilla", False),
-        ("inverted", "vanilla", True),  # mirrored behind the start it is the released layout
+        ("inverted", "vanilla", True),  # mirrored after the start, it is the released layout
         ("inverted", "temporal", False),
         ("endpoints", "auto", False),
     ],

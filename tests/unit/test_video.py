@@ -1,4 +1,4 @@
-"""A video file written as its frames come: what is in it, and what is left when it fails."""
+"""A video file written as its frames arrive: what is in it, and what is left if writing fails."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ except OSError as error:
 
 
 def test_a_file_that_may_not_grow_further_is_an_error_and_not_a_video(path, tmp_path):
-    """A limit on the size of files stands for a full disk."""
+    """A limit on file sizes stands in for a full disk."""
     process = subprocess.run([sys.executable, "-c", FULL, str(path)], cwd=ROOT, capture_output=True, text=True)
 
     assert f"{path} was not written (File too large)" in process.stderr
@@ -210,9 +210,9 @@ def test_a_file_that_may_not_grow_further_is_an_error_and_not_a_video(path, tmp_
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"fps": 0}, "fps is 0; it must be more than 0"),
-        ({"crf": 52}, "crf is 52; H.264 knows 0"),
-        ({"pixel_format": "rgb24"}, "pixel_format is rgb24, expected one of yuv420p, yuv444p, yuv420p10le"),
+        ({"fps": 0}, "fps is 0; choose a value above 0"),
+        ({"crf": 52}, "crf is 52; choose a value from 0"),
+        ({"pixel_format": "rgb24"}, "pixel_format is rgb24; choose one of yuv420p, yuv444p, yuv420p10le"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):

@@ -1,4 +1,4 @@
-"""Causal decoders, the tiny TAEHV and the demo's: a chunk needs a few latent frames before it, and no others."""
+"""Causal decoders, such as the tiny TAEHV and the demo's: a chunk needs only a few latent frames before it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CAUSAL_STEP = 8  # latent frames
 
 
 def reach_back(model: nn.Module) -> int | None:
-    """How many latent frames before it a latent frame of a causal decoder depends on; None for other decoders.
+    """How many earlier latent frames each latent frame depends on in a causal decoder; None for other decoders.
 
-    A VAE may say so itself, as `reach_back`.
+    A VAE may state it itself, as `reach_back`.
     """
     if isinstance(model, private.TAEHV):
         return _reach_of_taehv(model.decoder)
@@ -27,7 +27,7 @@ def reach_back(model: nn.Module) -> int | None:
 
 
 def _reach_of_taehv(decoder: Any) -> int:
-    """Each MemBlock looks one frame back, at the frame rate that the layers before it have grown to."""
+    """Each MemBlock looks one frame back, at the frame rate that the layers before it have reached."""
     rate, latent_frames = 1, 0.0
     for layer in decoder:
         if isinstance(layer, private.TGrow):

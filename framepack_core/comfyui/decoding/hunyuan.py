@@ -1,7 +1,7 @@
-"""HunyuanVideo's decoder in steps of two latent frames, which carry the state of its convolutions from one to the next.
+"""HunyuanVideo's decoder in steps of two latent frames, each of which hands the state of its convolutions to the next.
 
-That is how ComfyUI runs its up path too, so the frames are those of a whole decode. Its middle block, which sees the whole
-video, is in `middle`.
+ComfyUI runs the decoder's up path in the same way, so the frames are those of a whole decode. The middle block, which sees
+the whole video, is in `middle`.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ from .middle import Middle, whole_middle
 if TYPE_CHECKING:
     from comfy.ldm.modules.diffusionmodules.model import Decoder
 
-STEP = 2  # latent frames: the decoder goes up in twos
+STEP = 2  # latent frames that the decoder's up path takes at a time
 TILE_OVERLAP, SMALLEST_TILE = 8, 24  # latents
 
-# What is in memory at once, in latent frames of the middle block's features: in that block for each of its frames, in a step
-# of the up path (more with a larger tile), and in the state that it carries.
+# Memory in use at once, counted in latent frames of the middle block's features: in that block for each of its frames, in a
+# step of the up path (more with a larger tile), and in the state that it carries.
 MIDDLE_PLANES, UP_PLANES, CARRIED_PLANES = 8, 950, 600
 
 
 def is_carried(vae: comfy.sd.VAE) -> bool:
-    """Whether it is HunyuanVideo's architecture, whose decoder carries its convolutions' state. Raises private.Missing."""
+    """Whether the VAE is HunyuanVideo's, whose decoder carries the state of its convolutions. Raises private.Missing."""
     model = vae.first_stage_model
     if not (isinstance(model, private.AutoencodingEngineLegacy) and isinstance(model.decoder, private.Decoder)):
         return False
     private.require("conv_carry_causal_3d", "ResnetBlock", "Upsample")
     private.require_attributes(vae, "memory_used_decode", "process_output", serves=private.EXACT_DECODING)
+    private.require_attributes(model, "post_quant_conv", serves=private.EXACT_DECODING)
     private.require_attributes(model.decoder, "carried", serves=private.EXACT_DECODING)
     return model.decoder.carried
 
@@ -60,7 +61,7 @@ def planes_free(vae: comfy.sd.VAE, latents: Tensor) -> float:
 
 
 def features(vae: comfy.sd.VAE, latents: Tensor, attention_frames: int) -> Iterator[Tensor]:
-    """What the decoder's up path is given, `1 C 2 H W` each time."""
+    """The input of the decoder's up path, `1 C 2 H W` at a time."""
     model, count = vae.first_stage_model, latents.shape[2]
 
     def prepared(latents: Tensor) -> Tensor:
@@ -75,7 +76,7 @@ def features(vae: comfy.sd.VAE, latents: Tensor, attention_frames: int) -> Itera
 
 
 def up_path(decoder: Decoder, height: int, width: int, planes: float) -> Callable[[Tensor], Tensor]:
-    """The decoder's up path, in as many tiles as make it fit."""
+    """The decoder's up path, in as many tiles as it takes to fit into memory."""
     share = (planes - CARRIED_PLANES) / UP_PLANES
     if share >= 1:
         return Up(decoder)
@@ -83,7 +84,7 @@ def up_path(decoder: Decoder, height: int, width: int, planes: float) -> Callabl
 
 
 class Up:
-    """Features `1 C 2 H W` to pixels `1 3 F 8H 8W`; goes on where the call before ended."""
+    """Turns features `1 C 2 H W` into pixels `1 3 F 8H 8W`; each call continues where the one before ended."""
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder, self.carry = decoder, None
@@ -101,7 +102,7 @@ class Up:
 
 
 class TiledUp:
-    """The same in square tiles of `side`, which overlap and are blended: for cards too small for the whole picture."""
+    """The same in square tiles of this `side` that overlap and are blended, for cards too small for the whole picture."""
 
     def __init__(self, decoder: Decoder, height: int, width: int, side: int) -> None:
         self.tiles = [(y, x, Up(decoder)) for y in spans(height, side) for x in spans(width, side)]
@@ -119,7 +120,7 @@ class TiledUp:
 
 
 def spans(length: int, side: int) -> list[tuple[int, int]]:
-    """Tiles of one axis, evenly spread, that share `TILE_OVERLAP` or more with the next."""
+    """Evenly spread tiles along one axis, each of which shares `TILE_OVERLAP` or more with the next."""
     if length <= side:
         return [(0, length)]
     last = math.ceil((length - side) / (side - TILE_OVERLAP))

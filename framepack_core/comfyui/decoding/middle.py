@@ -2,9 +2,9 @@
 
 In ComfyUI's decoder (`comfy.ldm.modules.diffusionmodules.model.Decoder`) this block sees the whole video at once: its group
 norms take their statistics over all frames, and every position attends to every other. The layers are few and work at
-latent resolution, so they can be run again and again: once for the statistics of each norm, which are exact in this way, and
-once for the result. What is left out is attention to every frame. A frame attends to those around it, and to others that are
-spread evenly over the rest of the video, each of which stands for those between.
+latent resolution, so they can be run several times: once for the exact statistics of each norm, and once for the result.
+Only the attention is reduced in a long video: a frame attends to those around it and to others spread evenly over the rest
+of the video, each of which also stands for its neighbours.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from .. import private
 if TYPE_CHECKING:
     from comfy.ldm.modules.diffusionmodules.model import AttnBlock, Decoder, ResnetBlock
 
-SCORES = 2**27  # attention scores that are in memory at once, where torch has no fused kernel
+SCORES = 2**27  # attention scores in memory at once where torch has no fused kernel
 
 Chunks = Iterator[Tensor]
 
 
 def whole_middle(decoder: Decoder, z: Tensor) -> Tensor:
-    """The decoder's own middle block on all latents `1 16 T H W` at once, in memory of seven times its result.
+    """The decoder's own middle block on all latents `1 16 T H W` at once, which takes seven times the memory of its result.
 
-    The attention is torch's; what ComfyUI would choose may take all the memory that is free.
+    The attention is torch's, because the one ComfyUI would choose may take all free memory.
     """
     attention = decoder.mid.attn_1
     x = decoder.mid.block_1(private.conv_carry_causal_3d([z], decoder.conv_in))
@@ -43,10 +43,10 @@ def whole_middle(decoder: Decoder, z: Tensor) -> Tensor:
 
 
 class Middle:
-    """Iterates over the decoder's features `1 C t H W` behind its middle block.
+    """Iterates over the decoder's features `1 C t H W` after its middle block.
 
-    `latents()` starts over the video's latents `1 16 t H W`; `count` is the number of its chunks. A chunk attends to `keys`
-    chunks: all of a video that has no more, otherwise a quarter around it and the others spread over the rest.
+    `latents()` iterates afresh over the video's latents in `count` chunks `1 16 t H W`. A chunk attends to `keys` chunks: to
+    all of a video that has no more, otherwise to a quarter of them around it and the others spread over the rest.
     """
 
     def __init__(self, decoder: Decoder, latents: Callable[[], Chunks], count: int, keys: int) -> None:
@@ -60,9 +60,9 @@ class Middle:
 
 
 class Resnet:
-    """A residual block over a whole video. `chunks()` starts over its input, a call over its output, both `1 C t H W`.
+    """A residual block over a whole video. `chunks()` iterates over its input, a call over its output, both `1 C t H W`.
 
-    Two passes measure its norms, one after the other: what the second sees hangs on the first.
+    Two passes measure its norms, one after the other, because what the second sees depends on the first.
     """
 
     def __init__(self, block: ResnetBlock, chunks: Callable[[], Chunks]) -> None:
@@ -83,11 +83,11 @@ class Resnet:
 
 
 class Attention:
-    """The attention block over a whole video, in the same way: one pass measures its norm, one takes keys from all over."""
+    """The attention block over a whole video in the same way: one pass measures its norm, one collects keys from all over."""
 
     def __init__(self, block: AttnBlock, chunks: Callable[[], Chunks], count: int, keys: int) -> None:
         self.block, self.chunks, self.count = block, chunks, count
-        self.reach = max(1, keys // 8)  # chunks before and after that all are attended to
+        self.reach = max(1, keys // 8)  # all chunks this near, before and after, are attended to
         stride = 1 if count <= keys else math.ceil(count / max(1, keys - 2 * self.reach - 1))
         self.norm = VideoNorm(block.norm, chunks())
         self.spread = {
@@ -135,7 +135,7 @@ class VideoNorm:
 
 
 class Carried:
-    """A causal convolution that goes on where the chunk before ended."""
+    """A causal convolution that continues where the chunk before ended."""
 
     def __init__(self, convolution: nn.Module) -> None:
         self.convolution, self.carry = convolution, None

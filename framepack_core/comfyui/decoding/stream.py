@@ -1,7 +1,7 @@
-"""Frames of a video of any length, a few at a time, in memory that does not grow with it.
+"""Decodes a video of any length a few frames at a time, in memory that does not grow with it.
 
-How a decoder can be cut in time depends on its architecture: `hunyuan` carries state from step to step, `causal` decoders
-look a few latent frames back, and any other VAE is decoded in `windows`.
+How decoding can be split in time depends on the VAE's architecture: `hunyuan` carries state from step to step, `causal`
+decoders look a few latent frames back, and any other VAE is decoded in `windows`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from .hunyuan import carried, is_carried
 from .windows import WINDOW, blended
 
 EXACT, LINEAR = "exact", "linear"
-ATTENTION_FRAMES = 96  # what the middle block then needs, HunyuanVideo's up path needs anyway
+ATTENTION_FRAMES = 96  # with these the middle block needs no more memory than HunyuanVideo's up path needs anyway
 
-try:  # the C library's, if it is glibc: what chunks have freed would otherwise lie in pieces between what is still used
+try:  # glibc's: memory that chunks have freed would otherwise stay in pieces between what is still used
     malloc_trim = ctypes.CDLL(None).malloc_trim
 except (AttributeError, OSError, TypeError):
 
@@ -37,11 +37,12 @@ except (AttributeError, OSError, TypeError):
 def stream_frames(
     vae: comfy.sd.VAE, latents: Tensor, blending: str = EXACT, attention_frames: int = ATTENTION_FRAMES
 ) -> Iterator[Tensor]:
-    """The frames `F H W 3` in 0..1, on the CPU, of latents `B 16 T H W`: 4 T - 3 of each video, one video after the other.
+    """The frames `F H W 3` in 0..1, on the CPU, of latents `B 16 T H W`: 4 T - 3 per video, one video after the other.
 
-    `exact` gives what `vae.decode` gives for the whole video, as far as the VAE's architecture allows it: HunyuanVideo's up to
-    `attention_frames` latent frames, and near it beyond. `linear` decodes sections with the one before and blends them, as the
-    official program does. Raises ValueError for other latents. Between chunks it shows progress and can be interrupted.
+    `exact` gives what `vae.decode` gives for the whole video, as far as the VAE's architecture allows: with HunyuanVideo's, up
+    to `attention_frames` latent frames, and nearly so beyond. `linear` decodes each section together with the one before it
+    and blends them, as the official program does. Raises ValueError for latents of another shape. Between chunks it shows
+    progress and can be interrupted.
     """
     if latents.ndim != 5 or latents.shape[1] != CHANNELS:
         raise ValueError(f"latent has shape {tuple(latents.shape)}, expected (B, {CHANNELS}, T, H, W) from a FramePack "
@@ -51,7 +52,7 @@ def stream_frames(
 
 
 def decode_video(vae: comfy.sd.VAE, latents: Tensor) -> Tensor:
-    """All frames `N H W 3` at once, N = B (4 T - 3), in the same way. Raises ValueError for other latents."""
+    """All frames `N H W 3` at once, N = B (4 T - 3), decoded as `exact`. Raises ValueError for latents of another shape."""
     chunks = stream_frames(vae, latents)
     width, height = frame_size(vae, latents)
     images = torch.empty(len(latents) * pixel_frames(latents.shape[2]), height, width, 3, dtype=vae.vae_output_dtype())
@@ -85,6 +86,6 @@ def _chunks(vae: comfy.sd.VAE, latents: Tensor, blending: str, attention_frames:
             return carried(vae, latents, attention_frames)
         reach = reach_back(vae.first_stage_model)
     except private.Missing as missing:
-        log_once(f"{missing}. Until then windows of {WINDOW} latent frames are blended")
+        log_once(f"{missing}. Until then, videos are decoded in windows of {WINDOW} latent frames that are blended")
         return blended(vae, latents)
     return blended(vae, latents) if reach is None else causal(vae, latents, reach)

@@ -1,4 +1,4 @@
-"""Any decoder, in windows that overlap and are blended, as the official program decodes."""
+"""Any decoder, in overlapping windows that are blended, as in the official program."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ...frames import pixel_frames
 
-WINDOW, ADVANCE = 18, 9  # latent frames: each section with the one before
+WINDOW, ADVANCE = 18, 9  # latent frames: each section together with the one before it
 
 
 def blended(vae: comfy.sd.VAE, latents: Tensor) -> Iterator[Tensor]:
-    """Windows that each advance by half, blended linearly over the frames that two of them share."""
+    """Decode in windows that advance by half their length, blended linearly over the frames they share."""
     tail = None
     ends = range(latents.shape[2], WINDOW - ADVANCE, -ADVANCE)[::-1] or [latents.shape[2]]
     for end in ends:
@@ -28,7 +28,7 @@ def blended(vae: comfy.sd.VAE, latents: Tensor) -> Iterator[Tensor]:
 
 
 def decode_window(vae: comfy.sd.VAE, latents: Tensor) -> Tensor:
-    """ComfyUI's own decode, `F H W 3`. Raises ValueError when the VAE gives another number of frames."""
+    """ComfyUI's own decode, `F H W 3`. Raises ValueError if the VAE gives another number of frames."""
     images, expected = vae.decode(latents), pixel_frames(latents.shape[2])
     if images.ndim != 5 or images.shape[1] != expected:
         raise ValueError(f"vae decodes {latents.shape[2]} latent frames to shape {tuple(images.shape)}, expected {expected} "

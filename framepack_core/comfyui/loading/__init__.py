@@ -1,1 +1,1 @@
-"""From files to a MODEL."""
+"""From a file to a MODEL."""

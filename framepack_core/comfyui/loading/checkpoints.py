@@ -1,4 +1,4 @@
-"""Checkpoint files: what there is, what they are, and how one becomes a MODEL."""
+"""Checkpoint files: which there are, what each one is, and how it becomes a MODEL."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ import torch
 from safetensors import SafetensorError
 
 from ...trained import Trained
-from ...weights import fp8
-from ...weights import names as keys
+from ...weights import fp8, names
 from .. import private
 
-private.require_for(private.MODELS)  # a FramePack file would be taken for plain HunyuanVideo
+private.require_for(private.MODELS)  # without them, a FramePack file would be taken for plain HunyuanVideo
 
 log = logging.getLogger("framepack")
 
@@ -47,13 +46,12 @@ FP8_OPTIONS = ("dtype", "fp8_optimizations")
 
 
 def model_names() -> list[str]:
-    """Files and sharded folders under `diffusion_models` and `diffusers`, as paths relative to those; folders end in /."""
-    names = {name for category in FOLDERS for root in folder_paths.get_folder_paths(category) for name in _names(root)}
-    return sorted(names)
+    """Files and sharded folders under `diffusion_models` and `diffusers`, as paths relative to these; folders end in /."""
+    return sorted({name for category in FOLDERS for root in folder_paths.get_folder_paths(category) for name in _names(root)})
 
 
 def find_model(name: str) -> Path:
-    """The path of a listed model. Raises ValueError when it is gone."""
+    """The path of a listed model. Raises ValueError if it is gone."""
     for category in FOLDERS:
         for root in folder_paths.get_folder_paths(category):
             if (Path(root) / name).exists():
@@ -62,10 +60,10 @@ def find_model(name: str) -> Path:
 
 
 def load(name: str, weight_dtype: str) -> comfy.model_patcher.ModelPatcher:
-    """A FramePack checkpoint as an ordinary MODEL, in official/diffusers or ComfyUI's names.
+    """A FramePack checkpoint, with official/diffusers or ComfyUI's names, as an ordinary MODEL.
 
     A quantised file or a GGUF keeps its formats whatever `weight_dtype` says. Raises ValueError for a file that is truncated,
-    incomplete, or something else than FramePack.
+    incomplete, or not FramePack.
     """
     return load_path(str(find_model(name)), dict(_FP8_OPTIONS[weight_dtype]))
 
@@ -75,17 +73,17 @@ def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> 
     name = Path(path).name
     weights, metadata = read_checkpoint(Path(path))
     trained = read_trained(metadata or {}, name)
-    weights = keys.strip_prefix(weights)
+    weights = names.strip_prefix(weights)
     require_framepack(weights, name)
     try:
         make_scales_readable(weights)
-        if keys.is_diffusers(weights):
+        if names.is_diffusers(weights):
             weights, metadata = to_comfy(weights, metadata), None
         require_shape_weights(weights)
-        packed = Path(path).suffix == GGUF and any(map(_gguf().is_packed, weights.values()))
-        if packed or _chose_its_formats(weights, metadata):
+        quantised = Path(path).suffix == GGUF and any(map(_gguf().is_quantised, weights.values()))
+        if quantised or _chose_its_formats(weights, metadata):
             model_options = {key: value for key, value in model_options.items() if key not in FP8_OPTIONS}
-        if packed:
+        if quantised:
             patcher = _gguf().load(weights, model_options)
         else:
             patcher = private.load_diffusion_model_state_dict(
@@ -98,13 +96,13 @@ def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> 
     return patcher
 
 
-def _chose_its_formats(weights: keys.Weights, metadata: dict | None) -> bool:
-    """Whether layers are quantised already: a cast to fp8 on top would take their bytes for numbers."""
+def _chose_its_formats(weights: names.Weights, metadata: dict | None) -> bool:
+    """Whether layers are quantised already: casting them to fp8 would treat their bytes as numbers."""
     return "_quantization_metadata" in (metadata or {}) or any(key.endswith(".comfy_quant") for key in weights)
 
 
 def read_trained(metadata: dict[str, str], name: str) -> Trained | None:
-    """The layouts and orders that the file names; nothing, with a warning, where they cannot be understood."""
+    """The layouts and orders that the file names; None, with a warning, if they cannot be understood."""
     try:
         return Trained.of_metadata(metadata)
     except ValueError as error:
@@ -112,20 +110,20 @@ def read_trained(metadata: dict[str, str], name: str) -> Trained | None:
         return None
 
 
-def make_scales_readable(weights: keys.Weights) -> None:
-    """Scaled fp8 as ComfyUI reads it, in place: one scale a matrix, and the marker that not every tool writes."""
+def make_scales_readable(weights: names.Weights) -> None:
+    """Bring scaled fp8, in place, to what ComfyUI reads: one scale per matrix, and the marker that not every tool writes."""
     if any(key.endswith(".scale_weight") for key in weights):
         fp8.one_scale(weights)
         weights.setdefault("scaled_fp8", torch.empty(2, dtype=torch.float8_e4m3fn))
 
 
-def to_comfy(weights: keys.Weights, metadata: dict | None) -> keys.Weights:
+def to_comfy(weights: names.Weights, metadata: dict | None) -> names.Weights:
     """Official/diffusers names to ComfyUI's, quantisation sidecars included."""
     weights, _ = private.convert_old_quants(weights, "", metadata=metadata)
-    return keys.to_comfy(weights)
+    return names.to_comfy(weights)
 
 
-def read_checkpoint(path: Path) -> tuple[keys.Weights, dict | None]:
+def read_checkpoint(path: Path) -> tuple[names.Weights, dict | None]:
     """All tensors of a file or a sharded folder, and the file's metadata."""
     if path.is_dir():
         return _read_shards(path), None
@@ -135,7 +133,7 @@ def read_checkpoint(path: Path) -> tuple[keys.Weights, dict | None]:
 
 
 def _gguf() -> ModuleType:
-    """The reader of GGUF files, which needs more of ComfyUI than other files do. Raises ValueError where that is gone."""
+    """The GGUF reader, which needs more of ComfyUI than other files do. Raises ValueError if some of that is gone."""
     try:
         from . import gguf
     except private.Missing as missing:
@@ -143,24 +141,24 @@ def _gguf() -> ModuleType:
     return gguf
 
 
-def require_framepack(weights: keys.Weights, name: str) -> None:
-    """Raises ValueError that says what the file is instead."""
+def require_framepack(weights: names.Weights, name: str) -> None:
+    """Raises a ValueError that says what the file is instead, if it is not FramePack."""
     if "clean_x_embedder.proj.weight" in weights:
         return
-    if "double_blocks.0.img_attn.qkv.weight" in weights or keys.is_diffusers(weights):
+    if "double_blocks.0.img_attn.qkv.weight" in weights or names.is_diffusers(weights):
         what, remedy = "a plain HunyuanVideo model without FramePack's context embedders", "load it with Load Diffusion Model"
     elif any(key.startswith(("decoder.", "encoder.", "first_stage_model.")) for key in weights):
         what, remedy = "a VAE", "put it into models/vae and load it with Load VAE"
     else:
-        what, remedy = f"no FramePack transformer (it starts with {next(iter(weights), 'nothing')})", "choose another file"
+        what, remedy = f"not a FramePack transformer (it starts with {next(iter(weights), 'nothing')})", "choose another file"
     raise ValueError(f"{name} is {what}; {remedy}")
 
 
-def require_shape_weights(weights: keys.Weights) -> None:
-    """The weights whose shapes tell ComfyUI how to build the transformer."""
+def require_shape_weights(weights: names.Weights) -> None:
+    """Require the weights whose shapes tell ComfyUI how to build the transformer."""
     missing = [key for key in SHAPE_WEIGHTS if key not in weights]
     if missing:
-        raise ValueError(f"the checkpoint lacks {', '.join(missing)}; the file is incomplete, download it again")
+        raise ValueError(f"the checkpoint is incomplete: it lacks {', '.join(missing)}; download it again")
 
 
 def _names(root: str) -> Iterator[str]:
@@ -181,7 +179,7 @@ def _shards(index: Path) -> set[str]:
         return set()
 
 
-def _read_shards(folder: Path) -> keys.Weights:
+def _read_shards(folder: Path) -> names.Weights:
     index = next(folder.glob(INDEX), None)
     shards = _shards(index) if index else set()
     if index is None or not shards:
@@ -190,23 +188,23 @@ def _read_shards(folder: Path) -> keys.Weights:
     if absent:
         raise ValueError(f"{folder.name} lacks {len(absent)} of {len(shards)} shards: {', '.join(absent)}; "
                          "download them into that folder")  # fmt: skip
-    weights: keys.Weights = {}
+    weights: names.Weights = {}
     for shard in sorted(shards):
         weights |= _read_file(folder / shard)[0]
     _require_all(json.loads(index.read_text())["weight_map"], weights, folder.name)
     return weights
 
 
-def _require_all(expected: Iterable[str], weights: keys.Weights, name: str) -> None:
+def _require_all(expected: Iterable[str], weights: names.Weights, name: str) -> None:
     missing = sorted(set(expected) - weights.keys())
     if missing:
         raise ValueError(f"the shards of {name} lack {len(missing)} weights of its index, first {missing[0]}; "
                          "download the folder again")  # fmt: skip
 
 
-def _read_file(path: Path) -> tuple[keys.Weights, dict | None]:
+def _read_file(path: Path) -> tuple[names.Weights, dict | None]:
     try:
         return comfy.utils.load_torch_file(str(path), return_metadata=True)
     except (SafetensorError, ValueError, OSError) as error:
-        raise ValueError(f"{path.name} cannot be read, it is damaged or not fully downloaded ({error}); "
+        raise ValueError(f"{path.name} cannot be read: it is damaged or not fully downloaded ({error}); "
                          "download it again") from error  # fmt: skip

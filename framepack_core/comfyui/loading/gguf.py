@@ -1,7 +1,7 @@
-"""GGUF checkpoints: blocks stay packed in memory and become a matrix where a layer is used.
+"""GGUF checkpoints: weights stay quantised in memory and become a matrix when a layer is used.
 
-A packed weight is one of ComfyUI's QuantizedTensors with a layout of its own, so that moving it, offloading it and counting its
-bytes are ComfyUI's. Block formats: ggml's, https://github.com/ggml-org/ggml, `ggml-common.h`.
+A quantised weight is one of ComfyUI's QuantizedTensors with a layout of its own, so that ComfyUI can move it, offload it and
+count its bytes. The block formats are those of ggml, https://github.com/ggml-org/ggml, `ggml-common.h`.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ private.require_for(private.GGUF)
 
 REMEDY = "pip install gguf (in ComfyUI's Python), then start ComfyUI again"
 LAYOUT = "FramePackGGUFLayout"
-SHAPE_KEY = "comfy.gguf.orig_shape."  # converters note here the shape of what they had to reshape
-ELEMENTS_AT_ONCE = 2**22  # float32 on the way: 16 MB an intermediate, where a whole layer would take 264
+SHAPE_KEY = "comfy.gguf.orig_shape."  # where converters note the original shape of what they reshaped
+ELEMENTS_AT_ONCE = 2**22  # 16 MB per float32 intermediate, where a whole layer would take 264
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors, matrices of blocks as QuantizedTensors; and the text entries that say what FramePack was trained with.
+    """All tensors, quantised matrices as QuantizedTensors, and the text entries that say what the checkpoint was trained with.
 
-    Raises ValueError when the gguf package is missing, the file is damaged, or a type of block is not known.
+    Raises ValueError if the gguf package is missing, the file is damaged, or a block type is unknown.
     """
     try:
         import gguf
     except ImportError as error:
         raise ValueError(f"{path.name} needs the gguf package: {REMEDY}") from error
     try:
-        reader = gguf.GGUFReader(path, "c")  # copy on write: torch wants memory that it could write to
+        reader = gguf.GGUFReader(path, "c")  # copy on write: torch wants writable memory
     except (ValueError, OSError, IndexError, KeyError) as error:
-        raise ValueError(f"{path.name} cannot be read, it is damaged or not fully downloaded ({error}); "
+        raise ValueError(f"{path.name} cannot be read: it is damaged or not fully downloaded ({error}); "
                          "download it again") from error  # fmt: skip
     shapes = {name.removeprefix(SHAPE_KEY): field.contents() for name, field in reader.fields.items() if SHAPE_KEY in name}
     weights = {}
@@ -56,11 +56,11 @@ def _tensor(name: str, kind: str, data: Tensor, shape: list[int]) -> Tensor:
         return data.view(PLAIN[kind]).reshape(shape)
     if kind not in BLOCKS:
         raise ValueError(f"{name} is in {kind}; the types that can be read are {', '.join([*PLAIN, *BLOCKS])}")
-    packed = packed_tensor(((kind, data.numel()),), data, tuple(shape))
-    return packed if len(shape) == 2 else packed.dequantize()
+    quantised = quantised_tensor(((kind, data.numel()),), data, tuple(shape))
+    return quantised if len(shape) == 2 else quantised.dequantize()
 
 
-# Blocks. Each function takes `n bytes` and gives `n elements` in float32.
+# Blocks. Each function turns `n bytes` into `n elements` in float32.
 
 
 def _q4_0(blocks: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ def _q6_k(blocks: Tensor) -> Tensor:
 
 
 def _with_minima(d: Tensor, m: Tensor, scales: Tensor, quants: Tensor) -> Tensor:
-    """Eight runs of 32 quants, each with a scale and a minimum of 6 bits, packed into 12 bytes."""
+    """Eight runs of 32 quants, each with a scale and a minimum of 6 bits, together in 12 bytes."""
     low, middle, high = scales.split(4, dim=1)
     scale = torch.cat([low & 63, (high & 15) | (low >> 2 & 48)], dim=1)
     minimum = torch.cat([middle & 63, (high >> 4) | (middle >> 2 & 48)], dim=1)
@@ -139,10 +139,10 @@ def _bits(four_bytes: Tensor) -> Tensor:
     return (four_bytes[..., None] >> torch.arange(8, dtype=torch.uint8, device=four_bytes.device) & 1).flatten(1)
 
 
-def _shifted(packed: Tensor, run: int, shifts, mask: int) -> Tensor:
-    """Each run of bytes once a shift, in the order of the shifts."""
-    places = torch.tensor(list(shifts), dtype=torch.uint8, device=packed.device)[:, None]
-    return (packed.unflatten(1, (-1, 1, run)) >> places & mask).flatten(1)
+def _shifted(bits: Tensor, run: int, shifts, mask: int) -> Tensor:
+    """Each run of bytes once per shift, in the order of the shifts."""
+    places = torch.tensor(list(shifts), dtype=torch.uint8, device=bits.device)[:, None]
+    return (bits.unflatten(1, (-1, 1, run)) >> places & mask).flatten(1)
 
 
 BLOCKS: dict[str, tuple[int, int, Callable[[Tensor], Tensor]]] = {  # elements and bytes of a block
@@ -166,7 +166,7 @@ Parts = tuple[tuple[str, int], ...]  # type and bytes of consecutive pieces: q, 
 
 @dataclass(frozen=True)
 class Params:
-    """What ComfyUI's layouts keep beside the bytes; there are no tensors in it."""
+    """What ComfyUI's layouts keep besides the bytes; it holds no tensors."""
 
     orig_dtype: torch.dtype
     orig_shape: tuple[int, ...]
@@ -184,19 +184,19 @@ class Params:
 
 
 class Layout(private.QuantizedLayout):
-    """Bytes of blocks, row by row, as they lie in the file."""
+    """Bytes of blocks, row by row, as in the file."""
 
     Params = Params
 
     @classmethod
     def quantize(cls, tensor: Tensor, **kwargs) -> tuple[Tensor, Params]:
-        """Never called: as comfy_kitchen's own layouts for weights that were packed offline."""
+        """Never called, as in comfy_kitchen's own layouts for weights that were quantised offline."""
         raise NotImplementedError("GGUF weights are read, not made")
 
     @classmethod
     def dequantize(cls, qdata: Tensor, params: Params) -> Tensor:
         pieces = qdata.split([size for _, size in params.parts])
-        full = [_unpack(piece, kind, params.orig_dtype) for piece, (kind, _) in zip(pieces, params.parts, strict=True)]
+        full = [_dequantise(piece, kind, params.orig_dtype) for piece, (kind, _) in zip(pieces, params.parts, strict=True)]
         return torch.cat(full).reshape(params.orig_shape)
 
     @classmethod
@@ -208,36 +208,38 @@ class Layout(private.QuantizedLayout):
         return {"": qdata}
 
 
-def _unpack(data: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
-    elements, size, unpack = BLOCKS[kind]
+def _dequantise(data: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
+    elements, size, dequantise = BLOCKS[kind]
     blocks = data.unflatten(0, (-1, size))
     full = torch.empty(len(blocks), elements, dtype=dtype, device=data.device)
     some = ELEMENTS_AT_ONCE // elements
     for target, source in zip(full.split(some), blocks.split(some), strict=True):
-        target.copy_(unpack(source))
+        target.copy_(dequantise(source))
     return full.flatten()
 
 
 def _joined(first, args: tuple, kwargs: dict) -> Tensor:
-    """torch.cat: packed matrices on top of each other stay packed, everything else is dequantised."""
+    """torch.cat: quantised matrices stacked by rows stay quantised, everything else is dequantised."""
     tensors, dim = args[0], args[1] if len(args) > 1 else kwargs.get("dim", 0)
-    if dim != 0 or not all(map(is_packed, tensors)):
-        return torch.cat([tensor.dequantize() if is_packed(tensor) else tensor for tensor in tensors], dim)
+    if dim != 0 or not all(map(is_quantised, tensors)):
+        return torch.cat([tensor.dequantize() if is_quantised(tensor) else tensor for tensor in tensors], dim)
     parts = tuple(part for tensor in tensors for part in tensor._params.parts)
     rows = sum(tensor.shape[0] for tensor in tensors)
-    return packed_tensor(parts, torch.cat([tensor._qdata for tensor in tensors]), (rows, *tensors[0].shape[1:]))
+    return quantised_tensor(parts, torch.cat([tensor._qdata for tensor in tensors]), (rows, *tensors[0].shape[1:]))
 
 
 private.register_layout_class(LAYOUT, Layout)
 private.register_layout_op(torch.ops.aten.cat.default, Layout)(_joined)
 
 
-def packed_tensor(parts: Parts, data: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Looks like a bfloat16 matrix, which is what the released weights were."""
-    return private.QuantizedTensor(data, LAYOUT, Params(torch.bfloat16, shape, parts))
+def quantised_tensor(parts: Parts, data: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A tensor that looks like a bfloat16 matrix, which is what the released weights were."""
+    quantised = private.QuantizedTensor(data, LAYOUT, Params(torch.bfloat16, shape, parts))
+    private.require_attributes(quantised, "_qdata", "_params", "_layout_cls", serves=private.GGUF)
+    return quantised
 
 
-def is_packed(tensor: Any) -> bool:
+def is_quantised(tensor: Any) -> bool:
     return isinstance(tensor, private.QuantizedTensor) and tensor._layout_cls == LAYOUT
 
 
@@ -245,7 +247,7 @@ def is_packed(tensor: Any) -> bool:
 
 
 class Operations(private.manual_cast):
-    """ComfyUI's layers, with linear ones whose weight may be packed."""
+    """ComfyUI's layers, with linear ones whose weight may be quantised."""
 
     class Linear(private.manual_cast.Linear):
         def __init__(self, in_features: int, out_features: int, bias: bool = True, device=None, dtype=None) -> None:
@@ -260,7 +262,7 @@ class Operations(private.manual_cast):
                 if tensor is None:
                     missing.append(prefix + name)
                 else:
-                    tensor = tensor if is_packed(tensor) else tensor.to(empty.dtype)
+                    tensor = tensor if is_quantised(tensor) else tensor.to(empty.dtype)
                     setattr(self, name, nn.Parameter(tensor, requires_grad=False))
 
         def _apply(self, fn, recurse: bool = True):
@@ -271,23 +273,23 @@ class Operations(private.manual_cast):
 
         def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:
             weight, bias, stream = private.cast_bias_weight(self, input, offloadable=True)
-            result = nn.functional.linear(input, weight.dequantize() if is_packed(weight) else weight, bias)
+            result = nn.functional.linear(input, weight.dequantize() if is_quantised(weight) else weight, bias)
             private.uncast_bias_weight(self, weight, bias, stream)
             return result
 
         def convert_weight(self, weight: Tensor, inplace: bool = False, **kwargs) -> Tensor:
-            return weight.dequantize() if is_packed(weight) else weight
+            return weight.dequantize() if is_quantised(weight) else weight
 
         def set_weight(self, weight: Tensor, inplace_update=False, seed=None, return_weight=False, **kwargs) -> Tensor | None:
-            """A patched weight is not packed again."""
+            """A patched weight is not quantised again."""
             if return_weight:
                 return weight
             self.weight = nn.Parameter(weight.to(self.weight.dtype), requires_grad=False)
             return None
 
 
-class PackedPatcher(private.ModelPatcher):
-    """Applies patches to the dequantised weight each time it is used, so that a LoRA makes no packed layer grow."""
+class QuantisedPatcher(private.ModelPatcher):
+    """Applies patches to the dequantised weight each time it is used, so that a LoRA makes no quantised layer grow."""
 
     def load(self, *args, **kwargs) -> None:
         super().load(*args, **kwargs)
@@ -297,7 +299,7 @@ class PackedPatcher(private.ModelPatcher):
                 layer.weight_function = [patch, *layer.weight_function]
 
     def patch_weight_to_device(self, key: str, device_to=None, inplace_update=False, return_weight=False, force_cast=False):
-        if is_packed(comfy.utils.get_attr(self.model, key)) and not return_weight:
+        if is_quantised(comfy.utils.get_attr(self.model, key)) and not return_weight:
             return None
         return super().patch_weight_to_device(key, device_to, inplace_update, return_weight, force_cast)
 
@@ -309,12 +311,12 @@ class PackedPatcher(private.ModelPatcher):
 
     def _patched_layers(self):
         for key in self.patches:
-            if key.endswith(".weight") and is_packed(comfy.utils.get_attr(self.model, key)):
+            if key.endswith(".weight") and is_quantised(comfy.utils.get_attr(self.model, key)):
                 yield key, comfy.utils.get_attr(self.model, key.removesuffix(".weight"))
 
 
-def load(weights: dict[str, Tensor], model_options: dict) -> PackedPatcher:
-    """The model of weights in ComfyUI's names. Not loaded dynamically: ComfyUI would write patched weights back, packed."""
+def load(weights: dict[str, Tensor], model_options: dict) -> QuantisedPatcher:
+    """The model of weights in ComfyUI's names. Not loaded dynamically: ComfyUI would quantise patched weights again."""
     options = model_options | {"custom_operations": Operations}
     patcher = private.load_diffusion_model_state_dict(weights, options, disable_dynamic=True)
-    return PackedPatcher(patcher.model, load_device=patcher.load_device, offload_device=patcher.offload_device)
+    return QuantisedPatcher(patcher.model, load_device=patcher.load_device, offload_device=patcher.offload_device)

@@ -1,7 +1,7 @@
-"""Packed weights in ComfyUI's own formats: which layers take them, how large they are, how they are made.
+"""Quantised weights in ComfyUI's own formats: which layers take them, how large they are, how they are made.
 
-ComfyUI reads a packed layer from `weight`, its scales and `comfy_quant`, a JSON that names the format for this layer alone, so
-one file mixes formats. Names are ComfyUI's.
+ComfyUI reads a quantised layer from `weight`, its scales and `comfy_quant`, a JSON that names the format of this one layer, so
+a file can mix formats. Weights have ComfyUI's names.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Spec = tuple[torch.dtype, tuple[int, ...]]  # dtype and shape of a tensor in the
 
 BLOCK_MATRIX = re.compile(r"(double|single)_blocks\.\d+\.(.+)\.weight")
 MODULATION = ("img_mod.lin", "txt_mod.lin", "modulation.lin")
-ELEMENTS_AT_ONCE = 2**22  # packing keeps a dozen float32 copies of what it works on: of these, not of a whole matrix
-TILE_ROWS = 128  # rows that scales of blocks are stored together for
+ELEMENTS_AT_ONCE = 2**22  # quantising keeps a dozen float32 copies of so many elements at a time, not of a whole matrix
+TILE_ROWS = 128  # rows whose block scales are stored together
 SMALLEST_SCALE = 1e-12  # for a matrix of zeros
 E4M3_MAX, E2M1_MAX = 448.0, 6.0
 
 
 @dataclass(frozen=True)
 class Format:
-    """One of ComfyUI's formats. `columns` divides the columns of every matrix that it takes."""
+    """One of ComfyUI's formats. It takes matrices whose number of columns is a multiple of `columns`."""
 
     name: str
     layout: str
@@ -36,7 +36,7 @@ class Format:
     modulation: str  # the 8-bit format of modulation layers
     specs: Callable[[int, int], dict[str, Spec]]  # rows, columns -> tensors by suffix
     options: Callable[[Tensor], dict]
-    full_precision_product: bool = False  # weights only: activations are not rounded, on any card
+    full_precision_product: bool = False  # weights only: activations are rounded on no card
 
 
 def _fp8_specs(rows: int, columns: int) -> dict[str, Spec]:
@@ -89,9 +89,9 @@ FORMATS = {
 
 
 def format_of(key: str, shape: tuple[int, ...], name: str) -> Format | None:
-    """The format of a weight in a file of format `name`; None where it keeps its precision.
+    """The format of a weight in a file of format `name`; None if it keeps its precision.
 
-    Packed are the blocks' matrices. Norms, biases, embedders and the head are not, nor is a matrix that does not fit.
+    The blocks' matrices are quantised. Norms, biases, embedders and the head are not, nor is a matrix that does not fit.
     """
     match = BLOCK_MATRIX.fullmatch(key)
     if not match or len(shape) != 2:
@@ -101,13 +101,13 @@ def format_of(key: str, shape: tuple[int, ...], name: str) -> Format | None:
 
 
 def specs(key: str, shape: tuple[int, ...], format: Format) -> dict[str, Spec]:
-    """The tensors of a packed weight, by their names in the file, before anything is computed."""
+    """The tensors of a quantised weight, by their names in the file, before anything is computed."""
     tensors = {key + suffix: spec for suffix, spec in format.specs(*shape).items()}
     return {**tensors, _mark_key(key): (torch.uint8, (len(_mark(key, format)),))}
 
 
-def pack(key: str, weight: Tensor, format: Format) -> tuple[dict[str, Tensor], Tensor]:
-    """(the tensors that `specs` announces, what they stand for in float32)."""
+def quantise(key: str, weight: Tensor, format: Format) -> tuple[dict[str, Tensor], Tensor]:
+    """(the tensors that `specs` announces, the float32 matrix that they stand for)."""
     options = format.options(weight.float())
     rows = max(1, ELEMENTS_AT_ONCE // (weight.shape[1] * TILE_ROWS)) * TILE_ROWS
     pieces = [QuantizedTensor.from_float(some.float(), format.layout, **options) for some in weight.split(rows)]

@@ -1,4 +1,4 @@
-"""A section's context on its way through a guider, as a condition of ComfyUI's."""
+"""A section's context as a ComfyUI condition, on its way through a guider."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CONTEXT_KEY = "framepack"  # a section's PackedContext in a conditioning dict
 
 
 class PackedContext:
-    """One section's context on its way through a guider: latents, and the rotary phases, computed once here.
+    """One section's context: its latents, and the rotary phases, which are computed once, here.
 
-    `rotary` `1 1 L head/2 2 2`, float32, turns the context tokens and then the generated ones. `axes` and `theta` are the
+    `rotary` `1 1 L head/2 2 2`, float32, rotates the context tokens and then the generated ones. `axes` and `theta` are the
     transformer's.
     """
 
@@ -32,11 +32,11 @@ class PackedContext:
 
     @classmethod
     def none(cls, frames: int, height: int, width: int, axes: Sequence[int], theta: float) -> PackedContext:
-        """No context: what a sampler that knows nothing of sections runs on."""
+        """No context, for samplers that know nothing of sections."""
         return cls(Context(Section(0, tuple(range(frames)), tuple(range(frames)), ()), ()), height, width, axes, theta)
 
     def to(self, device: torch.device) -> PackedContext:
-        """With the phases on a device; itself when they are there, since both calls of a guider with CFG share it."""
+        """This, with its phases on a device; itself if they are there already, since both calls of a CFG guider share it."""
         rotary = self.rotary.to(device)
         if rotary is self.rotary:
             return self
@@ -51,7 +51,7 @@ class PackedContext:
 
 
 class ContextLatents(private.CONDList):
-    """Context latents that count in the memory estimate as their tokens do, not as their latent pixels."""
+    """Context latents that count by their tokens in the memory estimate, not by their latent pixels."""
 
     def __init__(self, cond: Sequence[Tensor], cells: int = 0) -> None:
         super().__init__(list(cond))

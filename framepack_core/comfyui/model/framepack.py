@@ -20,7 +20,7 @@ GUIDANCE = 10.0  # the distilled guidance the released checkpoints were made for
 class FramePackModel(private.HunyuanVideoModel):
     """HunyuanVideo with the packed transformer: its latents, flow sampling and LoRA names are the same."""
 
-    trained: Trained | None = None  # what the checkpoint says of itself
+    trained: Trained | None = None  # what the checkpoint says about itself
 
     def __init__(self, config, device=None) -> None:
         flow = private.ModelType.FLOW  # HunyuanVideo's own __init__ would build its own transformer
@@ -55,15 +55,15 @@ class FramePackModel(private.HunyuanVideoModel):
         return shapes
 
     def load_model_weights(self, sd: dict[str, Tensor], unet_prefix: str = "", assign: bool = False) -> FramePackModel:
-        """As ComfyUI's, but a file that lacks weights is refused: it would run on noise.
+        """Like ComfyUI's, but refuses a file that lacks weights, which would run on uninitialised ones.
 
-        In fp8 only the blocks' matrices are cast, and none in a file that has chosen its fp8 weights itself.
+        For fp8, only the blocks' matrices are cast, and none in a file that already has fp8 weights among them.
         """
         found = self.model_config.process_unet_state_dict({key.removeprefix(unet_prefix): sd[key] for key in sd})
         missing = sorted(weight_names(self.diffusion_model) - found.keys())
         if missing:
             raise ValueError(
-                f"the checkpoint lacks {len(missing)} of FramePack's weights, first {missing[0]}; the file is incomplete, "
+                f"the checkpoint is incomplete: it lacks {len(missing)} of FramePack's weights, first {missing[0]}; "
                 "download it again"
             )
         if self.get_dtype() not in FP8_DTYPES:
@@ -78,7 +78,7 @@ class FramePackModel(private.HunyuanVideoModel):
 
 
 class FramePack(private.HunyuanVideoConfig):
-    """Stands before HunyuanVideo in ComfyUI's list: a HunyuanVideo with packed context embedders is FramePack."""
+    """Comes before HunyuanVideo in ComfyUI's list: a HunyuanVideo with embedders for packed context is FramePack."""
 
     required_keys = {"{}clean_x_embedder.proj.weight"}
 
@@ -90,7 +90,7 @@ class FramePack(private.HunyuanVideoConfig):
 
 
 def weight_names(model: nn.Module) -> set[str]:
-    """What a file must hold. A linear layer that may be packed has no weight before it is loaded."""
+    """The weights that a file must hold. A linear layer that may be quantised has no weight before it is loaded."""
     empty = {name for name, module in model.named_modules() if hasattr(module, "in_features") and not has_weight(module)}
     return {name for name, _ in model.named_parameters()} | {f"{name}.weight" for name in empty}
 
@@ -100,18 +100,18 @@ def has_weight(module: nn.Module) -> bool:
 
 
 def is_block_matrix(key: str, weight: Tensor) -> bool:
-    """The weights that fp8 is for. Norms, biases, embedders and the output head keep the file's precision."""
+    """Whether fp8 is for this weight. Norms, biases, embedders and the output head keep the file's precision."""
     return key.startswith(("double_blocks.", "single_blocks.")) and weight.ndim == 2
 
 
 def register() -> None:
-    """Let ComfyUI's own loaders recognise FramePack. The one global change this pack makes; other models see none."""
+    """Let ComfyUI's own loaders recognise FramePack: the only global change this pack makes. Other models are unaffected."""
     if not any(issubclass(model, FramePack) for model in private.supported_models):
         private.supported_models.insert(0, FramePack)
 
 
 def context_kernels(keys, prefix: str = "") -> dict[str, Kernel]:
-    """The context convolutions of a state dict: `proj`, `proj_2x`, ..., or `proj_k1h4w2` for kernels of other shapes."""
+    """The context convolutions in a state dict: `proj`, `proj_2x`, ..., or `proj_k1h4w2` for kernels of other shapes."""
     names = re.compile(re.escape(prefix) + r"clean_x_embedder\.(proj\w*)\.weight")
     found = {match[1]: keys[key].shape[2:] for key in keys if (match := names.fullmatch(key))}
     return {name: Kernel(*shape) for name, shape in sorted(found.items())}

@@ -1,4 +1,4 @@
-"""What a call of the transformer takes, in the units of ComfyUI's memory estimate."""
+"""The memory that a call of the transformer takes, in the units of ComfyUI's memory estimate."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from ...layout import BASE_KERNEL
 
-# Activations of one call for the released width: 87 KB a token in bf16, which tests/comfyui/test_memory.py measures, and a
-# sixth more for buffers.
+# Activations of one call at the released width: 87 KB per token in bf16, as tests/comfyui/test_memory.py measures, plus a
+# sixth for buffers.
 MEMORY_FACTOR, RELEASED_HIDDEN = 1.2, 3072
 
 

@@ -16,7 +16,7 @@ from .. import private
 
 private.require_for(private.MODELS)
 
-ATTENTION_FLAGS = (  # the last one came after ComfyUI 0.30.0
+ATTENTION_FLAGS = (  # the last one is newer than ComfyUI 0.30.0
     "use_split_cross_attention",
     "use_quad_cross_attention",
     "use_pytorch_cross_attention",
@@ -55,7 +55,7 @@ class ImageProjection(nn.Module):
 
 
 class FramePackTransformer(private.HunyuanVideo):
-    """HunyuanVideo that sees other frames of the video, patchified the coarser the less they matter."""
+    """HunyuanVideo that sees other frames of the video, patchified more coarsely the less they matter."""
 
     def __init__(
         self, kernels: dict[str, Kernel], image_dim: int | None, dtype=None, device=None, operations=None, **kwargs
@@ -88,7 +88,7 @@ class FramePackTransformer(private.HunyuanVideo):
         """Velocity `B C T H W` of the generated frames `x`.
 
         `packed` is the section's kernels and rotary phases, `context_latents` its groups `B C T H W`, `clip_fea` the image
-        embedding `B L D`. The names between follow HunyuanVideo; what FramePack has no use for is left unread.
+        embedding `B L D`. The other parameters are HunyuanVideo's; FramePack ignores those it has no use for.
         """
         transformer_options = with_attention(transformer_options, x.device)
         img = patchify(x, BASE_KERNEL, {BASE_KERNEL: self.img_in.proj})
@@ -152,7 +152,7 @@ def unturned(tokens: int, rotary: Tensor) -> Tensor:
 def with_attention(transformer_options: dict, device: torch.device) -> dict:
     """A copy of the options that runs torch's attention on a CPU, where ComfyUI's default is the slow sub-quadratic one.
 
-    A flag or an override that the user chose stays.
+    A flag or an override that the user chose takes precedence.
     """
     options = transformer_options.copy()
     chosen = any(getattr(args, flag, False) for flag in ATTENTION_FLAGS)

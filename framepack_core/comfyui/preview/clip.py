@@ -1,4 +1,4 @@
-"""The finished sections as a clip that plays in the node while the rest is made."""
+"""A preview of the finished sections that plays in the node while the rest is made."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ MEMORY = 2 * 2**30  # bytes that a decode may need before it is tiled
 class Clip:
     """An MP4 in ComfyUI's temporary folder, in the video's time order; a new file after each section.
 
-    Each section is decoded and encoded once; `tell(event, data)` says where the file is. A decode that fails ends the clip
-    with a warning, and sampling goes on.
+    Each section is decoded and encoded once; `tell(event, data)` says where the file is. A decode that fails ends the preview
+    with a warning, and sampling continues.
     """
 
     def __init__(self, vae, timeline: Timeline, fps: float, tell: Callable[[str, Mapping[str, Any]], None]) -> None:
@@ -47,7 +47,7 @@ class Clip:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        """The newest clip stays for the node, until ComfyUI clears its folder."""
+        """The newest file stays for the node until ComfyUI clears its temporary folder."""
         with suppress(OSError):
             for segment in self.segments.values():
                 segment.unlink(missing_ok=True)
@@ -64,7 +64,7 @@ class Clip:
             self.waiting.clear()
             self._show(self.folder)
         except Exception as error:  # whatever a VAE may raise: the video is worth more than its preview
-            log.warning("FramePack: preview_vae cannot show the video (%s); sampling goes on without", error)
+            log.warning("FramePack: preview_vae cannot show the video (%s); sampling continues without a preview", error)
             self.vae = None
 
     def _decode(self, frames: Collection[int], folder: Path) -> None:
@@ -74,7 +74,7 @@ class Clip:
             write_segment(self.segments[start], pixels(images), self.fps, *shrunk(images.shape[2], images.shape[1]))
 
     def _images(self, start: int, stop: int) -> Tensor:
-        """`F H W 3`. What gives the first latent frame its four pixel frames is the one before, if it is known, or itself."""
+        """`F H W 3`. To give four pixel frames, the first latent frame follows the one before it if known, else itself."""
         before = start - 1 if start - 1 in self.timeline.known else start
         latents = self.timeline.read([*([before] if start else []), *range(start, stop)])[:1]
         tiled = self.vae.memory_used_decode(latents.shape, self.vae.vae_dtype) > MEMORY
@@ -90,7 +90,7 @@ class Clip:
         join_segments([self.segments[start] for start in sorted(self.segments)], self.file, self.fps)
         self.tell(EVENT, {"filename": self.file.name, "subfolder": folder.name, "type": "temp"})
         if outdated:
-            with suppress(OSError):  # a system may hold on to it while it is read
+            with suppress(OSError):  # some systems keep a file while it is being read
                 outdated.unlink()
 
 

@@ -19,14 +19,14 @@ from .. import private
 from .node import RunningNode
 
 FASTEST = 8.0  # pictures a second
-SHARE = 0.1  # of the time may be spent on pictures
+SHARE = 0.1  # of the time, at most, is spent on pictures
 
 
 class Pictures:
-    """The filmstrip in the running node, as ComfyUI's preview method shows latents. The frames that are being made play in
-    turn, between steps too.
+    """The filmstrip in the running node, drawn with ComfyUI's preview method. The frames being made play in turn, even
+    between steps.
 
-    A thread sends one picture after the other, at the speed of the video where that is not too fast. It touches no tensors.
+    A thread sends one picture after another, at the video's speed unless that is too fast. It touches no tensors.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class Pictures:
         self.thread.join()
 
     def play(self, frames: Sequence[int], x0: Tensor) -> None:
-        """From now on these frames `B C T H W`, in the model's space; not at every step where steps are quick."""
+        """Play these frames from now on, `x0` `B C T H W` in the model's space. Some steps are skipped if steps are quick."""
         begun = time.monotonic()
         if begun >= self.due:
             self.draws = self.strip.play(self._pictures(frames, x0), self.timeline.known)
             self.due = begun + (time.monotonic() - begun) / SHARE
 
     def keep(self, frames: Sequence[int], latents: Tensor) -> None:
-        """Finished frames, as ComfyUI keeps latents: thumbnails from now on."""
+        """Show finished frames as thumbnails from now on; `latents` are as ComfyUI keeps them."""
         places = [frames.index(frame) for frame in self.strip.shown(frames)]
         finished = self.latent_format.process_in(latents[:, :, places])
         self.strip.put(self._pictures([frames[place] for place in places], finished))

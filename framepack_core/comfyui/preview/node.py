@@ -1,4 +1,4 @@
-"""The node that ComfyUI executes, spoken to while it runs."""
+"""Messages to the node that ComfyUI is executing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .. import private
 
 @dataclass(frozen=True)
 class RunningNode:
-    """The node that ComfyUI executes, to be spoken to from any thread.
+    """The node that ComfyUI is executing, which any thread can send messages to.
 
-    The bar's own way to show a picture is for the sampling thread only: it raises a cancel, and only once.
+    The progress bar can show pictures too, but is for the sampling thread only: it raises a pending cancel, which is then gone.
     """
 
     id: str
@@ -23,17 +23,20 @@ class RunningNode:
 
     @classmethod
     def current(cls) -> RunningNode | None:
-        """None outside ComfyUI's execution. Raises private.Missing where the node could not be shown anything."""
+        """None if ComfyUI is not executing a node. Raises private.Missing if nothing could be shown in the node."""
         private.require("get_progress_state", "ProgressRegistry", "supports_feature", "UNENCODED_PREVIEW_IMAGE")
         context = private.get_executing_context()
         if context is None:
             return None
-        from server import PromptServer  # exists in a running ComfyUI only
+        from server import PromptServer  # only exists in a running ComfyUI
 
-        return cls(context.node_id, PromptServer.instance)
+        server = PromptServer.instance
+        private.require_attributes(server, "client_id", "send_sync", "sockets_metadata", serves=private.PREVIEWS)
+        private.require_attributes(private.get_progress_state(), "dynprompt", serves=private.PREVIEWS)
+        return cls(context.node_id, server)
 
     def show(self, picture: Image.Image, value: float, most: float) -> None:
-        """A picture, beside the bar's state."""
+        """Show a picture, together with the state of the bar."""
         preview = ("JPEG", picture, None)
         private.get_progress_state().update_progress(self.id, value, most, preview)
         server, client = self.server, self.server.client_id
@@ -41,6 +44,6 @@ class RunningNode:
             server.send_sync(private.UNENCODED_PREVIEW_IMAGE, preview, client)
 
     def tell(self, event: str, data: Mapping[str, Any]) -> None:
-        """An event for the pack's own code in the front end."""
+        """Send an event to the pack's own code in the front end."""
         node = private.get_progress_state().dynprompt.get_display_node_id(self.id)
         self.server.send_sync(event, {"node": node, **data}, self.server.client_id)

@@ -1,4 +1,4 @@
-"""What the sampler node shows while it runs: a bar, a line of text, the video so far as a filmstrip and as a clip."""
+"""What the sampler node shows while it runs: a bar, a line of text, and previews as a filmstrip and as a playing video."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Say = Callable[[str], None]
 class Progress:
     """One bar over all steps of all sections, a line of text, and the video so far.
 
-    The video is shown as ComfyUI's preview method says, and as a clip if there is a `vae` to decode finished sections.
-    A section that is finished without having been sampled, because it was there already, does not count for the time left.
+    ComfyUI's preview method draws the filmstrip; the video plays if there is a `vae` to decode finished sections. Sections
+    that were restored rather than sampled do not count towards the time left.
 
         with Progress(patcher, sections, steps, timeline, fps, say) as progress:
             for section, latents in generate(sections, timeline, GuiderDenoiser(..., progress.of), seed):
@@ -50,9 +50,9 @@ class Progress:
         self.fps = fps
         self.say = say
         self.bar = comfy.utils.ProgressBar(sum(steps))
-        self.section: Section | None = None  # the one that is being sampled
+        self.section: Section | None = None  # the one being sampled
         self.start: float | None = None  # of the first one
-        self.restored = 0  # steps that were there already
+        self.restored = 0  # steps of restored sections
         self.pictures: Pictures | None = None
         self.clip: Clip | None = None
         try:
@@ -61,7 +61,7 @@ class Progress:
             log_once(str(missing))
 
     def _make_views(self, patcher, vae) -> None:
-        """The filmstrip and the clip, where a node is there to show them. Raises private.Missing."""
+        """Make the filmstrip and the playing video, if there is a node to show them in. Raises private.Missing."""
         node = RunningNode.current()
         if node is None:
             return
@@ -91,7 +91,7 @@ class Progress:
         self.say(self.line(section, before))
 
         def callback(step: int, x0: Tensor, x: Tensor, total: int) -> None:
-            done = before + min(step + 1, self.steps[section.number])  # dpm_adaptive takes as many as it likes
+            done = before + min(step + 1, self.steps[section.number])  # dpm_adaptive takes as many steps as it likes
             if self.pictures:
                 self.pictures.play(section.target, x0)
             self.bar.update_absolute(done, sum(self.steps))
@@ -100,7 +100,7 @@ class Progress:
         return callback
 
     def finish(self, section: Section, latents: Tensor) -> None:
-        """A section is there, with its latents `B C T H W`: sampled, or restored."""
+        """A section has been sampled or restored; these are its latents `B C T H W`."""
         if section is not self.section:
             self.restored += self.steps[section.number]
         done = sum(self.steps[: section.number + 1])
@@ -112,7 +112,7 @@ class Progress:
             self.clip.add(section.target)
 
     def line(self, section: Section, done: int) -> str:
-        """For `done` steps of the whole video."""
+        """The line of text after `done` steps of the whole video."""
         number = section.number
         text = f"section {number + 1} of {len(self.sections)}: {spell_seconds(section, self.fps, ' to ')} s"
         text += f", step {done - sum(self.steps[:number])} of {self.steps[number]}"
@@ -124,7 +124,7 @@ class Progress:
 
 
 def shown_frames(latent_frames: Collection[int]) -> int:
-    """Pixel frames that these latent frames of a video stand for: the first one a single frame."""
+    """How many pixel frames these latent frames of a video stand for; the first one stands for a single frame."""
     return PIXEL_FRAMES * len(latent_frames) - (PIXEL_FRAMES - 1) * (0 in latent_frames)
 
 

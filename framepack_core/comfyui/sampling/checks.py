@@ -1,4 +1,4 @@
-"""Bad input is refused here, before a model is loaded or a minute is spent."""
+"""Refuses bad input before a model is loaded or a minute is spent."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from ...orders import FORWARD, INVERTED
 from ...plan import Plan
 from ...trained import RELEASED, Trained
+from .. import private
 from ..encoding import CHANNELS
 from ..log import log_once
 from ..model.framepack import FramePackModel
@@ -22,9 +23,10 @@ POOLED = 768
 
 
 def require_fitting(request: Request) -> None:
-    """Model, conditioning, image embedding and sigmas of a request go together."""
+    """The model, conditioning, image embedding and sigmas of a request must fit together."""
     patcher = request.guider.model_patcher
     require_framepack(patcher)
+    private.require_attributes(request.guider, "original_conds", serves=private.SAMPLERS)
     require_conditioning(request.guider.original_conds, patcher)
     require_image_embedding(request.clip_vision_output, patcher)
     for sigmas in request.sigmas:
@@ -56,11 +58,11 @@ def require_same_size(start: Tensor, end: Tensor) -> None:
         sizes = f"{sw}x{sh}", f"{ew}x{eh}"
         if sizes[0] == sizes[1]:
             sizes = f"a batch of {start.shape[0]}", f"a batch of {end.shape[0]}"
-        raise ValueError(f"start_latent is {sizes[0]} but end_latent is {sizes[1]}; encode both images at one size")
+        raise ValueError(f"start_latent is {sizes[0]} but end_latent is {sizes[1]}; encode both images at the same size")
 
 
 def require_conditioning(conds: dict[str, list[dict]], patcher) -> None:
-    """Every condition has text of the model's width and a pooled output."""
+    """Every condition must have text of the model's width and a pooled output."""
     width = patcher.model.diffusion_model.params.context_in_dim
     remedy = "encode the prompt with CLIPTextEncode and DualCLIPLoader (type hunyuan_video)"
     for name, entries in conds.items():
@@ -93,9 +95,9 @@ def require_steps(sigmas: Tensor) -> None:
 
 
 def warnings(plan: Plan, patcher) -> list[str]:
-    """What the user should know: a checkpoint made for another order, or a layout nobody trained it with.
+    """What the user should know: a checkpoint was made for another order, or never trained with this layout.
 
-    The file's own word counts; one that says nothing is taken for a released checkpoint.
+    What the file says about itself counts; if it says nothing, it is taken for a released checkpoint.
     """
     name, trained = checkpoint_name(patcher), patcher.model.trained
     found = released_warnings(plan, name) if trained is None else trained_warnings(plan, name, trained)
@@ -125,7 +127,7 @@ def trained_warnings(plan: Plan, name: str, trained: Trained) -> list[str]:
 
 
 def checkpoint_name(patcher) -> str:
-    """The file or folder the model was loaded from, or nothing."""
+    """The name of the file or folder the model was loaded from, or ""."""
     if patcher.cached_patcher_init is None:
         return ""
     return Path(str(patcher.cached_patcher_init[1][0])).name

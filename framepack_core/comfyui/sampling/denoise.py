@@ -17,10 +17,10 @@ Callback = Callable[[int, Tensor, Tensor, int], None]  # step, x0, x, steps; in 
 
 
 class GuiderDenoiser:
-    """The `denoise` callable over a guider and a sampler; the caller's guider stays untouched.
+    """The `denoise` callable, from a guider and a sampler; the caller's guider stays untouched.
 
     `sigmas` has a schedule for each section, since the one that generates both ends has twice the tokens.
-    `callback(section)` gives what the sampler calls after each of its steps.
+    `callback(section)` returns what the sampler calls after each of its steps.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""What decides a result: a name for it that is the same in every process.
+"""A name for everything that decides a result, the same in every process.
 
-Data counts by its content: conditioning, start image, image embedding, seed. What has no plain content (models, guiders,
-samplers, hooks) counts by its origin: the part of the prompt that leads to it, and the files that are named there.
+Data counts by its content: conditioning, start image, image embedding, seed. Things without plain content (models, guiders,
+samplers, hooks) count by their origin: the part of the prompt that leads to them, and the files named there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from comfy_execution.graph import DynamicPrompt
 
 ORIGINATED = ("model", "positive", "negative", "guider", "sampler")  # inputs of the sampler nodes that count by their origin
-WORKING = ("model_patcher", "model_options", "conds", "inner_model", "loaded_models")  # a guider's, while it samples and after
+WORKING = ("model_patcher", "model_options", "conds", "inner_model", "loaded_models")  # a guider's, during and after sampling
 NOT_MODELS = ("custom_nodes", "configs", "datasets")
 LONGEST_NAME = 1000
 PYPROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"
@@ -38,7 +38,7 @@ Stat = tuple[int, int]  # size, and time of change in ns
 
 
 def identity(origin: str, guider, sampler, timeline: Timeline, clip_vision_output, seed: int) -> str:
-    """A digest of everything that decides what is sampled, except the plan and its sigmas; `origin` is the function's."""
+    """A digest of everything that decides what is sampled, except the plan and its sigmas; `origin` is what `origin()` gave."""
     patcher = guider.model_patcher
     return digest(
         {
@@ -59,7 +59,7 @@ def identity(origin: str, guider, sampler, timeline: Timeline, clip_vision_outpu
 def origin(prompt: DynamicPrompt, node_id: str) -> str:
     """A digest of the part of the prompt that leads to a sampler node's model, conditioning, guider and sampler.
 
-    Node ids, titles, and nodes that do not lead there do not enter.
+    Node ids, titles and unrelated nodes do not count.
     """
     inputs = prompt.get_node(node_id)["inputs"]
     known: dict[str, str] = {}
@@ -78,7 +78,7 @@ def pack_version() -> str:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What else the last bit of a result hangs on."""
+    """What else the last bit of a result depends on."""
     return {
         "device": comfy.model_management.get_torch_device_name(device),
         "cpu": (platform.machine(), platform.processor(), torch.get_num_threads()) if device.type == "cpu" else None,
@@ -89,7 +89,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def model(patcher) -> dict[str, Any]:
-    """Class, precision, file, and how strong its patches are; their weights come from files that the prompt names."""
+    """Class, precision, file, and the strengths of patches; the patches' weights come from files that the prompt names."""
     loading = patcher.cached_patcher_init
     return {
         "class": type(patcher.model).__name__,
@@ -105,7 +105,7 @@ def attributes(thing: object) -> dict[str, Any]:
 
 
 def named_files(value: object) -> list[Stat]:
-    """Of the files that an input's value names, or any text in it: models, folders of shards, input images."""
+    """Stats of the files that an input's value, or any text in it, names: models, folders of shards, input images."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):
@@ -117,7 +117,7 @@ def named_files(value: object) -> list[Stat]:
 
 
 def stats(path: Path) -> list[Stat]:
-    """Of a file, or of those in a folder; nothing where there is none."""
+    """Of a file, or of the files in a folder; empty if there is none."""
     with suppress(OSError):
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         return [(stat.st_size, stat.st_mtime_ns) for stat in map(Path.stat, filter(Path.is_file, files))]
@@ -125,7 +125,7 @@ def stats(path: Path) -> list[Stat]:
 
 
 def _source(link: Sequence, prompt: DynamicPrompt, known: dict[str, str]) -> tuple[str, int]:
-    """The output that a link leads to: all that decides its node, and the slot."""
+    """The output that a link leads to: a digest of all that decides its node, and the slot."""
     node_id, slot = link
     if node_id not in known:
         known[node_id] = digest(_node(prompt.get_node(node_id), prompt, known))
@@ -133,7 +133,7 @@ def _source(link: Sequence, prompt: DynamicPrompt, known: dict[str, str]) -> tup
 
 
 def _node(node: Mapping[str, Any], prompt: DynamicPrompt, known: dict[str, str]) -> tuple:
-    """Its kind, its inputs with the files that they name, and what it tells ComfyUI of whether it has changed."""
+    """The node's class, its inputs with the files they name, and what it tells ComfyUI about whether it has changed."""
     inputs = {
         name: _source(value, prompt, known) if private.is_link(value) else (value, named_files(value))
         for name, value in node["inputs"].items()

@@ -1,4 +1,4 @@
-"""Where finished sections are kept and for how long, and what the user is told of it. No trouble here ends a run."""
+"""Where finished sections are kept, for how long, and what the user is told about it. No failure here ends a run."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ VARIABLES = {"gigabytes": "FRAMEPACK_CHECKPOINT_GB", "days": "FRAMEPACK_CHECKPOI
 
 
 class KeptSections:
-    """Finished sections of one run: those of an earlier one to start from, and each new one written.
+    """Finished sections of one run: reads those of an earlier run, and writes each new one.
 
-    `note` gets lines for the user. What cannot be written or read is said once, and sampling goes on without it.
+    `note` receives lines for the user. A failed read or write is reported once, and sampling continues without it.
     """
 
     def __init__(self, identity: str, keys: Sequence[str], note: Callable[[str], None]) -> None:
@@ -43,14 +43,14 @@ class KeptSections:
         return [section.latents for section in self.run.finished]
 
     def add(self, section: Section, latents: Tensor) -> None:
-        """Write a section unless it was there already."""
+        """Write a section, unless it is on disk already."""
         if not self.writing or section.number < len(self.run.finished):
             return
         try:
             self.run.add(latents)
         except OSError as error:
             self.writing = False
-            self._warn(f"finished sections are no longer kept in {folder()}: {error.strerror or error}; sampling goes on")
+            self._warn(f"finished sections are no longer kept in {folder()}: {error.strerror or error}; sampling continues")
 
     def _read(self) -> None:
         try:
@@ -78,19 +78,19 @@ class KeptSections:
 
 
 def folder() -> Path:
-    """ComfyUI's place for data of its parts: it survives a restart, and is not listed or served as a result is."""
+    """ComfyUI's place for the data of extensions: it survives a restart and, unlike results, is neither listed nor served."""
     return Path(folder_paths.get_system_user_directory("framepack")) / "sections"
 
 
 def limits() -> Limits:
-    """From the environment, else from the front end's settings, else the defaults."""
+    """Environment variables come first, then the front end's settings, then the defaults."""
     settings = front_end_settings()
     given = {name: os.environ.get(VARIABLES[name], settings.get(SETTINGS[name])) for name in SETTINGS}
     return Limits(**{name: _amount(name, value) for name, value in given.items() if value is not None})
 
 
 def front_end_settings() -> dict[str, Any]:
-    """Of the default user. With --multi-user each user has settings of their own, and only the environment counts."""
+    """Those of the default user. With --multi-user each user has their own, and only environment variables count."""
     path = Path(folder_paths.get_public_user_directory("default")) / "comfy.settings.json"
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -106,5 +106,5 @@ def _amount(name: str, value: Any) -> float:
     if amount >= 0:
         return amount
     default = getattr(Limits(), name)
-    log.warning("FramePack: %s is %r, expected a number from 0; taken as %g", VARIABLES[name], value, default)
+    log.warning("FramePack: %s is %r, expected a number of 0 or more; using %g", VARIABLES[name], value, default)
     return default

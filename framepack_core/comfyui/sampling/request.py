@@ -1,4 +1,4 @@
-"""What a sampler node asks for, and how its parts are made from the node's inputs."""
+"""What a sampler node asks for, and how this is made from the node's inputs."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ ON_CANCEL: tuple[OnCancel, ...] = get_args(OnCancel)
 
 @dataclass(frozen=True)
 class Request:
-    """One run of a sampler node. Fields that are inputs of the nodes have their names.
+    """One run of a sampler node. Fields that are inputs of the nodes have the inputs' names.
 
     `sections` are those of `plan` that fill `timeline`, in sampling order, and `sigmas` holds the schedule of each. Finished
-    sections are kept on disk under `origin` (see `identity.origin`) and taken from there; None: neither. A cancel raises, or
-    ends the video with the sections that are finished.
+    sections are kept on disk under `origin` (see `identity.origin`) and restored from there; None does neither. `on_cancel`
+    says whether a cancel raises or ends the video with the sections finished so far.
     """
 
     guider: comfy.samplers.CFGGuider
@@ -45,7 +45,7 @@ class Request:
 
 
 def make_guider(model, positive: list, negative: list | None, cfg: float, guidance: float) -> comfy.samplers.CFGGuider:
-    """ComfyUI's guider with the distilled guidance in every condition. At cfg 1 there is no negative call."""
+    """ComfyUI's guider with the distilled guidance in every condition. At cfg 1 the model is called for the positive only."""
     checks.require_framepack(model)
     if negative is None and cfg != 1.0:
         raise ValueError(f"cfg is {cfg:g} but negative is not connected; connect a negative prompt or set cfg to 1")

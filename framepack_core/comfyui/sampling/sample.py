@@ -23,7 +23,7 @@ from .request import Request
 
 @dataclass(frozen=True)
 class Video:
-    """Latents `B 16 T H W`, unscaled: the start latent and all that was planned, or the finished part of a cancelled run."""
+    """Latents `B 16 T H W`, unscaled: the start latent and all planned frames, or the finished part of a cancelled run."""
 
     latents: Tensor
     whole: bool
@@ -58,7 +58,7 @@ def sample(request: Request, say: Say) -> Video:
 
 
 def kept_sections(request: Request, notes: Notes) -> KeptSections | None:
-    """What an earlier run has left, and where this one's sections go."""
+    """The sections that an earlier run has left, and the place for this run's."""
     if request.origin is None:
         return None
     try:
@@ -72,7 +72,7 @@ def kept_sections(request: Request, notes: Notes) -> KeptSections | None:
 
 
 class Notes:
-    """Lines that stay above the one on progress."""
+    """Lines that stay above the progress line."""
 
     def __init__(self, say: Say, lines: Sequence[str]) -> None:
         self._say = say
@@ -89,7 +89,7 @@ class Notes:
 def finished_part(timeline: Timeline) -> Tensor:
     """The longest stretch of known frames: the video's beginning in the forward order, its end in the inverted one.
 
-    The endpoints order has two of one length at first; the earlier one is taken.
+    At first the endpoints order has two of the same length; the earlier one is taken.
     """
     start, stop = max(runs(sorted(timeline.known)), key=lambda run: run[1] - run[0])
     return timeline.latents[:, :, start:stop].contiguous()

@@ -28,12 +28,12 @@ def unipc(variant: str) -> comfy.samplers.Sampler:
 
 
 def section_sigmas(sections: Iterable[Section], timeline: Timeline, steps: int, shift: float) -> list[Tensor]:
-    """A schedule for each section, which depends on the number of tokens that it generates."""
+    """A schedule for each section, according to the number of tokens it generates."""
     height, width = timeline.latents.shape[3:]
     return [flow_sigmas(steps, section.target_tokens(height, width), shift) for section in sections]
 
 
 def window_sigmas(latent: Tensor, window: int, steps: int, shift: float) -> Tensor:
-    """The schedule of `window` frames of a latent's size."""
+    """The schedule for `window` frames of a latent's size."""
     height, width = latent.shape[-2:]
     return flow_sigmas(steps, token_count(window, BASE_KERNEL, height, width), shift)

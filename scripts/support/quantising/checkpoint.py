@@ -1,4 +1,4 @@
-"""A checkpoint read lazily, tensor by tensor, in ComfyUI's names; and a safetensors file written as a stream."""
+"""Reading a checkpoint lazily, tensor by tensor, in ComfyUI's names; writing a safetensors file as a stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from framepack_core.comfyui.loading.quantise import Spec, nbytes
 from framepack_core.media.files import whole_file
-from framepack_core.weights import names as keys
+from framepack_core.weights import names
 
 INDEX = "*.safetensors.index.json"
 FLOATING = (torch.float32, torch.bfloat16, torch.float16)
@@ -36,16 +36,16 @@ SIDECARS = (".comfy_quant", ".weight_scale", ".scale_weight")
 class Checkpoint:
     """A single file or a sharded folder, in official/diffusers or ComfyUI's names.
 
-    Only the module that is read is in memory, and that as pages of the file.
+    Only the module being read is in memory, as pages of the file.
     """
 
     path: Path
 
     @cached_property
     def files(self) -> list[Path]:
-        """Raises ValueError when there are none."""
+        """Raises ValueError if there are none."""
         if self.path.suffix == ".gguf":
-            raise ValueError(f"{self.path.name} is a GGUF, which is packed already; convert the bf16 checkpoint")
+            raise ValueError(f"{self.path.name} is a GGUF, which is quantised already; convert the bf16 checkpoint")
         if self.path.is_file():
             return [self.path]
         index = next(self.path.glob(INDEX), None)
@@ -63,7 +63,7 @@ class Checkpoint:
 
     @cached_property
     def metadata(self) -> dict[str, str]:
-        """What the header says of FramePack: layouts and orders."""
+        """What the header says about FramePack: layouts and orders."""
         entries: dict[str, str] = {}
         for file in self.files:
             with _opened(file) as tensors:
@@ -72,7 +72,7 @@ class Checkpoint:
 
     @cached_property
     def stored(self) -> dict[str, tuple[Path, str, Tensor]]:
-        """Name without prefix -> its file, its name there, and a meta tensor of its shape and dtype."""
+        """Name without prefix -> its file, its name there, and a meta tensor with its shape and dtype."""
         places: dict[str, tuple[Path, str, Tensor]] = {}
         for file in self.files:
             with _opened(file) as tensors:
@@ -80,7 +80,7 @@ class Checkpoint:
                     part = tensors.get_slice(key)
                     meta = torch.empty(part.get_shape(), dtype=_dtype(part.get_dtype()), device="meta")
                     places[key] = (file, key, meta)
-        places = keys.strip_prefix(places)
+        places = names.strip_prefix(places)
         self._require_full_precision(places)
         return places
 
@@ -90,8 +90,8 @@ class Checkpoint:
         made_of: dict[str, list[str]] = defaultdict(list)
         for key in self.stored:
             module = key.rpartition(".")[0]
-            if keys.is_diffusers(self.stored):
-                renamed = keys.rename_module(module)
+            if names.is_diffusers(self.stored):
+                renamed = names.rename_module(module)
                 if renamed is None:
                     raise ValueError(f"{self.path.name}: {key} is not a weight of FramePack's transformer")
                 module = renamed.name
@@ -99,20 +99,20 @@ class Checkpoint:
         return dict(made_of)
 
     def weights(self, module: str, meta: bool = False) -> dict[str, Tensor]:
-        """A module's tensors in ComfyUI's names; on the meta device, shapes and dtypes alone."""
+        """A module's tensors in ComfyUI's names; with `meta`, only their shapes and dtypes."""
         if meta:
             parts = {key: self.stored[key][2] for key in self.modules[module]}
         else:
             parts = {key: _read(*self.stored[key][:2]) for key in self.modules[module]}
-        return keys.to_comfy(parts) if keys.is_diffusers(self.stored) else parts
+        return names.to_comfy(parts) if names.is_diffusers(self.stored) else parts
 
     def _require_full_precision(self, places: Mapping[str, tuple[Path, str, Tensor]]) -> None:
         name = self.path.name
         if MARK not in places:
-            raise ValueError(f"{name} is no FramePack transformer: it has no {MARK}")
-        packed = [key for key, (_, _, meta) in places.items() if key.endswith(SIDECARS) or meta.dtype not in FLOATING]
-        if packed:
-            raise ValueError(f"{name} is quantised already ({packed[0]}); convert the bf16 checkpoint")
+            raise ValueError(f"{name} is not a FramePack transformer: it has no {MARK}; choose another file")
+        quantised = [key for key, (_, _, meta) in places.items() if key.endswith(SIDECARS) or meta.dtype not in FLOATING]
+        if quantised:
+            raise ValueError(f"{name} is quantised already ({quantised[0]}); convert the bf16 checkpoint")
 
 
 def _opened(file: Path):
@@ -129,7 +129,7 @@ def _read(file: Path, key: str) -> Tensor:
 
 def _dtype(name: str) -> torch.dtype:
     known = {code: dtype for dtype, code in DTYPES.items()}
-    return known.get(name, torch.uint8)  # whatever else there is, it is packed
+    return known.get(name, torch.uint8)  # anything else is quantised
 
 
 class StreamedFile:
@@ -139,7 +139,7 @@ class StreamedFile:
         for name, tensor in ...:
             file.write(name, tensor)
 
-    It appears under its name when the block ends, and not at all when the block fails.
+    It appears under its name when the block ends, and not at all if the block fails.
     """
 
     def __init__(self, path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
@@ -162,7 +162,7 @@ class StreamedFile:
         expected = next(self.expected)
         found = (tensor.dtype, tuple(tensor.shape))
         if (name, found) != (expected, self.specs[expected]):
-            raise RuntimeError(f"{name} {found} comes where the header has {expected} {self.specs[expected]}")
+            raise RuntimeError(f"{name} {found} was written where the header has {expected} {self.specs[expected]}")
         self.file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
     def __exit__(self, *exception) -> None:
@@ -170,7 +170,7 @@ class StreamedFile:
 
 
 def header(specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> bytes:
-    """Length and JSON of a safetensors file, padded so that the tensors start at a multiple of 8."""
+    """The length and JSON header of a safetensors file, padded so that the tensors start at a multiple of 8."""
     entries: dict[str, dict] = {"__metadata__": dict(metadata)} if metadata else {}
     begin = 0
     for name, spec in specs.items():

@@ -1,4 +1,4 @@
-"""A small checkpoint through the whole graph in every format: memory, and the error beside fp32.
+"""Runs a small checkpoint through the whole graph in every format: memory, and the error relative to fp32.
 
 `python3 scripts/quantize.py --compare [CHECKPOINT]` runs this; its arguments are ComfyUI's folder and the checkpoint.
 """
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def files(checkpoint: Path, folder: Path) -> Iterator[tuple[str, Path]]:
-    """(format, file): ComfyUI's formats, then GGUF's, whose weights come from the bf16 file."""
+    """(format, file): ComfyUI's formats, then GGUF's, with weights from the bf16 file."""
     from safetensors.torch import load_file
 
     from scripts.support.quantising.to_gguf import write_gguf
@@ -56,7 +56,7 @@ def load(path: str, dtype: torch.dtype | None = None):
 
 
 def blocks_size(model) -> int:
-    """Bytes of the blocks' weights; the rest stays in the precision that the device computes in."""
+    """Bytes of the blocks' weights; the other weights stay in the precision that the device computes in."""
     import comfy.model_management
 
     transformer = model.model.diffusion_model
@@ -64,7 +64,7 @@ def blocks_size(model) -> int:
 
 
 def graph() -> Callable:
-    """Model -> latents: text, picture and two sections of the demo, as its workflow makes them."""
+    """A function from model to latents: the demo's text, picture and two sections, as in its workflow."""
     from framepack_core.comfyui import demo
     from framepack_core.comfyui.sampling.request import Request, make_guider, start_timeline
     from framepack_core.comfyui.sampling.sample import sample

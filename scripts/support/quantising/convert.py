@@ -1,4 +1,4 @@
-"""One pass over a checkpoint: every module is read, packed, measured and written before the next one is read."""
+"""One pass over a checkpoint: each module is read, quantised, measured and written before the next one is read."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from framepack_core.comfyui.loading.quantise import FORMATS, Spec, format_of, pack, specs
+from framepack_core.comfyui.loading.quantise import FORMATS, Spec, format_of, quantise, specs
 from scripts.support.quantising.checkpoint import Checkpoint, StreamedFile, of_tensors
 
-KEEP = "bf16"  # the format that packs nothing
+KEEP = "bf16"  # the format that quantises nothing
 FORMAT_NAMES = (KEEP, *FORMATS)
-TOKENS = 16  # of random input, for the error of a layer's output
+TOKENS = 16  # of random input, to measure the error of a layer's output
 
 
 @dataclass
@@ -30,8 +30,8 @@ class Measured:
     weights: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
     outputs: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
 
-    def add(self, weight: Tensor, packed: Tensor, before: int, after: int) -> None:
-        error = packed.sub_(weight)
+    def add(self, weight: Tensor, quantised: Tensor, before: int, after: int) -> None:
+        error = quantised.sub_(weight)
         inputs = torch.randn(TOKENS, weight.shape[1], generator=torch.Generator().manual_seed(self.layers))
         self.layers += 1
         self.before += before
@@ -50,28 +50,28 @@ class Measured:
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion did. Layers by (type, format); sizes in bytes."""
+    """What a conversion did. Layers are by (type, format), sizes in bytes."""
 
     before: int
     after: int
-    packed: dict[tuple[str, str], Measured]
+    quantised: dict[tuple[str, str], Measured]
     kept: dict[str, list[str]]  # type -> matrices of the blocks that the format does not fit
 
 
 def convert(
     source: Path, destination: Path, format: str, force: bool = False, progress: Callable[[int, int], None] = lambda *_: None
 ) -> Report:
-    """Write `source` to one safetensors file in ComfyUI's names; `progress` gets modules done and their number.
+    """Write `source` to one safetensors file in ComfyUI's names; `progress` receives how many modules are done, of how many.
 
-    Raises ValueError for a source that cannot be converted, a format that is not known and a destination that is there; OSError
-    naming the destination when it cannot be written. The destination appears whole or not at all.
+    Raises ValueError for a source that cannot be converted, an unknown format and an existing destination, and an OSError that
+    names the destination if it cannot be written. The destination appears whole or not at all.
     """
     if format not in FORMAT_NAMES:
-        raise ValueError(f"{format} is no format; choose one of {', '.join(FORMAT_NAMES)}")
+        raise ValueError(f"{format} is not a format; choose one of {', '.join(FORMAT_NAMES)}")
     if destination.suffix != ".safetensors":
         raise ValueError(f"{destination} must end in .safetensors")
     if destination.exists() and not force:
-        raise ValueError(f"{destination} exists; choose another name or give --force")
+        raise ValueError(f"{destination} exists; choose another name or add --force")
     checkpoint = Checkpoint(source)
     file = StreamedFile(destination, planned(checkpoint, format), checkpoint.metadata)
     require_space(destination, file.nbytes)
@@ -82,7 +82,7 @@ def convert(
 
 
 def planned(checkpoint: Checkpoint, format: str) -> dict[str, Spec]:
-    """Every tensor of the file to be, from shapes alone."""
+    """Every tensor of the file to write, from shapes alone."""
     result: dict[str, Spec] = {}
     for module in checkpoint.modules:
         for key, tensor in checkpoint.weights(module, meta=True).items():
@@ -96,14 +96,14 @@ def planned(checkpoint: Checkpoint, format: str) -> dict[str, Spec]:
 
 def require_space(destination: Path, needed: int) -> None:
     if not destination.parent.is_dir():
-        raise ValueError(f"{destination.parent} is no folder; make it first")
+        raise ValueError(f"{destination.parent} is not a folder; create it first")
     free = shutil.disk_usage(destination.parent).free
     if free < needed:
-        raise ValueError(f"{destination} takes {needed / 1e9:.2f} GB, but its disk has {free / 1e9:.2f} GB left; make room")
+        raise ValueError(f"{destination} needs {needed / 1e9:.2f} GB, but its disk has {free / 1e9:.2f} GB left; make room")
 
 
 def _write(checkpoint: Checkpoint, file: StreamedFile, format: str, progress: Callable[[int, int], None]) -> Report:
-    packed: dict[tuple[str, str], Measured] = {}
+    quantised: dict[tuple[str, str], Measured] = {}
     kept: dict[str, list[str]] = {}
     with file:
         for done, module in enumerate(checkpoint.modules):
@@ -114,13 +114,13 @@ def _write(checkpoint: Checkpoint, file: StreamedFile, format: str, progress: Ca
                     if format != KEEP and weight.ndim == 2 and "_blocks." in key and not key.startswith("txt_in."):
                         kept.setdefault(layer_type(key), []).append(key)
                     continue
-                tensors, restored = pack(key, weight, chosen)
+                tensors, restored = quantise(key, weight, chosen)
                 for name, tensor in tensors.items():
                     file.write(name, tensor)
-                measured = packed.setdefault((layer_type(key), chosen.name), Measured())
+                measured = quantised.setdefault((layer_type(key), chosen.name), Measured())
                 measured.add(weight.float(), restored, weight.nbytes, sum(tensor.nbytes for tensor in tensors.values()))
             progress(done + 1, len(checkpoint.modules))
-    return Report(checkpoint.nbytes, file.nbytes, packed, kept)
+    return Report(checkpoint.nbytes, file.nbytes, quantised, kept)
 
 
 def layer_type(key: str) -> str:
@@ -140,7 +140,7 @@ def _relative(error_and_norm: Tensor) -> float:
 def table(report: Report) -> str:
     """The report as lines of text."""
     lines = [f"{'layers':34} {'format':16} {'count':>5} {'weights':>8} {'outputs':>8} {'MB before':>10} {'after':>8}"]
-    for (kind, format), measured in sorted(report.packed.items()):
+    for (kind, format), measured in sorted(report.quantised.items()):
         lines.append(
             f"{kind:34} {format:16} {measured.layers:5} {measured.weight_error:8.2%} {measured.output_error:8.2%}"
             f" {measured.before / 1e6:10.2f} {measured.after / 1e6:8.2f}"

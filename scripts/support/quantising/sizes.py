@@ -1,4 +1,4 @@
-"""Sizes of the released transformer in every format, from its shapes alone: `python -m scripts.support.quantising.sizes`."""
+"""The released transformer's size in every format, from its shapes alone: `python -m scripts.support.quantising.sizes`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from framepack_core.comfyui.loading.quantise import FORMATS, Spec, format_of, nb
 
 HIDDEN, MLP, DOUBLE, SINGLE, HEAD, REFINER = 3072, 4 * 3072, 20, 40, 128, 2
 TEXT, POOLED, TIME, IMAGE, CHANNELS = 4096, 768, 256, 1152, 16
-BLOCK_BITS = {"Q8_0": 34 / 32, "Q6_K": 210 / 256, "Q5_K": 176 / 256, "Q4_K": 144 / 256, "Q4_0": 18 / 32}  # bytes a weight
+BLOCK_BITS = {"Q8_0": 34 / 32, "Q6_K": 210 / 256, "Q5_K": 176 / 256, "Q4_K": 144 / 256, "Q4_0": 18 / 32}  # bytes per weight
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def released_sizes() -> dict[str, int]:
-    """Bytes of the weights, by format; a GGUF with all of the blocks' matrices in one type and the rest in float32."""
+    """Bytes of the weights, by format; a GGUF has all the blocks' matrices in one type and the rest in float32."""
     shapes = released_shapes()
     parameters = sum(map(math.prod, shapes.values()))
     sizes = {"bf16": 2 * parameters} | {name: nbytes(file(shapes, name)) for name in FORMATS}
@@ -33,7 +33,7 @@ def file(shapes: Shapes, name: str) -> dict[str, Spec]:
 
 
 def released_shapes() -> Shapes:
-    """The transformer of 13 billion parameters in ComfyUI's names."""
+    """The shapes of the transformer with 13 billion parameters, in ComfyUI's names."""
     shapes: Shapes = {}
 
     def linear(name: str, rows: int, columns: int) -> None:

@@ -1,4 +1,4 @@
-"""A small GGUF, for measurements and tests; large ones are made by llama.cpp's tools."""
+"""Writes a small GGUF for measurements and tests; for large ones there are llama.cpp's tools."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHAPE_KEY = "comfy.gguf.orig_shape."
 
 
 def write_gguf(path: Path, weights: dict[str, Tensor], kind: str, metadata: dict[str, str] | None = None) -> Path:
-    """Blocks' matrices in `kind`, the rest in F32; convolutions are flattened, and their shape noted as converters do."""
+    """Write blocks' matrices in `kind`, the rest in F32; convolutions are flattened and their shapes noted, as usual."""
     writer = gguf.GGUFWriter(path, "hyvid")
     for key, value in (metadata or {}).items():
         writer.add_string(key, value)
@@ -21,7 +21,7 @@ def write_gguf(path: Path, weights: dict[str, Tensor], kind: str, metadata: dict
         if array.ndim > 2:
             writer.add_array(SHAPE_KEY + name, list(array.shape))
             array = array.reshape(len(array), -1)
-        type = gguf.GGMLQuantizationType[kind if is_packed(name, array) else "F32"]
+        type = gguf.GGMLQuantizationType[kind if is_quantised(name, array) else "F32"]
         data = gguf.quants.quantize(array, type)
         writer.add_tensor(name, data, raw_dtype=type)
     writer.write_header_to_file()
@@ -31,5 +31,5 @@ def write_gguf(path: Path, weights: dict[str, Tensor], kind: str, metadata: dict
     return path
 
 
-def is_packed(name: str, array: numpy.ndarray) -> bool:
+def is_quantised(name: str, array: numpy.ndarray) -> bool:
     return "_blocks." in name and array.ndim == 2 and name.endswith(".weight")

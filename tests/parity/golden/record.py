@@ -1,8 +1,8 @@
-"""Records what the official program samples, for test_official.py. Run once, beside a checkout of it:
+"""Records what the official program samples, for test_official.py. Run once, with a checkout of that program:
 
     python tests/parity/golden/record.py PATH_TO_FRAMEPACK     (needs opencv-python-headless, imageio)
 
-The official transformer and sampler run as they are, in float32 on a CPU; the loops around them are those of its two demo
+The official transformer and sampler run unchanged, in float32 on a CPU; the loops around them are those of its two demo
 programs (demo_gradio.py, demo_gradio_f1.py). Weights and inputs are drawn from seeds (see given.py).
 """
 

@@ -1,0 +1,43 @@
+"""A video with everything that could be seen while it was made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from framepack_core.frames import pixel_frames
+from framepack_core.plan import Plan, Section, runs
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A section's frames `F H W 3` as its model expects them after `step` of its steps."""
+
+    step: int
+    frames: np.ndarray
+
+
+@dataclass(frozen=True)
+class Take:
+    """The finished frames `F H W 3`, and the previews of every section in the order in which the sections were made."""
+
+    plan: Plan
+    prompt: str
+    steps: int
+    frames: np.ndarray
+    previews: tuple[tuple[Preview, ...], ...]
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        return self.plan.fill(1 + self.plan.generated)
+
+
+def shown(section: Section) -> list[int]:
+    """The frames of the video that a section's latent frames stand for."""
+    return [frame for start, stop in runs(section.target) for frame in span(start, stop)]
+
+
+def span(start: int, stop: int) -> range:
+    """The frames of the video that the latent frames `start` up to but without `stop` stand for."""
+    return range(max(0, pixel_frames(start)), pixel_frames(stop))

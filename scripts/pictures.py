@@ -1,0 +1,29 @@
+"""`python3 scripts/pictures.py`: draws the pictures of README.md and docs/layouts.md into docs/images.
+
+    --only NAME ...       some of plan f1 endpoints geometric important-start tail-average demo
+    --output FOLDER       another folder
+    --scene N --motion WORD --steps N     another video for demo.webp
+
+`demo` is made by the demo's models, from fixed seeds, and takes a few minutes; the others are drawings of plans.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from scripts.support.environment import prepare_or_exit, run_module
+
+
+def main() -> int:
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
+    environment = prepare_or_exit()
+    return run_module(environment, "experiments.pictures.readme", environment.comfyui, *sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
