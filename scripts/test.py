@@ -1,7 +1,7 @@
 """The checks: `python3 scripts/test.py [--all] [pytest arguments]`.
 
-Sets up the environment if necessary (see environment.py), then runs ruff, the type checker and pytest in it. Tests marked slow
-only run with --all. Browser tests need a Chromium: without one they are left out, which in CI is an error.
+Sets up the environment if necessary (see environment.py), then runs ruff, the type checker and pytest in it. Tests marked
+slow only run with --all. Browser tests need a Chromium: without one they are left out, which in CI is an error.
 """
 
 from __future__ import annotations

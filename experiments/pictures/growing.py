@@ -212,7 +212,8 @@ class Stage:
                 cell_painter((PAPER,))(draw, box)
             else:
                 image.paste(_resized(picture, self.thumb).crop((0, 0, box[2] - box[0] - 1, self.thumb)), box[:2])
-        for start, stop in runs(self.chart.sections[moment.section].target) if moment.preview else ():
+        made = self.chart.sections[moment.section].target if moment.preview and moment.section is not None else ()
+        for start, stop in runs(made):
             corners = self.rows.x(start), self.strip_top, self.rows.x(stop) - 2, self.strip_top + self.thumb - 1
             draw.rectangle(corners, outline=GENERATED, width=3)
         if moment.playing is not None:

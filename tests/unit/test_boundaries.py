@@ -63,7 +63,7 @@ def imports_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def run_fresh(more: str = "") -> set[str]:
-    """The modules that importing the pack's root, and `more`, loads in a new interpreter."""
+    """The modules that are loaded by importing the pack's root, and `more`, in a new interpreter."""
     script = TOP_LEVEL.format(path=str(ROOT / "__init__.py"), root=str(ROOT), more=more)
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT.parent, check=True, capture_output=True, text=True)
     return set(done.stdout.split())

@@ -18,9 +18,9 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["p
 FENCE = re.compile(r"^(```+|~~~+).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(\s*<?([^)\s>]+)>?[^)]*\)|(?:src|href)=\"([^\"]+)\"|^\[[^\]]+\]:\s*(\S+)", re.MULTILINE)
 HEADING = re.compile(r"^#+\s+(.+?)\s*$", re.MULTILINE)
-FILE = re.compile(
-    r"(?<![\w/.-])(?:tests|scripts|experiments|framepack_core|nodes|web)/[\w/.-]*\w\.(?:py|js|json|safetensors|md)\b"
-)
+FOLDERS = "tests|scripts|experiments|framepack_core|nodes|web"
+FILE = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})/[\w/.-]*\w\.(?:py|js|json|safetensors|md)\b")
+MODULE = re.compile(r"python3? -m ((?:scripts|experiments|framepack_core)[\w.]*)")
 INSTALL = re.compile(r"pip install[^\n`]*?\.\[([\w,\s-]+)\]")
 
 
@@ -62,9 +62,11 @@ def test_links_and_pictures_lead_somewhere(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_files_that_are_named_exist(document):
-    named = set(FILE.findall(document.read_text(encoding="utf-8")))
+    text = document.read_text(encoding="utf-8")
 
-    assert [file for file in sorted(named) if not (ROOT / file).exists()] == []
+    assert [file for file in sorted(set(FILE.findall(text))) if not (ROOT / file).exists()] == []
+    modules = {ROOT / module.replace(".", "/") for module in MODULE.findall(text)}
+    assert [module for module in modules if not (module.with_suffix(".py").exists() or (module / "__main__.py").exists())] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
