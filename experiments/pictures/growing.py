@@ -8,6 +8,7 @@ under the pictures that it makes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -188,20 +189,20 @@ class Stage:
         draw.text((left, top + CAPTION + 9), second, INK, typeface(CAPTION))
 
     def lines(self, moment: Moment) -> tuple[str, str]:
-        chart = self.chart
-        sections = len(chart.sections)
-        if moment.section is None:
-            if moment.finished:
-                frames = len(self.take.frames)
-                return f"all {sections} sections are made: {frames} frames", "however long the video, none would cost more"
+        chart, sections = self.chart, len(self.chart.sections)
+        if moment.section is None and not moment.finished:
             return "given: one picture and what happens in it", ""
+        if moment.section is None:
+            bounded = math.isfinite(chart.plan.layout.context_bound(chart.height, chart.width))
+            cost = "however long the video, none would cost more" if bounded else ""
+            return f"all {sections} sections are made: {len(self.take.frames)} frames", cost
         section = chart.sections[moment.section]
-        budget = section.context_tokens(chart.height, chart.width) / chart.full_frame
+        cost = section.context_tokens(chart.height, chart.width) / chart.full_frame
         seconds = spell_seconds(section, self.take.plan.fps, " to ")
         seen = len(looks(section))
         return (
             f"section {section.number + 1} of {sections}: makes {seconds} s",
-            f"sees {seen} latent frame{'s' if seen > 1 else ''} on a budget of {budget:.2g}",
+            f"sees {seen} latent frame{'s' if seen > 1 else ''} at the cost of {cost:.2g}",
         )
 
     def _draw_strip(self, image: Image.Image, draw: ImageDraw.ImageDraw, moment: Moment) -> None:
@@ -212,10 +213,10 @@ class Stage:
                 cell_painter((PAPER,))(draw, box)
             else:
                 image.paste(_resized(picture, self.thumb).crop((0, 0, box[2] - box[0] - 1, self.thumb)), box[:2])
-        made = self.chart.sections[moment.section].target if moment.preview and moment.section is not None else ()
-        for start, stop in runs(made):
-            corners = self.rows.x(start), self.strip_top, self.rows.x(stop) - 2, self.strip_top + self.thumb - 1
-            draw.rectangle(corners, outline=GENERATED, width=3)
+        if moment.preview is not None and moment.section is not None:
+            for start, stop in runs(self.chart.sections[moment.section].target):
+                corners = self.rows.x(start), self.strip_top, self.rows.x(stop) - 2, self.strip_top + self.thumb - 1
+                draw.rectangle(corners, outline=GENERATED, width=3)
         if moment.playing is not None:
             x, bottom = self._x(moment.playing + 0.5), self.strip_top + self.thumb
             draw.rectangle((x - 2, self.strip_top - 4, x + 2, bottom + 3), PAPER)

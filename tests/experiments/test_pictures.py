@@ -85,7 +85,7 @@ def test_the_row_of_the_section_that_is_being_made_is_highlighted_and_later_ones
 def test_the_caption_has_the_plans_own_numbers(take, stage):
     _, making, *_ = moments(take)
 
-    assert stage.lines(making) == ("section 1 of 2: makes 0.43 to 0.83 s", "sees 1 latent frame on a budget of 2.5")
+    assert stage.lines(making) == ("section 1 of 2: makes 0.43 to 0.83 s", "sees 1 latent frame at the cost of 2.5")
 
 
 def test_latent_frames_are_one_frame_and_then_four_each():
