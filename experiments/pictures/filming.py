@@ -42,7 +42,7 @@ def film(studio: Studio, video: Video, say: Callable[[str], None] = print) -> Ta
 
 
 def seen(studio: Studio, latents: Tensor, section: Section, x0: Tensor) -> np.ndarray:
-    """The section's frames, decoded where they stand in the finished video."""
+    """The section's frames, decoded in their place in the finished video."""
     placed = latents.clone()
     placed[:, :, list(section.target)] = x0
     reach = studio.vae.first_stage_model.reach_back

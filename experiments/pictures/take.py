@@ -12,7 +12,7 @@ from framepack_core.plan import Plan, Section, runs
 
 @dataclass(frozen=True)
 class Preview:
-    """A section's frames `F H W 3` as the model expects them after `step` steps."""
+    """A section's frames `F H W 3` as the model predicts them after `step` steps."""
 
     step: int
     frames: np.ndarray
