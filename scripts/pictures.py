@@ -1,10 +1,10 @@
 """`python3 scripts/pictures.py`: draws the pictures of README.md and docs/layouts.md into docs/images.
 
-    --only NAME ...       some of plan f1 endpoints geometric important-start tail-average demo
+    --only NAME ...       only these: plan f1 endpoints geometric important-start tail-average demo
     --output FOLDER       another folder
     --scene N --motion WORD --steps N     another video for demo.webp
 
-`demo` is made by the demo's models, from fixed seeds, and takes a few minutes; the others are drawings of plans.
+The demo's models make `demo` from fixed seeds, which takes a few minutes; the others are drawings of plans.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def check(environment: Environment) -> int:
-    """The status of the first check that fails, else 0; a line for each, and what a failed one says."""
+    """Print a line per check, and a failed one's output; returns the status of the first that fails, or 0."""
     checks = {
         "lint": ["ruff", "check", "--quiet", "--output-format", "concise", "."],
         "format": ["ruff", "format", "--check", "--quiet", "."],

@@ -1,4 +1,4 @@
-"""Films the demo's models at work: the video that they make, and what each section looks like after its steps."""
+"""Films the demo's models at work: the video they make, and what each section looks like after each step."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from experiments.study.studio import Studio
 from experiments.study.videos import Video
 from framepack_core.plan import Section, runs
 
-PREVIEWS = 12  # of a section, at most
+PREVIEWS = 12  # per section, at most
 
 
 def film(studio: Studio, video: Video, say: Callable[[str], None] = print) -> Take:
-    """The take of one video. `say` is told how far it is."""
+    """Make one video and return its take. `say` reports the progress."""
     sections = video.plan.fill(1 + video.generated)
     expected: list[list[tuple[int, Tensor]]] = [[] for _ in sections]
     every = math.ceil(video.steps / PREVIEWS)
@@ -42,7 +42,7 @@ def film(studio: Studio, video: Video, say: Callable[[str], None] = print) -> Ta
 
 
 def seen(studio: Studio, latents: Tensor, section: Section, x0: Tensor) -> np.ndarray:
-    """The section's frames, decoded where they stand in the finished video."""
+    """The section's frames, decoded in their place in the finished video."""
     placed = latents.clone()
     placed[:, :, list(section.target)] = x0
     reach = studio.vae.first_stage_model.reach_back

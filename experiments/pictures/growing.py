@@ -1,9 +1,9 @@
-"""A moving picture of a video that grows section by section, above its plan that is filled in step with it.
+"""A moving picture of a video that grows section by section, above its plan, which fills in step with it.
 
     pictures = [(stage.draw(moment), moment.milliseconds) for moment in moments(take)]
 
-The columns of the plan are the video's time, and the thumbnails above them have the same: a section's orange frames stand
-under the pictures that it makes.
+The columns of the plan are the video's time, and so are the thumbnails above them: a section's orange frames are below the
+pictures that it makes.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from framepack_core.frames import PIXEL_FRAMES, pixel_frames
 from framepack_core.plan import Section, runs, spell_seconds
 
 WIDTH, MARGIN, GAP = 960, 31, 14
-SCREEN = 256  # pixels: the side of the frame that plays
-CELL, PITCH = 23, 32  # pixels: a latent frame in the plan, at most, and a section
+SCREEN = 256  # pixels: the side of the frame being played
+CELL, PITCH = 23, 32  # pixels in the plan: the largest width of a latent frame, and a section's height
 THUMB = 3  # latent frames that one thumbnail stands for
 TITLE, CAPTION, TEXT, SWATCH = 25, 21, 17, 22
-HIGHLIGHT: Colour = (252, 234, 220)  # behind the row of the section that is being made: GENERATED, nearly PAPER
+HIGHLIGHT: Colour = (252, 234, 220)  # behind the row of the section being made: GENERATED, faded almost to PAPER
 
-FRAME_TIME = 67  # milliseconds that two frames of the video last
-EVERY = 2  # frames of the video, from one that is shown to the next
+FRAME_TIME = 67  # milliseconds, the duration of two frames of the video
+EVERY = 2  # frames of the video from each one shown to the next
 STEP_TIME, START_TIME, FINISHED_TIME, END_TIME = 90, 1200, 500, 2500
 
 
 @dataclass(frozen=True)
 class Moment:
-    """One picture: which sections are there, what is on the screen, and for how long.
+    """One picture: how many sections are finished, what is on the screen, and for how long.
 
-    `section` is the one that is being made, or was made just now: its row is highlighted. None before the first and once all
-    are finished. `preview` is what it looks like so far. `playing` is the frame of the video on the screen.
+    `section` is the one being made or just finished, whose row is highlighted; None before the first and once all are
+    finished. `preview` is what it looks like so far. `playing` is the frame of the video on the screen.
     """
 
     finished: int
@@ -57,7 +57,7 @@ class Moment:
 
 
 def moments(take: Take) -> Iterator[Moment]:
-    """The start image; every section as it takes shape and then plays; the whole video."""
+    """The start image, each section as it takes shape and then plays, and the whole video."""
     yield Moment(0, take.frames[0], "the start image: all there is", START_TIME)
     for section in take.sections:
         yield from making(take, section)
@@ -100,12 +100,12 @@ class Stage:
 
     @property
     def cell(self) -> int:
-        """Pixels of a latent frame; the start image's thumbnail stands out to the left of its own."""
+        """Pixels per latent frame; the start image's thumbnail is wider than its column, to the left."""
         return max(1, min(CELL, (WIDTH - 2 * MARGIN) // (self.chart.frames + THUMB - 1)))
 
     @property
     def thumb(self) -> int:
-        """Pixels of a thumbnail's side."""
+        """The side of a thumbnail in pixels."""
         return THUMB * self.cell
 
     @property
@@ -132,7 +132,7 @@ class Stage:
 
     @cached_property
     def backdrop(self) -> Image.Image:
-        """What stays the same."""
+        """Draw what stays the same in every picture."""
         image = Image.new("RGB", self.size, PAPER)
         draw = ImageDraw.Draw(image)
         draw.rectangle((0, 0, image.width - 1, image.height - 1), outline=OUTLINE)
@@ -151,7 +151,7 @@ class Stage:
         return f"{seconds:.1f} seconds from one picture, in {len(self.chart.sections)} sections, {self.take.plan.order} order"
 
     def _draw_legend(self, draw: ImageDraw.ImageDraw, left: int, bottom: int) -> None:
-        """Two lines that end at `bottom`: what the colours of the plan mean."""
+        """Two lines that end at `bottom` and say what the plan's colours mean."""
         blues: list[Mark] = [*self.chart.details]
         lines: list[list[tuple[list[Mark], str]]] = [
             [(["generated"], "made by this section"), (["later"], "not there yet")],
@@ -181,7 +181,7 @@ class Stage:
         draw.text((left, bottom + GAP + TEXT // 2), moment.caption, FAINT, typeface(TEXT), anchor="lm")
 
     def _draw_caption(self, draw: ImageDraw.ImageDraw, moment: Moment) -> None:
-        """Two lines: the section that is being made, what it sees, and what that costs in frames at full detail."""
+        """Two lines: the section being made, what it sees, and what that costs in frames at full detail."""
         left, top = self.screen_box[2] + MARGIN, MARGIN + 118
         colour = INK if moment.section is None else GENERATED
         first, second = self.lines(moment)
@@ -206,7 +206,7 @@ class Stage:
         )
 
     def _draw_strip(self, image: Image.Image, draw: ImageDraw.ImageDraw, moment: Moment) -> None:
-        """Thumbnails of what is there, and where it plays."""
+        """Thumbnails of the video so far, and a mark where it plays."""
         for frame, box in self.thumbs.items():
             picture = self._picture(frame, moment)
             if picture is None:
@@ -234,7 +234,7 @@ class Stage:
         return places
 
     def _picture(self, frame: int, moment: Moment) -> np.ndarray | None:
-        """A frame of the video as far as it is there."""
+        """A frame of the video as it is so far."""
         maker = self.makers[frame]
         if maker < moment.finished:
             return self.take.frames[frame]
@@ -244,11 +244,11 @@ class Stage:
 
     @cached_property
     def makers(self) -> list[int]:
-        """For every frame of the video the section that makes it; -1 for the start image."""
+        """For every frame of the video, the section that makes it; -1 for the start image."""
         return [maker for frame, maker in enumerate(self.chart.made) for _ in span(frame, frame + 1)]
 
     def _draw_plan(self, draw: ImageDraw.ImageDraw, moment: Moment) -> None:
-        """A row for every section that has begun, the others empty."""
+        """Draw a row for every section that has begun; the others stay empty."""
         for row, section in enumerate(self.chart.sections):
             now = row == moment.section
             if now:
@@ -262,12 +262,12 @@ class Stage:
                 cell_painter((PAPER,))(draw, self.rows.box(row, 0, self.chart.frames))
 
     def row_box(self, row: int) -> Box:
-        """All of a section's row."""
+        """The box of a section's whole row."""
         top = self.rows.top + row * PITCH
         return MARGIN - 8, top, self.rows.x(self.chart.frames) + 5, top + PITCH - 1
 
     def _x(self, frame: float) -> int:
-        """Where a frame of the video is in the plan: the first one fills its column, the others share theirs by four."""
+        """Where a frame of the video is in the plan: the first fills a column, of the others each four share one."""
         return self.rows.x((frame + PIXEL_FRAMES - 1) / PIXEL_FRAMES if frame >= 1 else frame)
 
 
@@ -276,7 +276,7 @@ def _resized(picture: np.ndarray, side: int) -> Image.Image:
 
 
 def wrapped(text: str, size: int, width: int) -> list[str]:
-    """Lines of words that fit into `width` pixels."""
+    """The words in lines that fit into `width` pixels."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

@@ -1,4 +1,4 @@
-"""Draws the pictures of the documents that code makes. Run by scripts/pictures.py."""
+"""Draws those pictures of the documents that code makes. Run by scripts/pictures.py."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 SCENE, MOTION, SECTIONS, STEPS = 110, "bounce", 4, 10
 
 QUALITY = 85
-NO_KEY_FRAMES = {"kmin": 9998, "kmax": 9999}  # whole pictures, of which the encoder makes one in seventeen otherwise
+NO_KEY_FRAMES = {"kmin": 9998, "kmax": 9999}  # complete pictures; by default the encoder makes one in seventeen complete
 
-COLOURS = 64  # of a drawing of a plan: half the bytes
+COLOURS = 64  # in the drawing of a plan: halves the bytes
 
 PLANS = {
     "plan": Plan.of(5),
@@ -49,15 +49,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("comfyui", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="+", default=list(PICTURES), choices=PICTURES, metavar="NAME",
                         help=f"some of {', '.join(PICTURES)}")  # fmt: skip
-    parser.add_argument("--scene", type=int, default=SCENE, help="another scene of FramePack Demo Image (default: %(default)s)")
+    parser.add_argument("--scene", type=int, default=SCENE, help="scene of FramePack Demo Image (default: %(default)s)")
     parser.add_argument("--motion", default=MOTION, help="what its shape does (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="steps of a section (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=IMAGES, help="the folder to write to (default: docs/images)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="steps per section (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=IMAGES, help="folder to write to (default: docs/images)")
     return parser.parse_args()
 
 
 def draw_demo(options: argparse.Namespace) -> Path:
-    """demo.webp: the demo's video as it grows, above its plan."""
+    """Write demo.webp: the demo's video as it grows, above its plan."""
     load_comfyui(options.comfyui)
     from experiments.pictures.filming import film
     from experiments.pictures.growing import Stage, moments
@@ -78,7 +78,7 @@ def draw_demo(options: argparse.Namespace) -> Path:
 
 
 def write_animation(path: Path, pictures: Iterable[Image.Image], milliseconds: list[int]) -> None:
-    """A WebP that starts again when it ends."""
+    """Write a WebP that repeats forever."""
     first, *others = pictures
     look = {"quality": QUALITY, "method": 4, **NO_KEY_FRAMES}
     with whole_file(path) as unfinished:

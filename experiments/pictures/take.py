@@ -1,4 +1,4 @@
-"""A video with everything that could be seen while it was made."""
+"""A video, and everything there was to see while it was made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from framepack_core.plan import Plan, Section, runs
 
 @dataclass(frozen=True)
 class Preview:
-    """A section's frames `F H W 3` as the model expects them after `step` steps."""
+    """A section's frames `F H W 3` as the model predicts them after `step` steps."""
 
     step: int
     frames: np.ndarray
@@ -20,7 +20,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class Take:
-    """The finished frames `F H W 3`, and the previews of every section in the order in which the sections were made."""
+    """The finished frames `F H W 3`, and every section's previews, in the order in which the sections were made."""
 
     plan: Plan
     prompt: str
@@ -39,5 +39,5 @@ def shown(section: Section) -> list[int]:
 
 
 def span(start: int, stop: int) -> range:
-    """The frames of the video that the latent frames `start` up to but without `stop` stand for."""
+    """The frames of the video that the latent frames from `start` up to but not including `stop` stand for."""
     return range(max(0, pixel_frames(start)), pixel_frames(stop))

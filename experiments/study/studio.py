@@ -61,7 +61,7 @@ class Studio:
         watch: Callable[[Section], Callback | None] = lambda section: None,
     ) -> Sampled:
         """Sample videos with the same `batch` together. Each has the noise that its own seed would give it alone; `each` is
-        called after every section, and what `watch` gives for a section after each of its steps."""
+        called after every section, and what `watch` returns for a section after each of its steps."""
         plan, first = videos[0].plan, videos[0]
         scenes = [video.told for video in videos]
         timeline = start_timeline(plan, {"samples": torch.cat([self.start(scene) for scene in scenes])}, None)

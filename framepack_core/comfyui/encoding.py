@@ -1,4 +1,4 @@
-"""Pictures to ComfyUI's images, and images to latents through a VAE."""
+"""From pictures to ComfyUI's images, and from images to latents through a VAE."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Symbol:
     """`name` (dotted) in a module of ComfyUI, and what it `serves`.
 
     `calls` maps methods ("" is the symbol itself) to the parameters that are checked: first those that the pack passes or
-    overrides by position, in order, then, after a `*`, those that it passes by name. `attributes` are others that it
+    overrides by position, in order, then, after a `*`, those that it passes by name. `attributes` are attributes that it
     uses.
     """
 

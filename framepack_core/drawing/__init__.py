@@ -1,1 +1,1 @@
-"""The plan as a picture: `chart` says what is in it, `painting` where it stands, `marks` how each thing looks."""
+"""The plan as a picture: `chart` says what is in it, `painting` where it goes, `marks` how each thing looks."""

@@ -1,4 +1,4 @@
-"""The marks of a drawn plan: what each looks like in a box of the picture."""
+"""The marks in the drawing of a plan: what each looks like in its box."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def draw_plan(plan: Plan, width: int = 640, height: int = 608, known: Collection
 
 @dataclass(frozen=True)
 class Rows:
-    """Where the frames of the sections are, in pixels of the picture."""
+    """Where the sections' frames are, in pixels of the picture."""
 
     top: int
     left: int
@@ -92,7 +92,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Grid(Rows):
-    """Where things are in the picture of a plan."""
+    """Where everything is in the picture of a plan."""
 
     width: int
     height: int
@@ -217,7 +217,7 @@ def _draw_row(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, sec
 
 
 def draw_frames(draw: ImageDraw.ImageDraw, chart: Chart, grid: Rows, row: int, section: Section, label: str) -> None:
-    """What happens to every frame while the section is made; `label` is what its own frames say where there is room."""
+    """Draw what happens to every frame while the section is made; its own frames carry the `label` if there is room."""
     seen, target = looks(section), set(section.target)
 
     def fills(frame: int) -> tuple[Colour, ...]:

@@ -1,4 +1,4 @@
-"""The moving average of the trained weights, which is what is exported and sampled."""
+"""The moving average of the trained weights, which is exported and used for samples."""
 
 from __future__ import annotations
 

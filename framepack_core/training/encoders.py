@@ -233,7 +233,7 @@ class DemoPictures:
 
 
 def _ready(model: torch.nn.Module, device: str) -> Any:
-    """On its device, for inference. What the libraries' models return has no usable type."""
+    """The model on its device, for inference. What the libraries' models return has no usable type."""
     return model.to(device).eval()
 
 

@@ -1,4 +1,4 @@
-"""A run before its first step: the model, its optimizers, and the examples it is trained on."""
+"""Prepares a run for its first step: the model, its optimizers, and the examples it is trained on."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
 
     @property
     def blocks(self) -> list[Any]:
-        """All of them, in order; what a ModuleList holds has no type."""
+        """All modules in order, typed, which a ModuleList's are not."""
         return [*self.transformer_blocks, *self.single_transformer_blocks]
 
     def add_kernels(self, kernels: Iterable[Kernel]) -> tuple[str, ...]:

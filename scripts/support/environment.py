@@ -190,7 +190,7 @@ def requirements(environment: Environment, tests: bool) -> list[str]:
 
 
 def test_requirements() -> list[str]:
-    """What the extra `dev` asks for: the test tools, and the checks that run before the tests."""
+    """The requirements of the extra `dev`: the test tools, and the checks that run before the tests."""
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -198,7 +198,7 @@ def test_requirements() -> list[str]:
 
 
 def extra_requirements(extra: str, project: str, extras: dict[str, list[str]]) -> list[str]:
-    """An extra's requirements, those of the project's other extras in it (`project[one,two]`) included."""
+    """An extra's requirements, including those of the project's other extras in it (`project[one,two]`)."""
     found: list[str] = []
     for requirement in extras[extra]:
         own = re.fullmatch(rf"{re.escape(project)}\[([^\]]+)\]", requirement)

@@ -1,4 +1,4 @@
-"""The moving picture of the README: what it shows of a tiny made-up video, and the one that is kept."""
+"""The README's moving picture: what it shows of a tiny made-up video, and the file in docs/images."""
 
 from pathlib import Path
 

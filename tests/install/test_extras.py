@@ -1,7 +1,7 @@
 """What pip makes of this repository: every extra, in a fresh virtual environment, does what it is for.
 
-uv installs, since its cache makes six environments a matter of seconds. torch is held at the version of the tests' own
-environment, which that cache has; everything else is resolved anew.
+uv does the installing, since its cache makes six environments a matter of seconds. torch is pinned to the version in the
+tests' own environment, which is in that cache; everything else is resolved anew.
 """
 
 import json
@@ -58,7 +58,7 @@ class Installed:
         uv("pip", "install", "--python", self.python, "-c", held, "-e", f"{self.checkout}[{extra}]")
 
     def run(self, *arguments: str, inside: bool = False) -> str:
-        """Python in a folder that has nothing to do with the checkout, or `inside` it; its output."""
+        """Run Python in a folder outside the checkout, or `inside` it, and return its output."""
         done = subprocess.run(
             [self.python, *arguments], cwd=self.checkout if inside else self.folder, capture_output=True, text=True
         )
@@ -69,7 +69,7 @@ class Installed:
         self.run("-c", "\n".join(f"import {module}" for module in modules), inside=inside)
 
     def found(self, names: list[str]) -> list[str]:
-        """Those of the names that can be imported from any folder."""
+        """Those of the names that can be imported in any folder."""
         script = "import importlib.util, json, sys; print(json.dumps([n for n in sys.argv[1:] if importlib.util.find_spec(n)]))"
         return json.loads(self.run("-c", script, *names))
 
@@ -94,7 +94,7 @@ def checkout(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def fresh(checkout: Path) -> Iterator[Installed]:
-    """Gone after the test: it holds gigabytes, which uv links from its cache where both lie on one disk."""
+    """Removed after the test: it holds gigabytes, which uv links from its cache if both are on one disk."""
     cache_directory().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_directory(), prefix="install-", ignore_cleanup_errors=True) as folder:
         yield Installed(Path(folder), checkout)
@@ -112,7 +112,7 @@ def reads_gguf(installed: Installed) -> None:
 
 
 def experiments(installed: Installed) -> None:
-    """Each module that is imported, except for want of ComfyUI, is; the rest needs nothing but ComfyUI."""
+    """Each module can be imported unless ComfyUI is missing for it; nothing else is missing."""
     files = sorted(path.relative_to(ROOT) for path in (ROOT / "experiments").rglob("*.py") if path.stem != "__main__")
     imported = installed.run("-c", WITHOUT_COMFYUI, *(".".join(file.with_suffix("").parts) for file in files), inside=True)
 
@@ -139,7 +139,7 @@ PROMISES: dict[str, Callable[[Installed], None]] = {
 
 
 def test_each_extra_is_tested_and_a_builder_is_named():
-    """Without [build-system] pip takes whatever setuptools there is, however old."""
+    """Without [build-system], pip uses whatever setuptools there is, however old."""
     assert PYPROJECT["project"]["optional-dependencies"].keys() == PROMISES.keys()
     assert PYPROJECT["build-system"]["build-backend"] == "setuptools.build_meta"
 
@@ -171,7 +171,7 @@ def test_the_plain_package_plans_and_has_the_demo_s_weights_and_needs_nothing_el
 
 
 def test_a_torch_that_is_there_stays(checkout):
-    """The tests' environment has torch, as ComfyUI's has."""
+    """The tests' environment has torch, as ComfyUI's does."""
     for extra in ("train", "experiments"):
         changes = uv("pip", "install", "--dry-run", "--python", sys.executable, "-e", f"{checkout}[{extra}]").splitlines()
 

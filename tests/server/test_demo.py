@@ -256,7 +256,7 @@ def test_a_widget_that_no_node_has_is_refused(server):
 
 @pytest.mark.slow
 def test_the_demo_makes_four_sections_of_25_steps(server, tmp_path):
-    """Without any options. So many steps, of so small a picture, are what a first try may cost."""
+    """Without any options. This many steps of so small a picture are all that a first try may cost."""
     done = subprocess.run([sys.executable, ROOT / "scripts" / "demo.py"], capture_output=True, text=True, cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr

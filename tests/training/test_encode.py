@@ -1,6 +1,6 @@
 """A folder of videos becomes a cache: each clip once, whole, and every problem with its file's name.
 
-Long because each of the many things that can be wrong with a folder of videos is a test of its own.
+Long because each of the many things that can be wrong with a folder of videos has its own test.
 """
 
 import argparse
@@ -250,7 +250,7 @@ def test_a_run_that_was_killed_goes_on_with_the_same_result(write_video, demo_fo
 
 
 def wait_for(condition, process: subprocess.Popen) -> None:
-    """While the process runs, which ends by itself."""
+    """Wait while the process runs, which ends by itself."""
     while not condition():
         assert process.poll() is None
         time.sleep(0.02)
@@ -324,7 +324,7 @@ def test_mixed_sizes_are_refused_where_one_is_asked_for(folder, write_video, tmp
     report = cache_folder(folder, tmp_path / "cache", Fake(), settings, same_size=True)
 
     assert report.written == 4
-    assert "tall.mkv would be 224x448 but the videos before are 352x256" in report.problems[0]
+    assert "tall.mkv would be 224x448, but the videos before are 352x256" in report.problems[0]
 
 
 def test_two_videos_of_one_name_are_refused(folder, write_video, tmp_path):

@@ -63,7 +63,7 @@ def imports_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def run_fresh(more: str = "") -> set[str]:
-    """The modules that are loaded by importing the pack's root, and `more`, in a new interpreter."""
+    """The modules that importing the pack's root, and `more`, loads in a new interpreter."""
     script = TOP_LEVEL.format(path=str(ROOT / "__init__.py"), root=str(ROOT), more=more)
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT.parent, check=True, capture_output=True, text=True)
     return set(done.stdout.split())
@@ -151,7 +151,7 @@ def private_symbols() -> set[str]:
 
 
 def annotated(tree: ast.Module) -> set[str]:
-    """What stands in annotations alone, which nothing evaluates."""
+    """What only appears in annotations, which nothing evaluates."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -184,7 +184,7 @@ def test_nothing_is_printed(path):
 
 
 def test_importing_the_pack_loads_nothing_else():
-    """So that it costs ComfyUI no time before the nodes are asked for."""
+    """So that it costs ComfyUI no time before it asks for the nodes."""
     assert run_fresh() == {"pack"}
 
 

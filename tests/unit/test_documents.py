@@ -1,4 +1,4 @@
-"""What the documents name is there: pages, pictures, files of the repository, extras of `pip install`."""
+"""What the documents name exists: pages, pictures, files in the repository, extras for `pip install`."""
 
 import re
 import tomllib
@@ -35,7 +35,7 @@ def links(text: str) -> Iterator[str]:
 
 
 def anchors(text: str) -> set[str]:
-    """What a link may put after #, as GitHub makes it from the headings."""
+    """What a link may have after its #, as GitHub makes it from headings."""
     headings = (re.sub(r"[^\w\s-]", "", heading.lower()) for heading in HEADING.findall(FENCE.sub("", text)))
     return {heading.strip().replace(" ", "-") for heading in headings}
 

@@ -71,7 +71,7 @@ def test_a_folder_that_fails_is_removed(tmp_path):
 
 
 def test_processes_that_share_a_mark_write_to_one_folder(tmp_path):
-    """And what a killed run has left there is not taken for part of it."""
+    """And what a killed run left there does not become part of it."""
     shared = beside(tmp_path / "state", "run")
     shared.mkdir()
     (shared / "old").touch()

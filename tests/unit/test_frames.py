@@ -1,4 +1,4 @@
-"""How latent frames, frames of the video and frames a second hang together."""
+"""How latent frames, frames of the video and frames per second are related."""
 
 from fractions import Fraction
 

@@ -72,6 +72,6 @@ def test_the_three_orders_of_the_paper_say_where_an_end_image_goes():
 
 
 def test_nothing_but_orders_py_and_the_released_checkpoints_names_knows_an_order_by_name():
-    """Elsewhere an order is asked for what it does: a new one must not be taken for an old one."""
+    """Everywhere else an order is asked what it does, so that a new one cannot be taken for an old one."""
     assert {order.name for order in ORDERS.values()} == {"inverted", "forward", "endpoints"}
     assert all(orders.ORDERS[order.name] is order for order in (INVERTED, FORWARD, ENDPOINTS))

@@ -1,4 +1,4 @@
-"""Old runs of kept sections go by age and size, and nothing else does."""
+"""Runs of kept sections are removed by age and size, and nothing else is."""
 
 import os
 import time
