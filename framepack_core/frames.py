@@ -14,7 +14,7 @@ def pixel_frames(latent_frames: int) -> int:
 
 
 def latent_frames(pixel_frames: int) -> int:
-    """Latent frames that hold this many frames of a video; the last one may not be full."""
+    """Latent frames that a VAE makes of so many frames of a video; it leaves out those beyond 4 T - 3."""
     return (pixel_frames + PIXEL_FRAMES - 1) // PIXEL_FRAMES
 
 

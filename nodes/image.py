@@ -39,7 +39,9 @@ class EncodeImageNode(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Latent.Output(display_name="latent", tooltip="The image, for a sampler's start_latent or end_latent."),
+                io.Latent.Output(
+                    display_name="latent", tooltip="The encoded image, for a sampler's start_latent or end_latent."
+                ),
                 io.ClipVisionOutput.Output(
                     display_name="clip_vision_output", tooltip="What the image shows; empty without clip_vision."
                 ),
@@ -76,7 +78,9 @@ class DemoImageNode(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The scene, 128x128, for FramePack Encode Image."),
-                io.String.Output(display_name="prompt", tooltip="What could happen in it, in words the demo models know."),
+                io.String.Output(
+                    display_name="prompt", tooltip="What could happen in the scene, in words the demo models know."
+                ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )

@@ -14,7 +14,7 @@ from .schema import PlanType, named_errors, progress_text
 
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
-# How often each node returned only part of a video, which ComfyUI must not take from its cache when the graph is queued again.
+# How often each node returned only part of a video: ComfyUI must not take that from its cache when the graph is queued again.
 _cut_short: Counter[str] = Counter()
 
 
@@ -24,7 +24,7 @@ def _frames() -> list[io.Input]:
         io.Latent.Input(
             "end_latent",
             optional=True,
-            tooltip="An image of the same size to end on. inverted steers towards it, as the official program does; "
+            tooltip="The image to end on, encoded at the same size. inverted steers towards it, as the official program does; "
             "endpoints makes it the last frame; forward cannot use it.",
         ),
         io.ClipVisionOutput.Input(
@@ -105,7 +105,7 @@ class SamplerNode(io.ComfyNode):
             node_id="FramePack_Sampler",
             display_name="FramePack Sampler",
             category="FramePack/sampling",
-            description="Makes the video section by section, each through ComfyUI's own guider and sampler.",
+            description="Makes the video section by section, with ComfyUI's own guider and sampler for each.",
             search_aliases=["framepack image to video", "framepack ksampler", "long video sampler", "next frame prediction"],
             inputs=[
                 io.Model.Input("model", tooltip="A FramePack model, with any LoRAs or patches applied to it."),

@@ -29,7 +29,7 @@ class SaveVideoNode(io.ComfyNode):
                     min=1.0,
                     max=MAX_FPS,
                     step=1.0,
-                    tooltip="Frame rate of the file. FramePack makes motion for 30; other values change its speed.",
+                    tooltip="Frame rate of the file. FramePack's motion is made for 30; other values change its speed.",
                 ),
                 io.String.Input(
                     "filename_prefix",

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from experiments.pictures.take import Preview, Take, shown
+from experiments.pictures.take import Preview, Take, span
 from experiments.study.studio import Studio
 from experiments.study.videos import Video
-from framepack_core.plan import Section
+from framepack_core.plan import Section, runs
 
 PREVIEWS = 12  # of a section, at most
 
@@ -45,4 +45,9 @@ def seen(studio: Studio, latents: Tensor, section: Section, x0: Tensor) -> np.nd
     """The section's frames, decoded where they stand in the video."""
     placed = latents.clone()
     placed[:, :, list(section.target)] = x0
-    return studio.decode(placed)[shown(section)]
+    reach = studio.vae.first_stage_model.reach_back
+    parts = [
+        studio.decode(placed[:, :, max(0, start - reach) : stop])[-len(span(start, stop)) :]
+        for start, stop in runs(section.target)
+    ]
+    return np.concatenate(parts)

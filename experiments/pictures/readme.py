@@ -80,7 +80,7 @@ def draw_demo(options: argparse.Namespace) -> Path:
 def write_animation(path: Path, pictures: Iterable[Image.Image], milliseconds: list[int]) -> None:
     """A WebP that starts again when it ends."""
     first, *others = pictures
-    look = {"quality": QUALITY, "method": 6, **NO_KEY_FRAMES}
+    look = {"quality": QUALITY, "method": 4, **NO_KEY_FRAMES}
     with whole_file(path) as unfinished:
         first.save(unfinished, "WEBP", save_all=True, append_images=others, duration=milliseconds, loop=0, **look)
 

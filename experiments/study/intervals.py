@@ -23,7 +23,7 @@ class Interval(NamedTuple):
 
 
 def mean(values: Sequence[float | None]) -> Interval:
-    """The mean with a percentile bootstrap interval; None and NaN are left out."""
+    """The mean with a percentile bootstrap interval; None, NaN and infinities are left out."""
     kept = np.array([value for value in values if value is not None and math.isfinite(value)], dtype=float)
     if not len(kept):
         return Interval(math.nan, math.nan, math.nan, 0)

@@ -2,6 +2,8 @@
 
 `report.md` is the document with `{names}` in it. A name stands for a table, a figure or a number from the results, so that no
 number is ever typed by hand. Whatever has not been run yet reads "not run".
+
+Long because it has a method for each name in the template.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def latent_colors(vae: DemoVAE, scenes: int = 8) -> Tensor:
 
 
 class WordTokenizer:
-    """Turns a text into `TOKENS` word ids with ComfyUI's weights, `(red:1.2)`. Logs unknown words, and texts too long."""
+    """A text as `TOKENS` word ids with ComfyUI's weights, `(red:1.2)`. Logs unknown words and texts that are too long."""
 
     def __init__(self, embedding_directory=None, tokenizer_data: dict | None = None) -> None:
         self.words = Tokenizer()
@@ -149,7 +149,7 @@ class TextModel(nn.Module, private.ClipTokenWeightEncoder):
 
 
 class ClipTarget:
-    """What comfy.sd.CLIP needs to know of a text encoder."""
+    """What comfy.sd.CLIP needs to know about a text encoder."""
 
     params = {}
     clip = TextModel

@@ -141,7 +141,7 @@ def legend_entries(chart: Chart) -> list[tuple[Mark, str]]:
     if any(_unseen(section, chart) for section in sections):
         entries.append(("unseen", "exists already, but this section does not look at it: no tokens"))
     if len(sections) > 1:
-        entries.append(("later", "not generated yet: a later section will"))
+        entries.append(("later", "not generated yet: a later section does that"))
     if any(any(missing(section)) for section in sections):
         entries.append(("missing", "context that does not exist yet: this many empty frames (zeros)"))
     if any(any(skips(section)) for section in sections):

@@ -258,7 +258,7 @@ def _draw_bar(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, sec
 
 
 def _ticks(last: float, unit: float) -> list[int]:
-    """Round values from 0 to `last`, at least 56 pixels apart where a step of one is `unit` pixels."""
+    """Round values from 0 to `last`, at least 56 pixels apart if a step of one is `unit` pixels."""
     steps = (lead * 10**zeros for zeros in range(9) for lead in (1, 2, 5))
     step = next(step for step in steps if step * unit >= 56)
     return list(range(0, int(last) + 1, step))

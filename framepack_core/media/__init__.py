@@ -1,1 +1,1 @@
-"""Files that people watch: videos and pictures."""
+"""Videos and pictures, and the writer of whole files."""

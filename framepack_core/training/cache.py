@@ -98,7 +98,7 @@ class ClipCache:
         """(text `L D`, pooled `D`) of the empty prompt. Raises FileNotFoundError if the cache has none."""
         path = self.path(EMPTY)
         if not path.exists():
-            raise FileNotFoundError(f"{path}, which dropped captions need, is missing; cache again, or set --caption-dropout 0")
+            raise FileNotFoundError(f"{path} is missing but caption dropout needs it; cache again, or set --caption-dropout 0")
         tensors, _ = _read(path, ("text", "pooled"))
         return tensors["text"], tensors["pooled"]
 

@@ -39,8 +39,8 @@ class Settings:
     """How videos become clips. A cache keeps the settings it was begun with.
 
     All clips have this `size` (height, width); without one, each has the bucket nearest to its video at resolution `base`. A
-    clip has `latents` latent frames, at least `shortest`. Clips start every `stride` pixel frames (0: where the last one ends),
-    or `random` of them start at places that depend on `seed` and the file's name.
+    clip has up to `latents` latent frames, at least `shortest`. Clips start every `stride` pixel frames (0: where the last one
+    ends), or `random` of them start at places that depend on `seed` and the file's name.
     """
 
     fps: float = 30.0

@@ -50,7 +50,8 @@ def prepare(settings: Settings) -> Run:
     accelerator = Accelerator(mixed_precision=settings.precision, kwargs_handlers=[distributed])
     if settings.batch % accelerator.num_processes:
         raise ValueError(
-            f"--batch is {settings.batch}, which is not a multiple of the {accelerator.num_processes} processes; choose one"
+            f"--batch is {settings.batch}, which is not a multiple of the {accelerator.num_processes} processes; "
+            "choose a multiple of them"
         )
     set_seed(settings.seed)
     found = recipes(settings.layouts, settings.orders)

@@ -199,7 +199,7 @@ def known_keys(config: dict, path: Path) -> dict:
     base = inspect.signature(PackedTransformer.__base__.__init__).parameters
     unknown = sorted(key for key in config if key not in base and not key.startswith("_"))
     if unknown:
-        raise ValueError(f"{path} has {', '.join(unknown)}, which are not settings of HunyuanVideoFramepackTransformer3DModel")
+        raise ValueError(f"{path} has {', '.join(unknown)}, unknown to HunyuanVideoFramepackTransformer3DModel; remove them")
     return {key: value for key, value in config.items() if key in base}
 
 

@@ -1,4 +1,7 @@
-"""Bad input is refused before the first step, in a sentence that says the node, the value and what to do."""
+"""Bad input is refused before the first step, in a sentence that says the node, the value and what to do.
+
+Long because it is a list: one case for each mistake that can be made in a graph.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A folder of videos becomes a cache: each clip once, whole, and every problem with its file's name."""
+"""A folder of videos becomes a cache: each clip once, whole, and every problem with its file's name.
+
+Long because each of the many things that can be wrong with a folder of videos is a test of its own.
+"""
 
 import argparse
 import json

@@ -1,4 +1,7 @@
-"""The run: it learns, survives being killed at any moment, splits among processes, and refuses what cannot work."""
+"""The run: it learns, survives being killed at any moment, splits among processes, and refuses what cannot work.
+
+Long because all of it needs the same short runs, which are expensive and shared.
+"""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The store of finished sections: what is found again, what is refused, and what is removed."""
+"""The store of kept sections: what is found again, and what is refused."""
 
 import dataclasses
 import errno
@@ -8,15 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from framepack_core.plan import ContextGroup, Plan, Section
-from framepack_core.solver import sample_unipc
+from framepack_core.plan import Plan
 from framepack_core.store import kept
-from framepack_core.store.digest import NAMES, digest
 from framepack_core.store.kept import Damaged, Run, section_keys
-from framepack_core.store.pruning import DAY, Limits, prune
 
 IDENTITY = "a" * 64
 SIGMAS = torch.linspace(1, 0, 5)
@@ -161,75 +156,6 @@ def test_other_sigmas_of_one_section_change_those_after_it_too():
     assert one[0] == other[0] and set(one[1:]).isdisjoint(other[1:])
 
 
-# Digests
-
-plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=8,
-)
-
-
-def canonical(value) -> str:
-    """Tells apart values that `==` does not: 1, 1.0 and True; 0.0 and -0.0."""
-    if isinstance(value, dict):
-        return f"dict {sorted((key, canonical(item)) for key, item in value.items())}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(canonical, value))}]"
-    return repr(value)
-
-
-@given(plain, plain)
-def test_data_has_one_digest_and_other_data_another(one, other):
-    assert (digest(one) == digest(other)) == (canonical(one) == canonical(other))
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        torch.tensor([[1.0, 2.0], [3.0, 5.0]]),
-        torch.tensor([1.0, 2.0, 3.0, 4.0]),
-        torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64),
-        torch.tensor([[1.0, 2.0], [3.0, 4.0]]).view(torch.int32),
-        [[1.0, 2.0], [3.0, 4.0]],
-    ],
-    ids=["values", "shape", "precision", "type", "no tensor"],
-)
-def test_tensors_count_by_values_shape_and_precision(other):
-    tensor = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-
-    assert digest(tensor) == digest(tensor.t().contiguous().t()) != digest(other)
-
-
-def test_a_digest_is_the_same_in_every_process_and_version():
-    """The expected values are those of 0.1.0's first files: with others, all users would lose their kept sections."""
-    sections = Plan.of(2.4).fill(19)
-    value = {
-        "b": [1, 2.5, None],
-        "a": {"text": b"bytes"},
-        "tensor": torch.arange(3.0),
-        "function": sample_unipc,
-        "sections": sections,
-    }
-
-    assert digest(value) == digest(dict(reversed(value.items())))
-    assert digest(value) == "e496040cd50098ad136c887ab04959e6fc090557db58e6b2754640ee33e918fe"
-    assert section_keys("identity", sections, [torch.tensor([1.0, 0.5, 0.0])] * 2) == (
-        "409701c278cbe2971ddd3167fbffd4ef6016a24df515a708f52b190eddaf5b2f",
-        "91e843a9225f94e3b2082d2c28f2e00889aa7aa531c66a67c67fbd9ce0dd2d9d",
-    )
-
-
-def test_things_of_this_pack_have_names_that_do_not_follow_the_code():
-    assert {
-        ContextGroup: "plan.ContextGroup",
-        Section: "plan.Section",
-        sample_unipc: "solver.sample_unipc",
-    } == NAMES
-    with pytest.raises(TypeError, match="Run has no lasting name"):
-        digest(Run)
-
-
 # Damage
 
 
@@ -328,80 +254,3 @@ def test_a_process_killed_while_it_writes_leaves_whole_sections_only(tmp_path, m
 
     assert len(list(tmp_path.iterdir())) == 2
     assert values(read(tmp_path, keys)) == [0]
-
-
-# What is removed
-
-
-def runs_of_age(folder: Path, *days: float) -> list[Path]:
-    """Runs of a thousand bytes each that were last used this many days ago."""
-    runs = []
-    for number, age in enumerate(days):
-        run = folder / f"{number:064x}"
-        run.mkdir(parents=True)
-        (run / "0001-a.safetensors").write_bytes(bytes(1000))
-        used = time.time() - age * DAY
-        os.utime(run, (used, used))
-        runs.append(run)
-    return runs
-
-
-def left(runs: list[Path]) -> list[int]:
-    return [number for number, run in enumerate(runs) if run.exists()]
-
-
-def test_runs_go_that_were_not_used_for_too_long(tmp_path):
-    runs = runs_of_age(tmp_path, 1, 31, 29)
-
-    assert prune(tmp_path, Limits(days=30)) == []
-    assert left(runs) == [0, 2]
-
-
-def test_the_oldest_runs_go_until_the_rest_fits(tmp_path):
-    runs = runs_of_age(tmp_path, 1, 4, 2, 3)
-
-    prune(tmp_path, Limits(gigabytes=2.5e-6))
-
-    assert left(runs) == [0, 2]
-
-
-def test_the_current_run_is_never_removed(tmp_path):
-    runs = runs_of_age(tmp_path, 1, 100)
-
-    prune(tmp_path, Limits(gigabytes=0), keep=runs[1])
-
-    assert left(runs) == [1]
-
-
-def test_zero_gigabytes_keep_nothing(tmp_path):
-    runs = runs_of_age(tmp_path, 0, 1)
-
-    prune(tmp_path, Limits(gigabytes=0))
-
-    assert left(runs) == []
-
-
-def test_what_is_no_run_is_left_alone(tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "notes.txt").write_text("")
-
-    prune(tmp_path, Limits(gigabytes=0, days=0))
-
-    assert {path.name for path in tmp_path.iterdir()} == {"mine", "notes.txt"}
-
-
-def test_reading_a_run_makes_it_young(tmp_path):
-    keys = keys_of(Plan.of(3.6))
-    run, other = tmp_path / ("0" * 64), tmp_path / ("1" * 64)
-    for folder in (run, other):
-        written(folder, keys)
-        os.utime(folder, (0, 0))
-
-    read(run, keys)
-    prune(tmp_path, Limits())
-
-    assert run.exists() and not other.exists()
-
-
-def test_there_is_nothing_to_prune_in_a_folder_that_is_not_there(tmp_path):
-    assert prune(tmp_path / "absent", Limits()) == []

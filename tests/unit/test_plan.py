@@ -1,4 +1,7 @@
-"""The order in which a video is filled, what each section sees, and the time indices it gives to that."""
+"""The order in which a video is filled, what each section sees, and at which time indices.
+
+Long because it is one specification: the same plans and their hand-written tables serve every part of it.
+"""
 
 import math
 import re

@@ -32,7 +32,7 @@ MIDDLE_PLANES, UP_PLANES, CARRIED_PLANES = 8, 950, 600
 
 
 def is_carried(vae: comfy.sd.VAE) -> bool:
-    """Whether the VAE is HunyuanVideo's, whose decoder carries the state of its convolutions. Raises private.Missing."""
+    """Whether the VAE has HunyuanVideo's architecture, whose decoder carries convolution state. Raises private.Missing."""
     model = vae.first_stage_model
     if not (isinstance(model, private.AutoencodingEngineLegacy) and isinstance(model.decoder, private.Decoder)):
         return False

@@ -1,4 +1,4 @@
-"""Checkpoint files: which there are, what each one is, and how it becomes a MODEL."""
+"""Checkpoint files: which ones there are, what each one is, and how it becomes a MODEL."""
 
 from __future__ import annotations
 

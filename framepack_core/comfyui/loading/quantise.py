@@ -20,7 +20,7 @@ Spec = tuple[torch.dtype, tuple[int, ...]]  # dtype and shape of a tensor in the
 
 BLOCK_MATRIX = re.compile(r"(double|single)_blocks\.\d+\.(.+)\.weight")
 MODULATION = ("img_mod.lin", "txt_mod.lin", "modulation.lin")
-ELEMENTS_AT_ONCE = 2**22  # quantising keeps a dozen float32 copies of so many elements at a time, not of a whole matrix
+ELEMENTS_AT_ONCE = 2**22  # quantising keeps a dozen float32 copies of this many elements, not of a whole matrix
 TILE_ROWS = 128  # rows whose block scales are stored together
 SMALLEST_SCALE = 1e-12  # for a matrix of zeros
 E4M3_MAX, E2M1_MAX = 448.0, 6.0
@@ -36,7 +36,7 @@ class Format:
     modulation: str  # the 8-bit format of modulation layers
     specs: Callable[[int, int], dict[str, Spec]]  # rows, columns -> tensors by suffix
     options: Callable[[Tensor], dict]
-    full_precision_product: bool = False  # weights only: activations are rounded on no card
+    full_precision_product: bool = False  # weights only: activations are not rounded, on any card
 
 
 def _fp8_specs(rows: int, columns: int) -> dict[str, Spec]:

@@ -18,7 +18,7 @@ GUIDANCE = 10.0  # the distilled guidance the released checkpoints were made for
 
 
 class FramePackModel(private.HunyuanVideoModel):
-    """HunyuanVideo with the packed transformer: its latents, flow sampling and LoRA names are the same."""
+    """HunyuanVideo with FramePack's transformer: latents, flow sampling and LoRA names stay the same."""
 
     trained: Trained | None = None  # what the checkpoint says about itself
 
@@ -100,7 +100,7 @@ def has_weight(module: nn.Module) -> bool:
 
 
 def is_block_matrix(key: str, weight: Tensor) -> bool:
-    """Whether fp8 is for this weight. Norms, biases, embedders and the output head keep the file's precision."""
+    """Whether fp8 applies to this weight. Norms, biases, embedders and the output head keep the file's precision."""
     return key.startswith(("double_blocks.", "single_blocks.")) and weight.ndim == 2
 
 

@@ -74,7 +74,7 @@ class Clip:
             write_segment(self.segments[start], pixels(images), self.fps, *shrunk(images.shape[2], images.shape[1]))
 
     def _images(self, start: int, stop: int) -> Tensor:
-        """`F H W 3`. To give four pixel frames, the first latent frame follows the one before it if known, else itself."""
+        """`F H W 3`. The first latent frame is decoded after the one before it, or a copy of itself, to give four frames."""
         before = start - 1 if start - 1 in self.timeline.known else start
         latents = self.timeline.read([*([before] if start else []), *range(start, stop)])[:1]
         tiled = self.vae.memory_used_decode(latents.shape, self.vae.vae_dtype) > MEMORY
@@ -90,7 +90,7 @@ class Clip:
         join_segments([self.segments[start] for start in sorted(self.segments)], self.file, self.fps)
         self.tell(EVENT, {"filename": self.file.name, "subfolder": folder.name, "type": "temp"})
         if outdated:
-            with suppress(OSError):  # some systems keep a file while it is being read
+            with suppress(OSError):  # some systems do not remove a file that is being read
                 outdated.unlink()
 
 

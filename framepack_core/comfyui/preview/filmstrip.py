@@ -18,7 +18,7 @@ from ...timeline import Timeline
 from .. import private
 from .node import RunningNode
 
-FASTEST = 8.0  # pictures a second
+FASTEST = 8.0  # pictures per second, at most
 SHARE = 0.1  # of the time, at most, is spent on pictures
 
 
@@ -59,7 +59,7 @@ class Pictures:
         self.thread.join()
 
     def play(self, frames: Sequence[int], x0: Tensor) -> None:
-        """Play these frames from now on, `x0` `B C T H W` in the model's space. Some steps are skipped if steps are quick."""
+        """Play these frames from now on, `x0` `B C T H W` in the model's space. If steps are quick, some are skipped."""
         begun = time.monotonic()
         if begun >= self.due:
             self.draws = self.strip.play(self._pictures(frames, x0), self.timeline.known)

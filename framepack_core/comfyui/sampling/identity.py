@@ -38,7 +38,7 @@ Stat = tuple[int, int]  # size, and time of change in ns
 
 
 def identity(origin: str, guider, sampler, timeline: Timeline, clip_vision_output, seed: int) -> str:
-    """A digest of everything that decides what is sampled, except the plan and its sigmas; `origin` is what `origin()` gave."""
+    """A digest of everything that decides what is sampled, except the plan and its sigmas; `origin` comes from `origin()`."""
     patcher = guider.model_patcher
     return digest(
         {
@@ -117,7 +117,7 @@ def named_files(value: object) -> list[Stat]:
 
 
 def stats(path: Path) -> list[Stat]:
-    """Of a file, or of the files in a folder; empty if there is none."""
+    """The stats of a file, or of the files in a folder; empty if there are none."""
     with suppress(OSError):
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         return [(stat.st_size, stat.st_mtime_ns) for stat in map(Path.stat, filter(Path.is_file, files))]

@@ -12,7 +12,7 @@ SHAPE_KEY = "comfy.gguf.orig_shape."
 
 
 def write_gguf(path: Path, weights: dict[str, Tensor], kind: str, metadata: dict[str, str] | None = None) -> Path:
-    """Write blocks' matrices in `kind`, the rest in F32; convolutions are flattened and their shapes noted, as usual."""
+    """Write blocks' matrices in `kind`, the rest in F32; convolutions are flattened, their shapes noted as converters do."""
     writer = gguf.GGUFWriter(path, "hyvid")
     for key, value in (metadata or {}).items():
         writer.add_string(key, value)
