@@ -22,7 +22,7 @@ from scripts.support.environment import ROOT, cache_directory, venv_python
 pytestmark = pytest.mark.slow
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-NOT_COPIED = (".git", ".cache", "output", "build", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
+NOT_COPIED = (".*", "venv", "output", "build", "*.egg-info", "__pycache__")
 FOLDERS = sorted(path.name for path in ROOT.iterdir() if path.is_dir() and path.name.isidentifier())
 TRAINING = sorted(path.stem for path in (ROOT / "framepack_core" / "training").glob("*.py") if not path.stem.startswith("__"))
 
