@@ -6,17 +6,19 @@ from functools import wraps
 from comfy_api.latest import io
 from server import PromptServer
 
+from ..framepack_core.comfyui import private
+
 PlanType = io.Custom("FRAMEPACK_PLAN")
 
 
 def named_errors(execute: Callable) -> Callable:
-    """Prefix the core's errors about bad input with the node's id."""
+    """Prefix the core's errors about bad input, or about a ComfyUI that lacks something, with the node's id."""
 
     @wraps(execute)
     def run(cls: type[io.ComfyNode], *args, **kwargs) -> io.NodeOutput:
         try:
             return execute(cls, *args, **kwargs)
-        except ValueError as error:
+        except (ValueError, private.Missing) as error:
             raise ValueError(f"{cls.define_schema().node_id}: {error}") from error
 
     return run

@@ -1,7 +1,7 @@
 """Compares ways to decode a long video in parts with decoding it whole, on HunyuanVideo's decoder at its widths.
 
 `python3 scripts/bench.py decode [--help]`. The weights are random, and so are the latents, which drift slowly. There are three
-kinds of attention: wide, peaked, and to what is alike. Pixels are compared, in dB, with ComfyUI's decode of the whole video.
+kinds of attention: wide, peaked, and to similar content. Pixels are compared, in dB, with ComfyUI's decode of the whole video.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Any
 
 MODELS = "loading and sampling FramePack models"
 GGUF = "loading GGUF files"
-FP8 = "loading scaled fp8 files in official names, and fp8 as a weight_dtype"
+FP8 = "loading files in official names, and fp8 as a weight_dtype"
 EXACT_DECODING = "decoding as if the whole video were decoded at once"
 PREVIEWS = "previews while a video is sampled"
 RESUMING = "resuming from finished sections"
@@ -107,7 +107,7 @@ SYMBOLS: dict[str, Symbol] = {
     "ModelPatcher": Symbol(
         "comfy.model_patcher",
         "ModelPatcher",
-        GGUF,
+        f"{GGUF}, and {DEMO}",
         {
             "load": "self",
             "patch_weight_to_device": "self key device_to inplace_update return_weight force_cast",
@@ -196,7 +196,7 @@ def require(*names: str) -> None:
 
 def require_for(serves: str) -> None:
     """Check all symbols without which this does not work. Raises Missing."""
-    require(*(name for name, symbol in SYMBOLS.items() if symbol.serves == serves))
+    require(*(name for name, symbol in SYMBOLS.items() if serves in symbol.serves))
 
 
 def require_attributes(thing: object, *names: str, serves: str) -> None:

@@ -61,6 +61,7 @@ def origin(prompt: DynamicPrompt, node_id: str) -> str:
 
     Node ids, titles and unrelated nodes do not count.
     """
+    private.require("DynamicPrompt")
     inputs = prompt.get_node(node_id)["inputs"]
     known: dict[str, str] = {}
     sources = {name: _source(inputs[name], prompt, known) for name in ORIGINATED if private.is_link(inputs.get(name))}
