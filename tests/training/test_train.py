@@ -95,7 +95,7 @@ def test_the_loss_falls(cache, tmp_path):
 
 KILLED = """
 import os, signal, sys
-from framepack_core.training import state, train
+from framepack_core.training import train
 from framepack_core.training.__main__ import main
 
 calls = 0
@@ -112,7 +112,12 @@ def dying(function, at):
 if sys.argv[1] == "step":
     train.flow_loss = dying(train.flow_loss, 8)  # the second micro-batch of the fourth step
 else:
-    state.sync = dying(state.sync, 2)  # everything is written but the name
+    rename = os.replace
+    def dying_rename(source, target):  # everything is written but the name
+        if os.path.basename(target) == "state-00000004":
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(source, target)
+    os.replace = dying_rename
 main(sys.argv[2:])
 """
 
