@@ -238,7 +238,7 @@ def _left_spans(side: Side, start: int, known: set[int], blank: int | None) -> l
         nearest = max((frame for frame in known if frame < start), default=-1)
         blank = start - nearest - 1 if blank is None else blank
         return [*_group_spans(side.far, nearest + 1 - side.far_frames, known), _Span(blank)]
-    far = _group_spans(side.far, 0, known)
+    far = _group_spans(side.far, 0, {frame for frame in known if frame < start})
     between = tuple(frame if frame in known else None for frame in range(side.far_frames, first_near))
     if side.skip:
         return [*far, _Span(len(between)), *near]

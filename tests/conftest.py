@@ -11,7 +11,6 @@ import pytest
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 MARKED_FOLDERS = ("server", "browser")
-TINY_TENSORS = ("unit", "training", "experiments")  # folders in which threads would only wait for each other
 
 # Last, so that ComfyUI's own modules (nodes, server, utils) are found before this repository's folders.
 sys.path += [str(ROOT), str(TESTS)]
@@ -23,23 +22,11 @@ from scripts.support.server import Server  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests in server/ and browser/ with the folder's name, and run folders of tiny tensors on one thread."""
+    """Mark tests in server/ and browser/ with the folder's name."""
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in MARKED_FOLDERS:
             item.add_marker(folder)
-        if folder in TINY_TENSORS:
-            item.add_marker(pytest.mark.usefixtures("one_thread"))
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from support.threads import one_thread  # noqa: F401 - autouse
 
 
 @pytest.fixture(autouse=True)

@@ -157,6 +157,14 @@ def test_no_generated_frame_lies_between_the_wrong_time_indices(video):
             assert all((other < frame) == (at < index) for other, at in seen(section))
 
 
+def test_a_known_frame_after_the_generated_ones_is_never_shown_before_them():
+    """The start group of a forward layout reads the video's first frames, of which the later ones may be known already."""
+    (section,) = Plan.of(0.1, "forward", window=1, layout="symmetric").fill(2, known={1})
+
+    assert section.target == (0,)
+    assert {frame for group in section.context for frame in group.frames} == {None}
+
+
 @given(videos())
 def test_distances_are_true_where_no_tail_lies_between(video):
     """Always in endpoints, and in inverted with exact paddings: one time index further is one latent frame further."""
