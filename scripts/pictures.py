@@ -4,7 +4,7 @@
     --output FOLDER       another folder
     --scene N --motion WORD --steps N     another video for demo.webp
 
-The demo's models make `demo` from fixed seeds, which takes a few minutes; the others are drawings of plans.
+The demo's models make `demo` from fixed seeds, which takes half a minute or more; the others are drawings of plans.
 """
 
 from __future__ import annotations
