@@ -16,18 +16,18 @@ from experiments.making.autoencoder import HELD_OUT
 from experiments.making.files import load_state, save_state
 from framepack_core.demo.text import POOLED_WIDTH, TEXT_WIDTH, TextEncoder, Tokenizer, vocabulary
 from framepack_core.demo.vision import IMAGE_SIZE, VISION_TOKENS, VISION_WIDTH, VisionEncoder
-from framepack_core.demo.world import BACKGROUNDS, COLORS, MOTIONS, SHAPES, SIZE, Scene
+from framepack_core.demo.world import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZE, Scene
 
 NONE = "none"  # the fact about a second shape if there is only one, or about an unnamed background
 TEXT_FACTS = {
     **{f"{name}{number}": (NONE, *values) for number in range(2) for name, values in
-       (("shape", SHAPES), ("color", COLORS), ("motion", MOTIONS))},
+       (("shape", SHAPES), ("color", COLOURS), ("motion", MOTIONS))},
     "background": (NONE, *BACKGROUNDS),
 }  # fmt: skip
 IMAGE_FACTS = {"background": tuple(BACKGROUNDS)} | {
     f"{name} at {token}": (NONE, *values)
     for token in range(VISION_TOKENS)
-    for name, values in (("shape", SHAPES), ("color", COLORS))
+    for name, values in (("shape", SHAPES), ("color", COLOURS))
 }
 
 
@@ -55,7 +55,7 @@ def train_vision(state_file: Path, steps: int = 1500, batch: int = 32) -> Vision
     encoder = VisionEncoder()
     background = nn.Linear(VISION_WIDTH, len(BACKGROUNDS))
     heads = nn.ModuleDict(
-        {"shape": nn.Linear(VISION_WIDTH, 1 + len(SHAPES)), "color": nn.Linear(VISION_WIDTH, 1 + len(COLORS))}
+        {"shape": nn.Linear(VISION_WIDTH, 1 + len(SHAPES)), "color": nn.Linear(VISION_WIDTH, 1 + len(COLOURS))}
     )
 
     def loss(step: int) -> Tensor:
@@ -100,7 +100,7 @@ def cross_entropy(logits: Tensor, name: str, facts: dict[str, tuple[str, ...]], 
 def text_facts(scene: Scene) -> dict[str, str]:
     facts = {"background": scene.background.kind} if "background" in scene.caption else {}
     for number, actor in enumerate(scene.actors):
-        facts |= {f"shape{number}": actor.shape, f"color{number}": actor.color, f"motion{number}": actor.motion}
+        facts |= {f"shape{number}": actor.shape, f"color{number}": actor.colour, f"motion{number}": actor.motion}
     return facts
 
 
@@ -109,7 +109,7 @@ def image_facts(scene: Scene) -> dict[str, str]:
     facts = {"background": scene.background.kind}
     for actor in scene.actors:
         token = int(actor.y * cells / SIZE) * cells + int(actor.x * cells / SIZE)
-        facts |= {f"shape at {token}": actor.shape, f"color at {token}": actor.color}
+        facts |= {f"shape at {token}": actor.shape, f"color at {token}": actor.colour}
     return facts
 
 

@@ -45,7 +45,7 @@ def hidden(track: Track) -> bool:
     return bool(np.count_nonzero(track.clear) < 0.6 * np.count_nonzero(track.seen))
 
 
-def color_distance(track: Track, start: Track) -> float:
+def colour_distance(track: Track, start: Track) -> float:
     """Lab distance between the colour in the last latent frame that shows the shape and that at another track's start."""
     views = np.flatnonzero(_shown(track))
     return _lab_distance(track.lab[views[-LAG:]], start.lab[_shown(start)][:LAG]) if len(views) else math.nan
@@ -77,7 +77,7 @@ class Comeback:
     """A shape left the picture and was seen whole before and after: how far its colour and form have changed."""
 
     away: int
-    color: float
+    colour: float
     fit_before: float
     fit_after: float
     same: bool
@@ -98,7 +98,7 @@ def comeback(track: Track) -> Comeback | None:
     kinds = [np.bincount(track.kind[views], minlength=len(SHAPES)).argmax() for views in (before, after)]
     return Comeback(
         away=returns - leaves,
-        color=_lab_distance(track.lab[before], track.lab[after]),
+        colour=_lab_distance(track.lab[before], track.lab[after]),
         fit_before=float(track.fit[before].mean()),
         fit_after=float(track.fit[after].mean()),
         same=bool(kinds[0] == kinds[1]),

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from framepack_core.demo.world import (
-    COLORS,
+    COLOURS,
     SHAPES,
     SIZE,
     Scene,
@@ -97,8 +97,8 @@ def _follow(frames: np.ndarray, scene: Scene) -> list[Track]:
 def _covers(frames: np.ndarray, scene: Scene) -> list[Tensor]:
     """How much of each pixel each actor covers, judged by chroma, `F H W` each."""
     chroma = _chroma(torch.from_numpy(np.ascontiguousarray(frames)).float())
-    ground = _chroma(torch.tensor(scene.background.colors, dtype=torch.float32)).mean(dim=0)
-    ways = torch.stack([_chroma(torch.tensor(COLORS[actor.color]).float()) for actor in scene.actors]) - ground
+    ground = _chroma(torch.tensor(scene.background.colours, dtype=torch.float32)).mean(dim=0)
+    ways = torch.stack([_chroma(torch.tensor(COLOURS[actor.colour]).float()) for actor in scene.actors]) - ground
     covers = ((chroma - ground) @ (ways / ways.square().sum(dim=1, keepdim=True)).T).clamp(0, 1)
     nearest = torch.stack([(chroma - ground - way).square().sum(dim=-1) for way in ways]).argmin(dim=0)
     return [covers[..., number] * (nearest == number) for number in range(len(ways))]

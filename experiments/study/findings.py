@@ -24,7 +24,7 @@ def findings(video: Video, frames: np.ndarray) -> dict:
         "obeys": [_obeys(actor.motion, track) for actor, track in zip(scene.actors, tracks, strict=True)],
         "looks_like": [motion for motion in MOTIONS if motions.obeys(motion, first)],
         "lost": [motions.lost(track) for track in tracks],
-        "color": [_color(*pair) for pair in zip(tracks, starts, strict=True)],
+        "color": [_colour(*pair) for pair in zip(tracks, starts, strict=True)],
         "same_kind": motions.same_kind(first),
         "fit": motions.fit(first),
         "speed": motions.speed(first),
@@ -60,20 +60,20 @@ def _obeys(motion: str, track: Track) -> bool | None:
     return None if motions.hidden(track) else motions.obeys(motion, track)
 
 
-def _color(track: Track, start: Track) -> float | None:
-    return None if motions.lost(track) else motions.color_distance(track, start)
+def _colour(track: Track, start: Track) -> float | None:
+    return None if motions.lost(track) else motions.colour_distance(track, start)
 
 
 def _comeback(track: Track) -> dict | None:
     found = motions.comeback(track)
-    return None if found is None else {"color": found.color, "fit": found.fit_after, "same": found.same, "away": found.away}
+    return None if found is None else {"color": found.colour, "fit": found.fit_after, "same": found.same, "away": found.away}
 
 
 def _look(frames: np.ndarray, part: slice, track: Track, start: Track) -> dict:
     """A section compared with the start image: the shape's colour, the picture's mean colour, and its sharpness."""
     here, first = drift.averages(frames[part][::EVERY]), drift.averages(frames[:1])
     return {
-        "color": motions.color_distance(track[part], start),
+        "color": motions.colour_distance(track[part], start),
         "lab": float((here["lab_mean"] - first["lab_mean"]).norm()),
         "sharpness": float(here["laplacian"] / first["laplacian"]),
     }

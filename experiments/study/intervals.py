@@ -40,9 +40,9 @@ def share(outcomes: Sequence[bool]) -> Interval:
     if not n:
         return Interval(math.nan, math.nan, math.nan, 0)
     p = sum(outcomes) / n
-    center = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    return Interval(p, max(center - half, 0.0), min(center + half, 1.0), n)
+    return Interval(p, max(centre - half, 0.0), min(centre + half, 1.0), n)
 
 
 def paired(first: Sequence[float | None], second: Sequence[float | None]) -> Interval:

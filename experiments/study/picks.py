@@ -29,7 +29,7 @@ def obeys(found: Found) -> bool:
     return all(verdict for verdict in found["obeys"] if verdict is not None)
 
 
-def color(found: Found) -> float | None:
+def colour(found: Found) -> float | None:
     """Lab distance at the end, a mean over the shapes that can be found."""
     distances = [distance for distance in found["color"] if distance is not None]
     return statistics.fmean(distances) if distances else None
@@ -41,7 +41,7 @@ def softened(found: Found) -> float:
 
 
 DRIFT: dict[str, Pick] = {
-    "the shape's colour at the end (Lab distance)": color,
+    "the shape's colour at the end (Lab distance)": colour,
     "the picture's mean colour in the last section (Lab distance)": in_last_section("lab"),
     "sharpness in the last section (doublings or halvings)": softened,
     **{f"first to last 15%: {name.replace('_', ' ')}": drifted(name) for name in MEASURES},

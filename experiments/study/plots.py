@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 
 from experiments.study.intervals import Interval
 
-COLORS = {"inverted": "#1f77b4", "forward": "#d62728", "endpoints": "#2ca02c", "world": "#555555", "vae": "#aaaaaa"}
+COLOURS = {"inverted": "#1f77b4", "forward": "#d62728", "endpoints": "#2ca02c", "world": "#555555", "vae": "#aaaaaa"}
 DPI = 80
 
 Line = Sequence[tuple[float, Interval]]  # (x, value with its interval)
@@ -24,8 +24,8 @@ def bars(path: Path, values: Mapping[str, Interval], wanted: float, title: str) 
     names = list(values)[::-1]
     places = [values[name] for name in names]
     errors = [[p.value - p.low for p in places], [p.high - p.value for p in places]]
-    colors = [COLORS.get(name.split()[0], "#888888") for name in names]
-    axes.barh(names, [p.value for p in places], xerr=errors, color=colors, alpha=0.8, capsize=3)
+    colours = [COLOURS.get(name.split()[0], "#888888") for name in names]
+    axes.barh(names, [p.value for p in places], xerr=errors, color=colours, alpha=0.8, capsize=3)
     axes.axvline(wanted, color="black", linestyle=":", linewidth=1)
     axes.set_xlim(0, 1)
     axes.set_title(title, fontsize=10)
@@ -55,7 +55,7 @@ def series(path: Path, values: Mapping[str, Mapping[str, Sequence[float]]], x_la
     figure, grid = plt.subplots(1, len(values), figsize=(4 * len(values), 2.6), squeeze=False)
     for axes, (measure, sources) in zip(grid.flat, values.items(), strict=True):
         for source, line in sources.items():
-            axes.plot(range(1, len(line) + 1), line, color=COLORS.get(source), label=source, linewidth=1.2)
+            axes.plot(range(1, len(line) + 1), line, color=COLOURS.get(source), label=source, linewidth=1.2)
         axes.set_ylim(bottom=0)
         axes.set_title(measure, fontsize=9)
         axes.set_xlabel(x_label, fontsize=8)
@@ -66,8 +66,8 @@ def series(path: Path, values: Mapping[str, Mapping[str, Sequence[float]]], x_la
 
 def _draw(axes, source: str, line: Line) -> None:
     xs, ys = [x for x, _ in line], [y for _, y in line]
-    axes.plot(xs, [y.value for y in ys], color=COLORS.get(source), label=source, marker="o", markersize=2.5, linewidth=1.2)
-    axes.fill_between(xs, [y.low for y in ys], [y.high for y in ys], color=COLORS.get(source), alpha=0.12, linewidth=0)
+    axes.plot(xs, [y.value for y in ys], color=COLOURS.get(source), label=source, marker="o", markersize=2.5, linewidth=1.2)
+    axes.fill_between(xs, [y.low for y in ys], [y.high for y in ys], color=COLOURS.get(source), alpha=0.12, linewidth=0)
 
 
 def _save(figure, path: Path, tight: bool = True) -> None:

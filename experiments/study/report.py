@@ -20,7 +20,7 @@ from experiments.measures.drift import MEASURES
 from experiments.study import plots, strips
 from experiments.study.intervals import Interval, mean, paired, share
 from experiments.study.long import uneven
-from experiments.study.picks import DRIFT, Found, Pick, color, drifted, obeys, value
+from experiments.study.picks import DRIFT, Found, Pick, colour, drifted, obeys, value
 from experiments.study.results import Results
 from experiments.study.tables import figure, percent, table
 from experiments.study.videos import (
@@ -41,7 +41,7 @@ from framepack_core.orders import ORDERS
 TEMPLATE = Path(__file__).with_name("report.md")
 IMAGES = Path("images") / "experiments"
 NOT_RUN = "not run"
-WANTED_OBEDIENCE, WANTED_COLOR = 0.9, 12.0
+WANTED_OBEDIENCE, WANTED_COLOUR = 0.9, 12.0
 SOURCES = (*ORDERS, "world", "vae")
 
 Made = list[tuple[Video, Found]]
@@ -116,7 +116,7 @@ class Study:
                 f"{order}, {ORDERS[order].layout}",
                 str(len(made)),
                 percent(share(_obeyed(made))),
-                figure(mean([color(found) for _, found in made]), 1),
+                figure(mean([colour(found) for _, found in made]), 1),
                 _count([any(found["lost"]) for _, found in made]),
                 *(figure(mean([found[name] for _, found in made]), 2) for name in ("same_kind", "fit")),
             ]
@@ -177,7 +177,7 @@ class Study:
                     str(self._context(order, layout)),
                     percent(share(_obeyed(made))),
                     *(figure(mean([pick(found) for _, found in made]), 2) for pick in
-                      (color, value("fit"), drifted("lab_mean"), drifted("hsv"), drifted("laplacian"), value("joins"),
+                      (colour, value("fit"), drifted("lab_mean"), drifted("hsv"), drifted("laplacian"), value("joins"),
                        value("motion"))),
                 ])  # fmt: skip
         header = ["order, layout", "context tokens", "obeys", "colour", "fit", "Lab", "HSV", "Laplacian", "joins", "motion"]
@@ -194,7 +194,7 @@ class Study:
             rows.append([
                 str(sections), source, str(len(made)),
                 percent(share(_obeyed(made))),
-                figure(mean([color(found) for _, found in made]), 1),
+                figure(mean([colour(found) for _, found in made]), 1),
                 _count([any(found["lost"]) for _, found in made]),
                 figure(mean([found["fit"] for _, found in made]), 2),
                 figure(mean([found["same_kind"] for _, found in made]), 2),
@@ -225,7 +225,7 @@ class Study:
     def lengths_plot(self) -> str:
         measures: dict[str, Callable[[Made], Interval]] = {
             "obeys its prompt": lambda made: share(_obeyed(made)),
-            "colour: Lab distance at the end": _mean_of(color),
+            "colour: Lab distance at the end": _mean_of(colour),
             "fit with its own shape": _mean_of(value("fit")),
             "drift of the mean colour (Lab)": _mean_of(drifted("lab_mean")),
             "drift of sharpness (Laplacian)": _mean_of(drifted("laplacian")),
@@ -291,10 +291,10 @@ class Study:
                   "forward less endpoints"]  # fmt: skip
         return table(header, rows)
 
-    def color(self, sections: str, order: str) -> str:
+    def colour(self, sections: str, order: str) -> str:
         """Mean Lab distance at the end."""
         made = [made for length, source, made in self._lengths() if length == int(sections) and source == order]
-        return figure(mean([color(found) for _, found in made[0]]), 1) if made else ""
+        return figure(mean([colour(found) for _, found in made[0]]), 1) if made else ""
 
     def paddings(self) -> str:
         made = self._of(paddings(self.amount))
@@ -305,7 +305,7 @@ class Study:
                 rows.append([
                     spacing, str(len(some)), percent(share(_obeyed(some))),
                     *(figure(mean([pick(found) for _, found in some]), 2) for pick in
-                      (color, value("fit"), drifted("lab_mean"), value("joins"), value("motion"))),
+                      (colour, value("fit"), drifted("lab_mean"), value("joins"), value("motion"))),
                 ])  # fmt: skip
         return table(["paddings", "videos", "obeys", "colour", "fit", "Lab", "joins", "motion"], rows) if rows else ""
 
@@ -366,7 +366,7 @@ class Study:
             found = self.results[video.to_dict()]
             rows.append([
                 f"{video.order}, {video.layout}", "yes" if obeys(found) else "no", "yes" if any(found["lost"]) else "no",
-                *(_number(number) for number in (color(found), found["fit"], found["drift"]["lab_mean"],
+                *(_number(number) for number in (colour(found), found["fit"], found["drift"]["lab_mean"],
                                                found["by_section"][-1]["sharpness"], found["motion"])),
             ])  # fmt: skip
         header = ["one video", "obeys", "lost", "colour", "fit", "Lab", "sharpness at the end", "motion"]
@@ -420,7 +420,7 @@ def _obeyed(made: Made) -> list[bool]:
 
 
 def _as_it_was(comeback: Found | None) -> bool:
-    return comeback is not None and comeback["same"] and comeback["color"] < WANTED_COLOR
+    return comeback is not None and comeback["same"] and comeback["color"] < WANTED_COLOUR
 
 
 def _mean_of(pick: Pick) -> Callable[[Made], Interval]:

@@ -62,19 +62,19 @@ class DemoLatents(private.HunyuanVideoLatents):
 
     taesd_decoder_name = None
 
-    def __init__(self, colors: Tensor) -> None:
-        self.latent_rgb_factors, self.latent_rgb_factors_bias = colors[:-1].tolist(), colors[-1].tolist()
+    def __init__(self, colours: Tensor) -> None:
+        self.latent_rgb_factors, self.latent_rgb_factors_bias = colours[:-1].tolist(), colours[-1].tolist()
 
 
 def load_transformer(path: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     patcher = load_path(path, {}, disable_dynamic)
-    patcher.model.latent_format = DemoLatents(latent_colors(fill(DemoVAE(), VAE)))
+    patcher.model.latent_format = DemoLatents(latent_colours(fill(DemoVAE(), VAE)))
     patcher.cached_patcher_init = (load_transformer, (path,))
     return patcher
 
 
 @torch.inference_mode()
-def latent_colors(vae: DemoVAE, scenes: int = 8) -> Tensor:
+def latent_colours(vae: DemoVAE, scenes: int = 8) -> Tensor:
     """`17 3`: the best linear map from a latent at the model's scale, followed by a 1, to the mean of its pixels in -1..1."""
     pixels = torch.cat([picture(Scene.draw(UNSEEN + seed)) for seed in range(scenes)]).movedim(-1, 1)[:, :, None] * 2 - 1
     latents = (vae.encode(pixels) * SCALE).movedim(1, -1).flatten(0, -2)

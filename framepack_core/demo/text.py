@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .world import BACKGROUNDS, COLORS, MOTIONS, SHAPES
+from .world import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
 
 TOKENS = 24  # of every text, padded; the transformer sees the padding, as with CLIP's 77
 TEXT_WIDTH, POOLED_WIDTH = 128, 768
@@ -20,7 +20,7 @@ GRAMMAR = ("a", "an", "and", "on", "background", ",", ".")
 def vocabulary() -> tuple[str, ...]:
     """Every word the encoder knows; a word's position is its id."""
     phrases = [phrase.split() for phrases in MOTIONS.values() for phrase in phrases]
-    words = {*GRAMMAR, *COLORS, *SHAPES, *BACKGROUNDS.values(), *(word for phrase in phrases for word in phrase)}
+    words = {*GRAMMAR, *COLOURS, *SHAPES, *BACKGROUNDS.values(), *(word for phrase in phrases for word in phrase)}
     return (PAD, UNKNOWN, *sorted(words))
 
 

@@ -21,7 +21,7 @@ import numpy as np
 SIZE = 128
 FPS = 30
 
-COLORS: dict[str, tuple[int, int, int]] = {
+COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 38, 38),
     "orange": (245, 138, 20),
     "yellow": (242, 222, 45),
@@ -78,7 +78,7 @@ class Actor:
     """A shape and its motion program; `x`, `y`, `radius` and `angle` are those of frame 0."""
 
     shape: str
-    color: str
+    colour: str
     motion: str
     x: float
     y: float
@@ -113,7 +113,7 @@ class Background:
     """A muted texture between two colours; `phase`, `angle` and `period` shape it, `seed` draws clouds."""
 
     kind: str
-    colors: tuple[tuple[int, int, int], tuple[int, int, int]]
+    colours: tuple[tuple[int, int, int], tuple[int, int, int]]
     angle: float
     period: float
     phase: float
@@ -149,17 +149,17 @@ class Scene:
         """Frames `start` to `start + frames - 1` as uint8 `F size size 3`."""
         video = np.repeat(paint_background(self.background, size)[None], frames, axis=0)
         for actor in self.actors[::-1]:
-            color = np.array(COLORS[actor.color], dtype=np.float32)
+            colour = np.array(COLOURS[actor.colour], dtype=np.float32)
             for number, canvas in enumerate(video):
-                _paint(canvas, actor.shape, color, actor.at(start + number), size)
+                _paint(canvas, actor.shape, colour, actor.at(start + number), size)
         return np.rint(video).astype(np.uint8)
 
     def mask(self, actor: int, frame: int, size: int = SIZE) -> np.ndarray:
         """How much of each pixel the actor covers in a frame, float32 `size size`, without what others in front hide."""
         canvas = np.zeros((size, size, 1), dtype=np.float32)
         for number in range(actor, -1, -1):
-            color = np.ones(1, np.float32) if number == actor else np.zeros(1, np.float32)
-            _paint(canvas, self.actors[number].shape, color, self.actors[number].at(frame), size)
+            colour = np.ones(1, np.float32) if number == actor else np.zeros(1, np.float32)
+            _paint(canvas, self.actors[number].shape, colour, self.actors[number].at(frame), size)
         return canvas[..., 0]
 
 
@@ -167,8 +167,8 @@ def caption(actors: Sequence[Actor], background: Background, rng: np.random.Gene
     """Plain English for what happens; the wording, and whether it names the background, are random."""
     clauses = []
     for actor in actors:
-        article = "an" if actor.color == "orange" else "a"
-        clauses.append(f"{article} {actor.color} {actor.shape} {rng.choice(MOTIONS[actor.motion])}")
+        article = "an" if actor.colour == "orange" else "a"
+        clauses.append(f"{article} {actor.colour} {actor.shape} {rng.choice(MOTIONS[actor.motion])}")
     text = " and ".join(clauses)
     return f"{text} on a {BACKGROUNDS[background.kind]} background" if rng.random() < 0.7 else text
 
@@ -215,7 +215,7 @@ def paint_background(background: Background, size: int = SIZE) -> np.ndarray:
         share = np.clip(np.cos(wave * along + background.phase) * np.cos(wave * across) * 2 - 0.6, 0, 1)
     else:
         share = _clouds(background, x, y)
-    low, high = (np.array(color, dtype=np.float32) for color in background.colors)
+    low, high = (np.array(colour, dtype=np.float32) for colour in background.colours)
     return low + np.clip(share, 0, 1)[..., None] * (high - low)
 
 
@@ -228,12 +228,12 @@ def _clouds(background: Background, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return share
 
 
-def _paint(canvas: np.ndarray, shape: str, color: np.ndarray, place: Placement, size: int) -> None:
+def _paint(canvas: np.ndarray, shape: str, colour: np.ndarray, place: Placement, size: int) -> None:
     """Blend one shape into a frame `size size C`, in place; only its own box is touched."""
     scale = size / SIZE
     x, y, radius = place.x * scale, place.y * scale, place.radius * scale
-    left, top = (max(int(center - radius - 2), 0) for center in (x, y))
-    right, bottom = (max(min(int(center + radius + 3), size), 0) for center in (x, y))
+    left, top = (max(int(centre - radius - 2), 0) for centre in (x, y))
+    right, bottom = (max(min(int(centre + radius + 3), size), 0) for centre in (x, y))
     if left >= right or top >= bottom:
         return
     dy, dx = np.mgrid[top:bottom, left:right].astype(np.float32) + 0.5
@@ -242,7 +242,7 @@ def _paint(canvas: np.ndarray, shape: str, color: np.ndarray, place: Placement, 
     distance = signed_distance(shape, cos * dx + sin * dy, cos * dy - sin * dx, radius)
     cover = np.clip(0.5 - distance, 0, 1)[..., None]
     box = canvas[top:bottom, left:right]
-    box += cover * (color - box)
+    box += cover * (colour - box)
 
 
 def _wrapped(start: float, travelled: float, radius: float) -> float:
@@ -254,15 +254,15 @@ def _wrapped(start: float, travelled: float, radius: float) -> float:
 def _draw_actors(rng: np.random.Generator, count: int) -> tuple[Actor, ...]:
     """Shapes of different kinds and colours, around the centre and away from each other."""
     shapes = rng.permutation(SHAPES)[:count]
-    colors = rng.permutation(list(COLORS))[:count]
+    colours = rng.permutation(list(COLOURS))[:count]
     direction = rng.uniform(0, math.tau)
     actors = []
-    for number, (shape, color) in enumerate(zip(shapes, colors, strict=True)):
+    for number, (shape, colour) in enumerate(zip(shapes, colours, strict=True)):
         turn = direction + math.tau * number / count + rng.uniform(-0.3, 0.3)
         distance, radius = rng.uniform(*DISTANCES), rng.uniform(*RADII)
         x, y = SIZE / 2 + distance * math.cos(turn), SIZE / 2 + distance * math.sin(turn)
         motions = [motion for motion in MOTIONS if (motion, shape) != ("spin", "circle")]  # nobody sees a circle spin
-        actors.append(Actor(str(shape), str(color), str(rng.choice(motions)), x, y, radius))
+        actors.append(Actor(str(shape), str(colour), str(rng.choice(motions)), x, y, radius))
     return tuple(actors)
 
 
@@ -271,10 +271,10 @@ def _draw_background(rng: np.random.Generator) -> Background:
     lightness = rng.uniform(70, 150)
     contrast = rng.uniform(30, 60)
     tint = rng.uniform(-14, 14, size=3)
-    low, high = (_color(level + tint) for level in (lightness, lightness + contrast))
+    low, high = (_colour(level + tint) for level in (lightness, lightness + contrast))
     return Background(
         kind=str(rng.choice(list(BACKGROUNDS))),
-        colors=(low, high),
+        colours=(low, high),
         angle=rng.uniform(0, math.pi),
         period=rng.uniform(20, 40),
         phase=rng.uniform(0, math.tau),
@@ -282,6 +282,6 @@ def _draw_background(rng: np.random.Generator) -> Background:
     )
 
 
-def _color(levels: np.ndarray) -> tuple[int, int, int]:
+def _colour(levels: np.ndarray) -> tuple[int, int, int]:
     red, green, blue = (int(value) for value in np.clip(levels, 0, 255))
     return red, green, blue

@@ -23,7 +23,7 @@ from .files import whole_file, whole_folder
 PIXEL_FORMATS = ("yuv420p", "yuv444p", "yuv420p10le")
 # H.273's code points for what swscale makes of RGB: BT.601's matrix in the limited range, from sRGB. If one is missing, players
 # use BT.709's matrix for pictures of 720 lines or more and show portraits in the wrong colours.
-COLORS = {"colorspace": 6, "color_range": 1, "color_primaries": 1, "color_trc": 13}
+COLOURS = {"colorspace": 6, "color_range": 1, "color_primaries": 1, "color_trc": 13}
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
 # Tags of any name, where ComfyUI looks for a workflow, and the index in front, for players that stream.
@@ -106,7 +106,7 @@ class VideoTrack:
         self.stream = container.add_stream("h264", rate=encoding.rate)
         self.stream.pix_fmt = encoding.pixel_format
         self.stream.options = {"crf": str(encoding.crf)}
-        for name, code in COLORS.items():
+        for name, code in COLOURS.items():
             setattr(self.stream.codec_context, name, code)
 
     def write(self, frames: Tensor) -> None:

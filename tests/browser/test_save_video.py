@@ -23,7 +23,7 @@ DROP = """video => {
   files.items.add(new File([bytes], 'video.mp4', { type: 'video/mp4' }))
   app.canvas.canvas.dispatchEvent(new DragEvent('drop', { dataTransfer: files, bubbles: true, cancelable: true }))
 }"""
-COLOR_IN_THE_MIDDLE = """async video => {
+COLOUR_IN_THE_MIDDLE = """async video => {
   const player = Object.assign(document.createElement('video'), { muted: true, loop: true })
   document.body.append(player)
   player.src = 'data:video/mp4;base64,' + video
@@ -53,17 +53,17 @@ def test_dropping_a_saved_video_brings_its_graph_back(page, server, load_workflo
 
 
 @pytest.mark.parametrize("height", [64, 832])
-@pytest.mark.parametrize("color", [(30, 200, 60), (255, 120, 180)])
-def test_a_browser_shows_the_colors_of_pictures_of_any_height(browser, tmp_path, height, color):
+@pytest.mark.parametrize("colour", [(30, 200, 60), (255, 120, 180)])
+def test_a_browser_shows_the_colours_of_pictures_of_any_height(browser, tmp_path, height, colour):
     """Without being told, it uses another matrix from 720 lines on, and colours are off by 25 levels."""
     file = tmp_path / "video.mp4"
-    write_video(file, [torch.tensor(color).div(255).expand(8, height, 64, 3)], Encoding(crf=4))
+    write_video(file, [torch.tensor(colour).div(255).expand(8, height, 64, 3)], Encoding(crf=4))
 
     page = browser.new_page()
-    found = page.evaluate(COLOR_IN_THE_MIDDLE, base64.b64encode(file.read_bytes()).decode())
+    found = page.evaluate(COLOUR_IN_THE_MIDDLE, base64.b64encode(file.read_bytes()).decode())
     page.close()
 
-    assert found == pytest.approx(color, abs=3)
+    assert found == pytest.approx(colour, abs=3)
 
 
 def appeared(path: Path) -> Path:

@@ -78,11 +78,11 @@ def test_the_files_are_small():
 
 def test_previews_have_the_colours_of_the_picture(model):
     """For scenes that the colours were not fitted to."""
-    colors = torch.tensor([*model.model.latent_format.latent_rgb_factors, model.model.latent_format.latent_rgb_factors_bias])
+    colours = torch.tensor([*model.model.latent_format.latent_rgb_factors, model.model.latent_format.latent_rgb_factors_bias])
     pixels = torch.cat([video(1, seed) for seed in range(20)]).movedim(-1, 1)[:, :, None] * 2 - 1
     latents = plain(DemoVAE(), FILES[1]).encode(pixels) * SCALE
 
-    found = latents.movedim(1, -1) @ colors[:-1] + colors[-1]
+    found = latents.movedim(1, -1) @ colours[:-1] + colours[-1]
 
     expected = torch.nn.functional.avg_pool3d(pixels, (1, 8, 8)).movedim(1, -1)
     assert (found - expected).pow(2).mean() < 0.25 * expected.flatten(0, -2).var(dim=0).mean()

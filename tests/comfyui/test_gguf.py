@@ -72,7 +72,7 @@ def test_every_type_of_block_means_what_the_gguf_package_says(kind):
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=0, equal_nan=True)
 
 
-def test_a_large_matrix_is_unpacked_in_pieces(monkeypatch):
+def test_a_large_matrix_is_dequantised_in_pieces(monkeypatch):
     blocks = torch.from_numpy(numpy.random.default_rng(1).integers(0, 100, (7, 18 * 8), dtype=numpy.uint8))
     whole = gguf.quantised_tensor((("Q4_0", blocks.numel()),), blocks.flatten(), (7, 256)).dequantize()
     monkeypatch.setattr(gguf, "ELEMENTS_AT_ONCE", 5 * 32)
@@ -101,7 +101,7 @@ def test_official_names_give_the_same_model(weights, q8, tmp_path):
     assert relative_error(video(model), video(expected)) < 2e-2  # the text refiner is quantised in only one of them
 
 
-def test_q_k_and_v_of_different_types_are_one_packed_matrix():
+def test_q_k_and_v_of_different_types_are_one_quantised_matrix():
     kinds = ("Q4_0", "Q8_0")
     parts = [torch.randint(0, 60, (4, 256 // 32 * gguf.BLOCKS[kind][1]), dtype=torch.uint8).flatten() for kind in kinds]
     matrices = [gguf.quantised_tensor(((kind, len(data)),), data, (4, 256)) for kind, data in zip(kinds, parts, strict=True)]
@@ -122,7 +122,7 @@ def test_comfyui_counts_packed_bytes(native, q8):
     assert size < model.model_size() < size + 10_000  # a little more: the table for sampling
 
 
-def test_a_lora_applies_to_the_unpacked_weight_and_leaves_the_packed_one(q8, native, tmp_path):
+def test_a_lora_applies_to_the_dequantised_weight_and_leaves_the_packed_one(q8, native, tmp_path):
     change = {f"diffusion_model.{QKV}.weight": ("diff", (0.1 * torch.randn(768, 256),))}
     model, exact = (checkpoints.load_path(path, {}) for path in (str(q8), dense(native, tmp_path, "Q8_0")))
     before, size = video(model), model.model_size()

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from experiments.measures import motions, tracks
-from framepack_core.demo.world import COLORS, MOTIONS, SHAPES, Scene
+from framepack_core.demo.world import COLOURS, MOTIONS, SHAPES, Scene
 
 HELD_OUT = 4_000_000
 TWO_SECTIONS = 73  # frames of the shortest video in which all motions can be told apart
@@ -222,14 +222,14 @@ def test_long_videos_are_measured_as_short_ones_are():
 # Colour and identity
 
 
-@pytest.mark.parametrize("color", COLORS)
-def test_every_colour_is_found_and_keeps_its_place_in_lab(color):
+@pytest.mark.parametrize("colour", COLOURS)
+def test_every_colour_is_found_and_keeps_its_place_in_lab(colour):
     scene = scene_of(HELD_OUT, "stop")
-    scene = dataclasses.replace(scene, actors=(dataclasses.replace(scene.actors[0], color=color),))
+    scene = dataclasses.replace(scene, actors=(dataclasses.replace(scene.actors[0], colour=colour),))
     start, track = track_of(scene, scene.render(1)), track_of(scene, noisy(scene.render(8), 5))
 
     assert track.seen.all()
-    assert motions.color_distance(track, start) < 1.5
+    assert motions.colour_distance(track, start) < 1.5
 
 
 @pytest.mark.parametrize("shift", [10, 25])
@@ -237,11 +237,11 @@ def test_a_colour_shift_is_measured_in_full(shift):
     scene = scene_of(HELD_OUT, "stop")
     frames = scene.render(TWO_SECTIONS)
     start, track = track_of(scene, frames[:1]), track_of(scene, shifted(frames, 0, -shift, shift))
-    place, color = scene.truth(0)[0], np.array(COLORS[scene.actors[0].color])
-    expected = tracks.to_lab(np.stack([color, np.clip(color + np.array([0, -shift, shift]), 0, 255)]))
+    place, colour = scene.truth(0)[0], np.array(COLOURS[scene.actors[0].colour])
+    expected = tracks.to_lab(np.stack([colour, np.clip(colour + np.array([0, -shift, shift]), 0, 255)]))
 
-    assert frames[0, int(place.y), int(place.x)].tolist() == color.tolist()
-    assert motions.color_distance(track, start) == pytest.approx(float((expected[0] - expected[1]).norm()), rel=0.1)
+    assert frames[0, int(place.y), int(place.x)].tolist() == colour.tolist()
+    assert motions.colour_distance(track, start) == pytest.approx(float((expected[0] - expected[1]).norm()), rel=0.1)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -260,7 +260,7 @@ def test_a_shape_is_known_from_every_other_at_every_angle(shape):
 def test_a_shape_that_comes_back_as_it_was_and_one_that_does_not():
     scene = scene_of(HELD_OUT + 6, "right", shape="star")
     changed = dataclasses.replace(
-        scene, actors=(dataclasses.replace(scene.actors[0], shape="circle", color=near(scene.actors[0].color)),)
+        scene, actors=(dataclasses.replace(scene.actors[0], shape="circle", colour=near(scene.actors[0].colour)),)
     )
     frames = scene.render(217)
     gap = next(frame for frame in range(217) if not scene.truth(frame)[0].visible)
@@ -268,15 +268,16 @@ def test_a_shape_that_comes_back_as_it_was_and_one_that_does_not():
     same = motions.comeback(track_of(scene, frames))
     other = motions.comeback(track_of(scene, np.concatenate([frames[:gap], changed.render(217 - gap, start=gap)])))
 
-    assert same.same and same.color < 1 and same.fit_after == pytest.approx(same.fit_before, abs=0.03)
+    assert same.same and same.colour < 1 and same.fit_after == pytest.approx(same.fit_before, abs=0.03)
     assert 8 <= same.away < 30  # a few pixels of a star's tip are not seen
-    assert not other.same and other.color > 12 and other.fit_after < 0.9
+    assert not other.same and other.colour > 12 and other.fit_after < 0.9
 
 
-def near(color: str) -> str:
+def near(colour: str) -> str:
     """The neighbouring colour on the colour circle, near enough to be followed."""
     circle = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
-    return {"yellow": "orange", "green": "cyan", "cyan": "blue", "red": "orange"}.get(color) or circle[circle.index(color) - 1]
+    followed = {"yellow": "orange", "green": "cyan", "cyan": "blue", "red": "orange"}
+    return followed.get(colour) or circle[circle.index(colour) - 1]
 
 
 def test_what_never_left_has_no_comeback():
@@ -291,4 +292,4 @@ def test_nothing_seen_has_no_figures():
 
     assert not track.seen.any() and motions.lost(track)
     assert all(math.isnan(value) for value in (motions.fit(track), motions.same_kind(track), motions.speed(track)))
-    assert math.isnan(motions.color_distance(track, track))
+    assert math.isnan(motions.colour_distance(track, track))

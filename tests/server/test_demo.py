@@ -228,7 +228,7 @@ def test_the_shipped_picture_is_the_one_that_the_workflow_draws(server):
 
     with Image.open(demo.PICTURE) as picture:
         assert numpy.array_equal(numpy.asarray(picture), scene.render(1)[0])
-    words = f"{scene.actors[0].color} {scene.actors[0].shape}"
+    words = f"{scene.actors[0].colour} {scene.actors[0].shape}"
     assert words in prompt["CLIPTextEncode"]["text"]
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from framepack_core.media.video import COLORS, PIXEL_FORMATS, Audio, Encoding, write_video
+from framepack_core.media.video import COLOURS, PIXEL_FORMATS, Audio, Encoding, write_video
 
 ROOT = Path(__file__).parents[2]
 WIDTH, HEIGHT, FRAMES = 64, 48, 20
@@ -55,12 +55,12 @@ def test_frames_come_back_in_order_and_at_their_rate(frames, path):
 
 
 @pytest.mark.parametrize("pixel_format", PIXEL_FORMATS)
-def test_the_file_says_what_its_colors_mean(frames, path, pixel_format):
+def test_the_file_says_what_its_colours_mean(frames, path, pixel_format):
     write_video(path, [frames], Encoding(pixel_format=pixel_format))
 
     with av.open(str(path)) as container:
         codec = container.streams.video[0].codec_context
-        assert {name: getattr(codec, name) for name in COLORS} == COLORS
+        assert {name: getattr(codec, name) for name in COLOURS} == COLOURS
 
 
 def test_a_lower_crf_is_nearer_and_larger(frames, path, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from framepack_core.demo.text import TOKENS, Tokenizer
-from framepack_core.demo.world import COLORS, MOTIONS, SHAPES, SIZE, Actor, Placement, Scene, signed_distance
+from framepack_core.demo.world import COLOURS, MOTIONS, SHAPES, SIZE, Actor, Placement, Scene, signed_distance
 
 SEEDS = range(60)
 
@@ -59,14 +59,14 @@ def test_a_shape_has_its_colour_inside():
     scene = one_actor("stop")
     picture = scene.render(1)[0]
 
-    assert tuple(picture[90, 40]) == COLORS["red"]
+    assert tuple(picture[90, 40]) == COLOURS["red"]
 
 
 def test_the_first_shape_hides_the_second():
     near, far = Actor("square", "red", "stop", 60, 60, 14), Actor("circle", "blue", "stop", 60, 60, 14)
     scene = Scene((near, far), Scene.draw(0).background, "")
 
-    assert tuple(scene.render(1)[0][60, 60]) == COLORS["red"]
+    assert tuple(scene.render(1)[0][60, 60]) == COLOURS["red"]
     assert scene.mask(1, 0)[60, 60] == 0 and scene.mask(0, 0)[60, 60] == 1
 
 
@@ -114,7 +114,7 @@ def test_no_circle_spins_and_shapes_of_a_scene_differ():
     for seed in range(300):
         actors = Scene.draw(seed).actors
         assert not any(actor.shape == "circle" and actor.motion == "spin" for actor in actors)
-        assert len({actor.shape for actor in actors}) == len({actor.color for actor in actors}) == len(actors)
+        assert len({actor.shape for actor in actors}) == len({actor.colour for actor in actors}) == len(actors)
 
 
 def test_the_tokenizer_knows_every_caption_and_names_the_words_it_does_not():

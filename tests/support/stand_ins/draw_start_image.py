@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter
 
-Color = tuple[int, int, int]
+Colour = tuple[int, int, int]
 Points = list[tuple[float, float]]
 
 WIDTH, HEIGHT, FINE = 640, 608, 2  # drawn FINE times larger, then reduced, for smooth edges
@@ -15,7 +15,7 @@ SUN = (470, 130)
 def draw() -> Image.Image:
     """A house between hills on a summer evening."""
     image = vertical_gradient((92, 148, 214), (252, 214, 160))
-    image = glow(image, SUN, radius=150, color=(255, 236, 180))
+    image = glow(image, SUN, radius=150, colour=(255, 236, 180))
     canvas = ImageDraw.Draw(image)
     disc(canvas, SUN, 38, (255, 246, 214))
     cloud(canvas, 150, 110)
@@ -30,7 +30,7 @@ def draw() -> Image.Image:
     return image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
 
 
-def vertical_gradient(top: Color, bottom: Color) -> Image.Image:
+def vertical_gradient(top: Colour, bottom: Colour) -> Image.Image:
     column = Image.new("RGB", (1, HEIGHT * FINE))
     for y in range(column.height):
         share = min(1.0, y / (0.65 * column.height))
@@ -38,17 +38,17 @@ def vertical_gradient(top: Color, bottom: Color) -> Image.Image:
     return column.resize((WIDTH * FINE, HEIGHT * FINE))
 
 
-def glow(image: Image.Image, center: tuple[int, int], radius: int, color: Color) -> Image.Image:
+def glow(image: Image.Image, centre: tuple[int, int], radius: int, colour: Colour) -> Image.Image:
     mask = Image.new("L", image.size)
-    disc(ImageDraw.Draw(mask), center, radius // 2, 200)
+    disc(ImageDraw.Draw(mask), centre, radius // 2, 200)
     mask = mask.filter(ImageFilter.GaussianBlur(radius * FINE / 3))
-    return Image.composite(Image.new("RGB", image.size, color), image, mask)
+    return Image.composite(Image.new("RGB", image.size, colour), image, mask)
 
 
-def hill(canvas: ImageDraw.ImageDraw, height: float, rise: float, waves: float, phase: float, color: Color) -> None:
+def hill(canvas: ImageDraw.ImageDraw, height: float, rise: float, waves: float, phase: float, colour: Colour) -> None:
     columns = range(0, WIDTH + 8, 8)
     crest = [(x, height - rise * (sin(waves * x + phase) + sin(3 * waves * x) / 4)) for x in columns]
-    polygon(canvas, [(0, HEIGHT), *crest, (WIDTH, HEIGHT)], color)
+    polygon(canvas, [(0, HEIGHT), *crest, (WIDTH, HEIGHT)], colour)
 
 
 def path(canvas: ImageDraw.ImageDraw) -> None:
@@ -69,8 +69,8 @@ def tree(canvas: ImageDraw.ImageDraw, x: float, y: float, size: float) -> None:
     trunk = [(-6, 0), (6, 0), (4, -50), (-4, -50)]
     leaves = [(-18, -58, 26, (44, 98, 52)), (20, -62, 28, (52, 108, 56)), (0, -88, 30, (66, 126, 62))]
     polygon(canvas, [(x + dx * size, y + dy * size) for dx, dy in trunk], (96, 68, 48))
-    for dx, dy, radius, color in leaves:
-        disc(canvas, (x + dx * size, y + dy * size), radius * size, color)
+    for dx, dy, radius, colour in leaves:
+        disc(canvas, (x + dx * size, y + dy * size), radius * size, colour)
 
 
 def cloud(canvas: ImageDraw.ImageDraw, x: float, y: float) -> None:
@@ -78,17 +78,17 @@ def cloud(canvas: ImageDraw.ImageDraw, x: float, y: float) -> None:
         disc(canvas, (x + dx, y + dy), radius, (244, 240, 236))
 
 
-def disc(canvas: ImageDraw.ImageDraw, center: tuple[float, float], radius: float, color: Color | int) -> None:
-    x, y = center
-    canvas.ellipse([FINE * side for side in (x - radius, y - radius, x + radius, y + radius)], fill=color)
+def disc(canvas: ImageDraw.ImageDraw, centre: tuple[float, float], radius: float, colour: Colour | int) -> None:
+    x, y = centre
+    canvas.ellipse([FINE * side for side in (x - radius, y - radius, x + radius, y + radius)], fill=colour)
 
 
-def box(canvas: ImageDraw.ImageDraw, x: float, y: float, width: float, height: float, color: Color) -> None:
-    polygon(canvas, [(x, y), (x + width, y), (x + width, y + height), (x, y + height)], color)
+def box(canvas: ImageDraw.ImageDraw, x: float, y: float, width: float, height: float, colour: Colour) -> None:
+    polygon(canvas, [(x, y), (x + width, y), (x + width, y + height), (x, y + height)], colour)
 
 
-def polygon(canvas: ImageDraw.ImageDraw, points: Points, color: Color) -> None:
-    canvas.polygon([(FINE * x, FINE * y) for x, y in points], fill=color)
+def polygon(canvas: ImageDraw.ImageDraw, points: Points, colour: Colour) -> None:
+    canvas.polygon([(FINE * x, FINE * y) for x, y in points], fill=colour)
 
 
 if __name__ == "__main__":
