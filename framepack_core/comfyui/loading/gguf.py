@@ -20,6 +20,10 @@ from .. import private
 
 private.require_for(private.GGUF)
 
+# Bound once: layers use them at every step.
+QuantizedTensor = private.QuantizedTensor
+cast_bias_weight, uncast_bias_weight = private.cast_bias_weight, private.uncast_bias_weight
+
 REMEDY = "pip install gguf (in ComfyUI's Python), then start ComfyUI again"
 LAYOUT = "FramePackGGUFLayout"
 SHAPE_KEY = "comfy.gguf.orig_shape."  # where converters note the original shape of what they reshaped
@@ -234,13 +238,13 @@ private.register_layout_op(torch.ops.aten.cat.default, Layout)(_joined)
 
 def quantised_tensor(parts: Parts, data: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A tensor that looks like a bfloat16 matrix, which is what the released weights were."""
-    quantised = private.QuantizedTensor(data, LAYOUT, Params(torch.bfloat16, shape, parts))
+    quantised = QuantizedTensor(data, LAYOUT, Params(torch.bfloat16, shape, parts))
     private.require_attributes(quantised, "_qdata", "_params", "_layout_cls", serves=private.GGUF)
     return quantised
 
 
 def is_quantised(tensor: Any) -> bool:
-    return isinstance(tensor, private.QuantizedTensor) and tensor._layout_cls == LAYOUT
+    return isinstance(tensor, QuantizedTensor) and tensor._layout_cls == LAYOUT
 
 
 # Layers
@@ -272,9 +276,9 @@ class Operations(private.manual_cast):
             return self
 
         def forward_comfy_cast_weights(self, input: Tensor) -> Tensor:
-            weight, bias, stream = private.cast_bias_weight(self, input, offloadable=True)
+            weight, bias, stream = cast_bias_weight(self, input, offloadable=True)
             result = nn.functional.linear(input, weight.dequantize() if is_quantised(weight) else weight, bias)
-            private.uncast_bias_weight(self, weight, bias, stream)
+            uncast_bias_weight(self, weight, bias, stream)
             return result
 
         def convert_weight(self, weight: Tensor, inplace: bool = False, **kwargs) -> Tensor:

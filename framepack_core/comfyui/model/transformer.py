@@ -16,6 +16,9 @@ from .. import private
 
 private.require_for(private.MODELS)
 
+# Bound once: they run at every step, and torch.compile must not see the look-up.
+attention_pytorch, timestep_embedding = private.attention_pytorch, private.timestep_embedding
+
 ATTENTION_FLAGS = (  # the last one is newer than ComfyUI 0.30.0
     "use_split_cross_attention",
     "use_quad_cross_attention",
@@ -107,9 +110,9 @@ class FramePackTransformer(private.HunyuanVideo):
         return self.unpatchify(velocity, x.shape)
 
     def modulation_vector(self, dtype: torch.dtype, timestep: Tensor, y: Tensor, guidance: Tensor | None) -> Tensor:
-        vec = self.time_in(private.timestep_embedding(timestep, 256, time_factor=1.0).to(dtype))
+        vec = self.time_in(timestep_embedding(timestep, 256, time_factor=1.0).to(dtype))
         if self.params.guidance_embed and guidance is not None:
-            vec = vec + self.guidance_in(private.timestep_embedding(guidance, 256).to(dtype))
+            vec = vec + self.guidance_in(timestep_embedding(guidance, 256).to(dtype))
         return vec + self.vector_in(y[:, : self.params.vec_in_dim])
 
     def run_blocks(self, img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor, transformer_options: dict) -> Tensor:
@@ -162,7 +165,7 @@ def with_attention(transformer_options: dict, device: torch.device) -> dict:
 
 
 def _torch_attention(default, *args, **kwargs) -> Tensor:
-    return private.attention_pytorch(*args, **kwargs)
+    return attention_pytorch(*args, **kwargs)
 
 
 def _double(block: nn.Module):
