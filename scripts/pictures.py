@@ -14,16 +14,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from scripts.support.environment import prepare_or_exit, run_module
-
-
-def main() -> int:
-    if sys.argv[1:] in (["-h"], ["--help"]):
-        print(__doc__)
-        return 0
-    environment = prepare_or_exit()
-    return run_module(environment, "experiments.pictures.readme", environment.comfyui, *sys.argv[1:])
-
+from scripts.support.environment import run_experiment
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_experiment("experiments.pictures.readme", __doc__))

@@ -214,6 +214,15 @@ def run_module(environment: Environment, module: str, *arguments: str | Path) ->
     return subprocess.call([str(part) for part in command], cwd=ROOT)
 
 
+def run_experiment(module: str, documentation: str | None) -> int:
+    """What a command does that only runs one of experiments' modules, which gets ComfyUI's folder and the arguments."""
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(documentation)
+        return 0
+    environment = prepare_or_exit()
+    return run_module(environment, module, environment.comfyui, *sys.argv[1:])
+
+
 def stamp_file(environment: Environment) -> Path:
     return environment.cache / "venv" / "framepack-stamp"
 
