@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..layout import Kernel
 from ..media.files import beside, whole_file, whole_folder
-from .transformer import RELEASED_KERNELS, PackedTransformer, context_kernels
+from .transformer import PackedTransformer, context_kernels
 
 PREFIX = "state-"
 SHARED = "state"  # the mark of the unfinished folder that all processes of a run write to
@@ -211,13 +211,3 @@ def kernels_of(weights: Weights) -> dict[str, Kernel]:
 def depth(weights: Weights, stem: str) -> int:
     pattern = re.compile(rf"{stem}\.(\d+)\.")
     return 1 + max((int(match[1]) for key in weights if (match := pattern.match(key))), default=-1)
-
-
-def released_only(transformer: PackedTransformer) -> bool:
-    """Whether diffusers knows all of the transformer's convolutions."""
-    return set(transformer.convolutions) == set(RELEASED_KERNELS.values())
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
