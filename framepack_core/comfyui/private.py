@@ -152,8 +152,10 @@ SYMBOLS: dict[str, Symbol] = {
     "conv_carry_causal_3d": Symbol(
         _DECODER, "conv_carry_causal_3d", EXACT_DECODING, {"": "xl op conv_carry_in conv_carry_out"}
     ),
+    "CarriedConv3d": Symbol(_DECODER, "CarriedConv3d", EXACT_DECODING),
     "ResnetBlock": Symbol(_DECODER, "ResnetBlock", EXACT_DECODING, {"forward": "self x temb conv_carry_in conv_carry_out"}),
     "Upsample": Symbol(_DECODER, "Upsample", EXACT_DECODING, {"forward": "self x conv_carry_in conv_carry_out"}),
+    "is_oom": Symbol("comfy.model_management", "is_oom", EXACT_DECODING, {"": "e"}),
     "TAEHV": Symbol("comfy.taesd.taehv", "TAEHV", EXACT_DECODING),
     "MemBlock": Symbol("comfy.taesd.taehv", "MemBlock", EXACT_DECODING),
     "TGrow": Symbol("comfy.taesd.taehv", "TGrow", EXACT_DECODING),

@@ -1,13 +1,13 @@
 """HunyuanVideo's decoder in steps of two latent frames, each of which hands the state of its convolutions to the next.
 
 ComfyUI runs the decoder's up path in the same way, so the frames are those of a whole decode. The middle block, which sees
-the whole video, is in `middle`.
+the whole video, is in `middle`. What a card has no memory for is done in parts: see `bands` and `room`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import comfy.model_management
@@ -17,18 +17,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import private
-from ..encoding import CHANNELS
+from .bands import Bands, largest_layer
 from .middle import Middle, whole_middle
+from .room import CPU, Room
+from .windows import decode_window
 
 if TYPE_CHECKING:
     from comfy.ldm.modules.diffusionmodules.model import Decoder
 
 STEP = 2  # latent frames that the decoder's up path takes at a time
-TILE_OVERLAP, SMALLEST_TILE = 8, 24  # latents
 
-# Memory in use at once, counted in latent frames of the middle block's features: in that block for each of its frames, in a
-# step of the up path (more with a larger tile), and in the state that it carries.
-MIDDLE_PLANES, UP_PLANES, CARRIED_PLANES = 8, 950, 600
+# Memory in use at once, counted in latent frames of the middle block's features: in that block for each of its frames, and in
+# a step of the up path with the state that it carries. `tests/card/test_decoding.py` counts them.
+MIDDLE_PLANES, UP_PLANES = 8, 1750
+SMALLEST = 2**28  # bytes that decoding needs besides the weights, however slowly
 
 
 def is_carried(vae: comfy.sd.VAE) -> bool:
@@ -36,51 +38,103 @@ def is_carried(vae: comfy.sd.VAE) -> bool:
     model = vae.first_stage_model
     if not (isinstance(model, private.AutoencodingEngineLegacy) and isinstance(model.decoder, private.Decoder)):
         return False
-    private.require("conv_carry_causal_3d", "ResnetBlock", "Upsample")
+    private.require("conv_carry_causal_3d", "ResnetBlock", "Upsample", "CarriedConv3d", "is_oom")
     private.require_attributes(vae, "memory_used_decode", "process_output", serves=private.EXACT_DECODING)
     private.require_attributes(model, "post_quant_conv", serves=private.EXACT_DECODING)
     private.require_attributes(model.decoder, "carried", serves=private.EXACT_DECODING)
     return model.decoder.carried
 
 
-def carried(vae: comfy.sd.VAE, latents: Tensor, attention_frames: int) -> Iterator[Tensor]:
-    model, shape = vae.first_stage_model, (1, CHANNELS, STEP, *latents.shape[3:])
-    memory = vae.memory_used_decode(shape, vae.vae_dtype)
-    comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory, force_full_load=vae.disable_offload)
-    up = up_path(model.decoder, latents.shape[3], latents.shape[4], planes_free(vae, latents))
-    for h in features(vae, latents, attention_frames):
-        frames = up(h).to(vae.output_device, vae.vae_output_dtype(), copy=True)
+def carried(vae: comfy.sd.VAE, latents: Tensor, attention_frames: int, most: float = math.inf) -> Iterator[Tensor]:
+    """Chunks of frames `F H W 3` on the CPU, made in at most `most` bytes of the card's memory besides the VAE's weights."""
+    decoder, up = vae.first_stage_model.decoder, None
+    needed = UP_PLANES * plane_size(vae, latents)
+    load(vae, min(needed, most))
+    room = Room(vae.device, min(most, vae.patcher.get_free_memory(vae.device)))
+    for h in features(vae, latents, attention_frames, room):
+        up = up or UpPath(decoder, room, needed, largest_layer(decoder, h.shape[3], h.shape[4]) * h.itemsize)
+        frames = up(h).to(CPU, vae.vae_output_dtype(), copy=True)
         yield vae.process_output(frames)[0].movedim(0, -1)
 
 
-def planes_free(vae: comfy.sd.VAE, latents: Tensor) -> float:
-    """How many latent frames of the middle block's features there is memory for."""
+def decode_any_memory(vae: comfy.sd.VAE, latents: Tensor) -> Tensor:
+    """All frames `F H W 3` at once, by ComfyUI's own decode if the memory that it asks for is free."""
+    needed = vae.memory_used_decode(latents.shape, vae.vae_dtype)
+    load(vae, needed)
+    if vae.patcher.get_free_memory(vae.device) >= needed:
+        return decode_window(vae, latents)
+    return torch.cat(list(carried(vae, latents, latents.shape[2])))
+
+
+def plane_size(vae: comfy.sd.VAE, latents: Tensor) -> int:
+    """Bytes of a latent frame of the middle block's features."""
     channels = vae.first_stage_model.decoder.mid.block_1.out_channels
-    plane = channels * latents.shape[3] * latents.shape[4] * vae.vae_dtype.itemsize
-    return vae.patcher.get_free_memory(vae.device) / plane
+    return channels * latents.shape[3] * latents.shape[4] * vae.vae_dtype.itemsize
 
 
-def features(vae: comfy.sd.VAE, latents: Tensor, attention_frames: int) -> Iterator[Tensor]:
+def load(vae: comfy.sd.VAE, memory: float) -> None:
+    """Load the VAE and free `memory` bytes beside it, as far as the card has them.
+
+    Other models leave the card for that, as they do for ComfyUI's own decoding, but the VAE's weights stay on it even if less
+    is free.
+    """
+    def attempt() -> None:
+        comfy.model_management.load_models_gpu(
+            [vae.patcher], memory_required=memory, minimum_memory_required=SMALLEST, force_full_load=vae.disable_offload
+        )
+
+    try:
+        return attempt()
+    except Exception as error:
+        if not private.is_oom(error):
+            raise
+    comfy.model_management.unload_all_models()
+    comfy.model_management.soft_empty_cache()
+    attempt()
+
+
+def features(vae: comfy.sd.VAE, latents: Tensor, attention_frames: int, room: Room) -> Iterator[Tensor]:
     """The input of the decoder's up path, `1 C 2 H W` at a time."""
     model, count = vae.first_stage_model, latents.shape[2]
 
     def prepared(latents: Tensor) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        return model.post_quant_conv(latents.to(vae.device, vae.vae_dtype))
+        return room.survive(lambda: model.post_quant_conv(latents.to(vae.device, vae.vae_dtype)))
 
-    if count <= attention_frames and MIDDLE_PLANES * count < planes_free(vae, latents):
-        yield from whole_middle(model.decoder, prepared(latents)).split(STEP, dim=2)
-    else:
-        chunks = latents.split(STEP, dim=2)
-        yield from Middle(model.decoder, lambda: map(prepared, chunks), len(chunks), math.ceil(attention_frames / STEP))
+    if count <= attention_frames and MIDDLE_PLANES * count * plane_size(vae, latents) < room.free:
+        try:
+            whole = whole_middle(model.decoder, prepared(latents), room).to(CPU)  # the up path may need all of the card
+        except Exception as error:
+            if not private.is_oom(error):
+                raise
+        else:
+            for h in whole.split(STEP, dim=2):
+                yield room.survive(lambda h=h: h.to(vae.device))
+            return
+        room.make()
+    chunks = latents.split(STEP, dim=2)
+    yield from Middle(model.decoder, lambda: map(prepared, chunks), len(chunks), math.ceil(attention_frames / STEP), room)
 
 
-def up_path(decoder: Decoder, height: int, width: int, planes: float) -> Callable[[Tensor], Tensor]:
-    """The decoder's up path, in as many tiles as it takes to fit into memory."""
-    share = (planes - CARRIED_PLANES) / UP_PLANES
-    if share >= 1:
-        return Up(decoder)
-    return TiledUp(decoder, height, width, max(SMALLEST_TILE, math.isqrt(int(max(0.0, share) * height * width))))
+class UpPath:
+    """The decoder's up path: `Up` while there is room for it, and `Bands` from then on, which give the same frames."""
+
+    def __init__(self, decoder: Decoder, room: Room, needed: int, spare: int) -> None:
+        self.whole = Up(decoder) if needed <= room.free - room.used else None
+        self.bands = Bands(decoder, room, spare)
+        self.room = room
+
+    def __call__(self, h: Tensor) -> Tensor:
+        if self.whole:
+            try:
+                return self.whole(h)
+            except Exception as error:
+                if not private.is_oom(error):
+                    raise
+            self.bands.take_over(self.whole.carry or [])
+            self.whole = None
+            self.room.make()
+        return self.bands(h)
 
 
 class Up:
@@ -90,47 +144,13 @@ class Up:
         self.decoder, self.carry = decoder, None
 
     def __call__(self, h: Tensor) -> Tensor:
+        carry = self.carry and [*self.carry]  # ComfyUI's layers take from this list, but a call that fails must change nothing
         kept: list[Tensor] = []
         for level in reversed(self.decoder.up):
             for block in level.block:
-                h = block(h, None, self.carry, kept)
+                h = block(h, None, carry, kept)
             if hasattr(level, "upsample"):
-                h = level.upsample(h, self.carry, kept)
-        h = private.conv_carry_causal_3d([F.silu(self.decoder.norm_out(h))], self.decoder.conv_out, self.carry, kept)
+                h = level.upsample(h, carry, kept)
+        h = private.conv_carry_causal_3d([F.silu(self.decoder.norm_out(h))], self.decoder.conv_out, carry, kept)
         self.carry = kept
         return h
-
-
-class TiledUp:
-    """The same in square tiles of this `side` that overlap and are blended, for cards too small for the whole picture."""
-
-    def __init__(self, decoder: Decoder, height: int, width: int, side: int) -> None:
-        self.tiles = [(y, x, Up(decoder)) for y in spans(height, side) for x in spans(width, side)]
-
-    def __call__(self, h: Tensor) -> Tensor:
-        H, W = h.shape[3:]
-        pixels = weights = torch.zeros(())
-        for y, x, up in self.tiles:
-            part = up(h[..., slice(*y), slice(*x)])
-            weight = ramp(*y, H)[:, None] * ramp(*x, W)
-            around = (8 * x[0], 8 * (W - x[1]), 8 * y[0], 8 * (H - y[1]))
-            pixels = pixels + F.pad(part.float().cpu() * weight, around)
-            weights = weights + F.pad(weight, around)
-        return pixels / weights
-
-
-def spans(length: int, side: int) -> list[tuple[int, int]]:
-    """Evenly spread tiles along one axis, each of which shares `TILE_OVERLAP` or more with the next."""
-    if length <= side:
-        return [(0, length)]
-    last = math.ceil((length - side) / (side - TILE_OVERLAP))
-    starts = [(length - side) * place // last for place in range(last + 1)]
-    return [(start, start + side) for start in starts]
-
-
-def ramp(start: int, end: int, length: int) -> Tensor:
-    """Weights of a tile's pixels along one axis: they fade towards other tiles, not towards the picture's edge."""
-    pixels, fade = torch.arange(8 * (end - start)) + 0.5, 8 * TILE_OVERLAP
-    left = pixels / fade if start > 0 else torch.ones_like(pixels)
-    right = pixels.flip(0) / fade if end < length else torch.ones_like(pixels)
-    return torch.minimum(left, right).clamp(max=1)

@@ -20,8 +20,8 @@ from .. import private
 from ..encoding import CHANNELS
 from ..log import log_once
 from .causal import causal, reach_back
-from .hunyuan import carried, is_carried
-from .windows import WINDOW, blended
+from .hunyuan import carried, decode_any_memory, is_carried
+from .windows import WINDOW, blended, decode_window
 
 EXACT, LINEAR = "exact", "linear"
 ATTENTION_FRAMES = 96  # with these the middle block needs no more memory than HunyuanVideo's up path needs anyway
@@ -79,13 +79,12 @@ def _reported(chunks: Iterator[Tensor], total: int) -> Iterator[Tensor]:
 
 
 def _chunks(vae: comfy.sd.VAE, latents: Tensor, blending: str, attention_frames: int) -> Iterator[Tensor]:
-    if blending == LINEAR:
-        return blended(vae, latents)
+    exact, reach = False, None
     try:
-        if is_carried(vae):
-            return carried(vae, latents, attention_frames)
+        exact = is_carried(vae)
         reach = reach_back(vae.first_stage_model)
     except private.Missing as missing:
         log_once(f"{missing}. Until then, videos are decoded in windows of {WINDOW} latent frames that are blended")
-        return blended(vae, latents)
-    return blended(vae, latents) if reach is None else causal(vae, latents, reach)
+    if blending == LINEAR or not (exact or reach):
+        return blended(vae, latents, decode_any_memory if exact else decode_window)
+    return carried(vae, latents, attention_frames) if exact else causal(vae, latents, reach)

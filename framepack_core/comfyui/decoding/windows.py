@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import comfy.sd
 import torch
@@ -13,12 +13,15 @@ from ...frames import pixel_frames
 WINDOW, ADVANCE = 18, 9  # latent frames: each section together with the one before it
 
 
-def blended(vae: comfy.sd.VAE, latents: Tensor) -> Iterator[Tensor]:
-    """Decode in windows that advance by half their length, blended linearly over the frames they share."""
+def blended(vae: comfy.sd.VAE, latents: Tensor, decode: Callable[[comfy.sd.VAE, Tensor], Tensor]) -> Iterator[Tensor]:
+    """Decode in windows that advance by half their length, blended linearly over the frames they share.
+
+    `decode` gives the frames `F H W 3` of a window.
+    """
     tail = None
     ends = range(latents.shape[2], WINDOW - ADVANCE, -ADVANCE)[::-1] or [latents.shape[2]]
     for end in ends:
-        frames = decode_window(vae, latents[:, :, max(0, end - WINDOW) : end])
+        frames = decode(vae, latents[:, :, max(0, end - WINDOW) : end])
         if tail is not None:
             weight = torch.linspace(1, 0, len(tail), device=frames.device).view(-1, 1, 1, 1)
             frames[: len(tail)] = weight * tail + (1 - weight) * frames[: len(tail)]

@@ -1,0 +1,69 @@
+"""The card's memory: how much is in use, and the error when it is full."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class CardMemory(TorchDispatchMode):
+    """Counts the bytes of all tensors on the card; an operation whose result no longer fits raises torch.OutOfMemoryError.
+
+    Tensors on the card are those of any device but the CPU. `before`, if set, is called before each operation that makes a
+    tensor on the card, with its number, and may raise what it likes.
+    """
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.size = size
+        self.used = 0
+        self.peak = 0
+        self.moved = 0  # bytes copied from the CPU to the card
+        self.operations = 0
+        self.refused = 0  # operations that ran out of memory
+        self.before: Callable[[int], None] | None = None
+        self._alive: set[int] = set()
+
+    @property
+    def free(self) -> int:
+        return int(self.size - self.used)
+
+    def watch_peak(self) -> None:
+        """Forget the peak so far."""
+        self.peak = self.used
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor) and tensor.device.type not in ("cpu", "meta"):
+                self._made(function, tensor, args)
+        return out
+
+    def _made(self, function: Any, tensor: Tensor, args: tuple) -> None:
+        storage = tensor.untyped_storage()
+        source = args[1] if function is torch.ops.aten.copy_.default else args[0] if args else None
+        if isinstance(source, Tensor) and source.device.type == "cpu" and source.ndim:
+            self.moved += source.nbytes
+        if storage._cdata in self._alive:
+            return
+        self.operations += 1
+        if self.before:
+            self.before(self.operations)
+        size = storage.nbytes()
+        if self.used + size > self.size:
+            self.refused += 1
+            raise torch.OutOfMemoryError(f"fake card: {size} bytes more than the {self.free} that are free")
+        self._alive.add(storage._cdata)
+        weakref.finalize(storage, self._freed, storage._cdata, size)
+        self.used += size
+        self.peak = max(self.peak, self.used)
+
+    def _freed(self, storage: int, size: int) -> None:
+        self._alive.discard(storage)
+        self.used -= size

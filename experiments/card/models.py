@@ -1,0 +1,48 @@
+"""The released models on a fake card: their shapes, without weights."""
+
+from __future__ import annotations
+
+import re
+from unittest.mock import patch
+
+import comfy.sd
+import torch
+from comfy.ldm.models.autoencoder import AutoencoderKL
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from framepack_core.comfyui.loading import checkpoints
+from scripts.support.quantising.sizes import released_shapes
+
+VAE = {
+    "double_z": True, "z_channels": 16, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128, "ch_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2, "attn_resolutions": [], "conv3d": True, "time_compress": 4,
+}  # fmt: skip
+
+
+def released_vae(dtype: torch.dtype | None = None) -> comfy.sd.VAE:
+    """HunyuanVideo's VAE, as ComfyUI's loader makes it of a file; in the dtype that ComfyUI chooses if None is given."""
+    weights = {
+        name: torch.empty(weight.shape, dtype=torch.bfloat16)
+        for name, weight in AutoencoderKL(ddconfig=VAE, embed_dim=16).state_dict().items()
+    }
+    return comfy.sd.VAE(sd=weights, dtype=dtype)
+
+
+def released_weights(dtype: torch.dtype = torch.bfloat16, blocks: int | None = None) -> dict[str, Tensor]:
+    """The released transformer in ComfyUI's names, or one with this many blocks of each kind.
+
+    With fp8, only the blocks' matrices are, as in files found in the wild.
+    """
+    others = torch.bfloat16 if dtype.itemsize == 1 else dtype
+    return {
+        name: torch.empty(shape, dtype=dtype if "_blocks." in name and len(shape) == 2 else others)
+        for name, shape in released_shapes().items()
+        if blocks is None or not (match := re.match(r"(?:double|single)_blocks\.(\d+)", name)) or int(match[1]) < blocks
+    }
+
+
+def released_transformer(weights: dict[str, Tensor], **options) -> ModelPatcher:
+    """A FramePack model of these weights, through all of the pack's own loading; `options` are ComfyUI's `model_options`."""
+    with patch.object(checkpoints, "read_checkpoint", lambda path: (dict(weights), {})):
+        return checkpoints.load_path("FramePackI2V_HY.safetensors", options)

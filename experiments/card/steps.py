@@ -1,0 +1,76 @@
+"""Sampling on a fake card, and what each call of the transformer takes there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from experiments.card.card import FakeCard
+from framepack_core.comfyui.sampling.request import Request, make_guider, start_timeline
+from framepack_core.comfyui.sampling.sample import sample
+from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
+from framepack_core.plan import Plan
+
+TEXT, IMAGE = 512, 729  # tokens
+SIZE = (76, 80)  # latent height and width of 640x608
+
+
+@dataclass
+class Calls:
+    """The transformer's calls: bytes alive at most besides the weights, what ComfyUI was told before, waits for the card."""
+
+    live: list[int] = field(default_factory=list)
+    estimates: list[float] = field(default_factory=list)
+    waits: Counter[str] = field(default_factory=Counter)
+
+
+def request(
+    model: ModelPatcher, plan: Plan, size: tuple[int, int] = SIZE, batch: int = 1, steps: int = 1, cfg: float = 1.0, **options
+) -> Request:
+    """What a sampler node asks for, with an end image where the order takes one."""
+    prompt = [[torch.zeros(1, TEXT, 4096), {"pooled_output": torch.zeros(1, 768)}]]
+    image = {"samples": torch.zeros(batch, 16, 1, *size)}
+    timeline = start_timeline(plan, image, image if plan.order.end else None)
+    sections = plan.bind(timeline)
+    return Request(
+        guider=make_guider(model, prompt, prompt if cfg != 1 else None, cfg, 10.0),
+        sampler=sampler_named("unipc_bh1"),
+        plan=plan,
+        timeline=timeline,
+        sections=sections,
+        sigmas=section_sigmas(sections, timeline, steps, 0.0),
+        seed=1,
+        clip_vision_output={"last_hidden_state": torch.zeros(1, IMAGE, 1152)},
+        **options,
+    )
+
+
+def sampled(request: Request) -> Tensor:
+    return sample(request, lambda text: None).latents
+
+
+def watched(card: FakeCard, model: ModelPatcher) -> Calls:
+    """Watch all calls of this model from now on."""
+    calls, required, told = Calls(), model.model.memory_required, [0.0]
+
+    def memory_required(*args: Any, **kwargs: Any) -> float:
+        told.append(required(*args, **kwargs))
+        return told[-1]
+
+    def call(apply_model: Any, given: dict[str, Any]) -> Tensor:
+        before, waits = card.memory.used, card.counted.copy()
+        card.memory.watch_peak()
+        out = apply_model(given["input"], given["timestep"], **given["c"])
+        calls.live.append(card.memory.peak - before)
+        calls.estimates.append(told[-1])
+        calls.waits += card.counted - waits
+        return out
+
+    model.model.memory_required = memory_required
+    model.set_model_unet_function_wrapper(call)
+    return calls

@@ -1,0 +1,153 @@
+"""Decoding on cards of every size: never more than is free, never on the CPU, and no pixel twice."""
+
+from itertools import islice
+
+import comfy.model_management
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from experiments.card.card import DEVICE, GB, FakeCard
+from experiments.card.models import released_transformer, released_vae, released_weights
+from framepack_core.comfyui.decoding import bands
+from framepack_core.comfyui.decoding.hunyuan import UP_PLANES, plane_size
+from framepack_core.comfyui.decoding.stream import LINEAR, stream_frames
+from framepack_core.comfyui.encoding import encode_image
+from framepack_core.frames import pixel_frames
+
+SIZES = {"640x608": (76, 80), "832x480": (60, 104)}
+CARDS = (2, 3, 4, 5, 6, 7, 8, 9, 10.5, 12, 16, 24)
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+class Pixels(TorchDispatchMode):
+    """Values that convolutions of 3x3x3 put out on the card, and where those of pictures are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if function is torch.ops.aten.convolution.default and args[1].shape[2:] == (3, 3, 3):
+            assert out.device == DEVICE
+            self.values += out.numel()
+        return out
+
+
+def decode(free: float, frames: int, size: tuple[int, int], dtype: torch.dtype, steps: int | None = None, watching=()) -> FakeCard:
+    """The card after decoding with so many GB free, or after this many steps of it."""
+    with FakeCard(free * GB, watching=watching) as card:
+        chunks = stream_frames(released_vae(dtype), torch.zeros(1, 16, frames, *size))
+        found = sum(len(chunk) for chunk in islice(chunks, steps))
+        assert steps or found == pixel_frames(frames)
+    return card
+
+
+def require_within(card: FakeCard) -> None:
+    """The memory is planned, not tried out: nothing was refused."""
+    assert card.memory.peak <= card.memory.size
+    assert not card.memory.refused
+
+
+@pytest.mark.parametrize("free", CARDS)
+def test_with_the_vae_s_weights_it_takes_no_more_than_is_free(free):
+    require_within(decode(free, 10, SIZES["640x608"], torch.bfloat16, steps=2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("free", [2, 4, 7, 12])
+def test_in_any_precision_and_shape_it_takes_no_more(free, dtype, size):
+    """The state that is carried is whole after the first step."""
+    require_within(decode(free, 37, size, dtype, steps=2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("free", [2, 12])
+def test_however_long_the_video_is_it_takes_no_more(free, dtype):
+    """The middle block passes over the whole video before the first step."""
+    require_within(decode(free, 450, SIZES["640x608"], dtype, steps=2))
+
+
+@pytest.mark.parametrize("free", [2, 6])
+def test_on_the_smallest_card_too_no_pixel_is_computed_twice(free):
+    whole, parts = Pixels(), Pixels()
+
+    decode(24, 5, (40, 40), torch.bfloat16, watching=[whole])
+    decode(free, 5, (40, 40), torch.bfloat16, watching=[parts])
+
+    assert parts.values == whole.values
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_from_12_gb_on_layers_are_computed_whole_in_16_bits(monkeypatch, dtype):
+    """In float32 they are in bands up to 24 GB."""
+    calls = []
+    monkeypatch.setattr(bands.Bands, "__call__", lambda self, h: calls.append(h) or torch.zeros(1, 3, 5, 608, 640))
+
+    decode(12, 3, SIZES["640x608"], dtype, steps=1)
+
+    assert bool(calls) == (dtype == torch.float32)
+
+
+def test_the_memory_that_whole_layers_are_said_to_take_is_what_they_take():
+    with FakeCard(24 * GB) as card:
+        vae, latents = released_vae(torch.bfloat16), torch.zeros(1, 16, 10, *SIZES["640x608"])
+        for _ in stream_frames(vae, latents):
+            pass
+        taken = card.memory.peak - vae.patcher.loaded_size()
+        said = UP_PLANES * plane_size(vae, latents)
+
+    assert 0.9 * said < taken < said
+
+
+def test_the_model_leaves_the_card_for_a_decode_that_needs_its_room():
+    """Free memory counts what ComfyUI can free."""
+    with FakeCard(12 * GB) as card:
+        model = released_transformer(released_weights(torch.float8_e4m3fn))
+        comfy.model_management.load_models_gpu([model], memory_required=2 * GB)
+        assert model.loaded_size() > 7 * GB
+
+        for _ in stream_frames(released_vae(torch.bfloat16), torch.zeros(1, 16, 3, *SIZES["640x608"])):
+            pass
+
+    assert not card.memory.refused
+
+
+@pytest.mark.parametrize("free", [4, 24])
+def test_blended_windows_take_no_more_than_is_free(free):
+    with FakeCard(free * GB) as card:
+        vae = released_vae(torch.bfloat16)
+        frames = sum(len(chunk) for chunk in stream_frames(vae, torch.zeros(1, 16, 20, 40, 40), LINEAR))
+
+    assert frames == pixel_frames(20)
+    require_within(card)
+
+
+@pytest.mark.parametrize("operation", [1, 3, 200, 250, 400, 900, 1200, 1500, 2000, 2500])
+def test_running_out_of_memory_at_any_operation_loses_no_frame(operation):
+    """Another program takes what was free: at the first operation, which loads the weights, or any later one."""
+
+    def run_out(number: int) -> None:
+        if number == operation:
+            raise torch.OutOfMemoryError("another program took it")
+
+    with FakeCard(24 * GB) as card:
+        vae, latents = released_vae(torch.bfloat16), torch.zeros(1, 16, 7, 40, 40)
+        card.memory.before = run_out
+        frames = sum(len(chunk) for chunk in stream_frames(vae, latents))
+        again = sum(len(chunk) for chunk in stream_frames(vae, latents))
+
+    assert frames == again == pixel_frames(7)
+
+
+def test_starting_images_and_texts_survive_too():
+    """ComfyUI's own paths: its VAE encodes in tiles, and models that do not fit are streamed."""
+    with FakeCard(1.2 * GB) as card:
+        latent = encode_image(released_vae(torch.bfloat16), torch.zeros(1, 608, 640, 3))
+
+    assert latent.shape == (1, 16, 1, 76, 80)
+    assert card.memory.peak <= 1.2 * GB
