@@ -72,6 +72,7 @@ class FakeCard:
         )
         return [
             (nn.Module, "_apply", _apply),
+            (torch, "Generator", _Generator),
             (torch.cuda, "current_device", lambda: DEVICE.index),
             (torch.cuda, "device_count", lambda: 1),
             (torch.cuda, "set_device", lambda device: None),
@@ -111,6 +112,13 @@ def _apply(module: nn.Module, function: Callable[[Tensor], Tensor], recurse: boo
         if buffer is not None:
             module._buffers[name] = function(buffer)
     return module
+
+
+class _Generator(torch.Generator):
+    """One for the card, which cannot be made without one, is on the CPU: nothing is drawn."""
+
+    def __new__(cls, device: Any = None) -> _Generator:
+        return super().__new__(cls, "cpu")
 
 
 def _users_of_attention() -> list[Any]:

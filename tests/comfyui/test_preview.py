@@ -14,6 +14,7 @@ import torch
 from comfy.model_management import InterruptProcessingException
 from PIL import Image
 
+from framepack_core.comfyui.preview import clip as clips
 from framepack_core.comfyui.preview import filmstrip, progress
 from framepack_core.comfyui.preview.clip import EVENT, Clip
 from framepack_core.comfyui.preview.filmstrip import Pictures
@@ -71,18 +72,21 @@ class VAE:
     """Decodes each latent frame to four uniform frames of the latent's value, the first one of a call to a single frame."""
 
     vae_dtype = torch.float32
+    first_stage_model = None
 
     def __init__(self, fail: bool = False) -> None:
         self.fail = fail
-        self.decoded = 0
+        self.decoded: list[int] = []  # latent frames of each call
+        self.asked: list[float] = []
 
-    def memory_used_decode(self, shape: tuple[int, ...], dtype: torch.dtype) -> int:
-        return 0
+    def memory_used_decode(self, shape: tuple[int, ...], dtype: torch.dtype) -> float:
+        return 1e12
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        self.asked.append(self.memory_used_decode(latents.shape, self.vae_dtype))
         if self.fail:
             raise torch.OutOfMemoryError("no memory is left")
-        self.decoded += latents.shape[2]
+        self.decoded.append(latents.shape[2])
         levels = latents.mean(dim=(1, 3, 4))[0].repeat_interleave(4)[3:]
         return levels[None, :, None, None, None].expand(1, -1, 8 * SIZE, 8 * SIZE, 3)
 
@@ -101,7 +105,7 @@ def timeline() -> Timeline:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    for module in (filmstrip, progress):
+    for module in (clips, filmstrip, progress):
         monkeypatch.setattr(module, "time", clock)
     return clock
 
@@ -210,15 +214,15 @@ def levels_of(video: Path) -> list[tuple[float, int]]:
 def test_the_clip_shows_what_is_finished_in_the_order_of_the_video(timeline, temp, order):
     told = []
     sections = [(range(1, 10), 0.4), (range(10, 19), 0.8)][:: 1 if order == "forward" else -1]
-    clips = []
+    shown = []
 
     with Clip(VAE(), timeline, FPS, lambda event, data: told.append((event, data))) as clip:
         for frames, level in sections:
             fill(timeline, clip, frames, level)
-            clips.append(levels_of(clip.file))
+            shown.append(levels_of(clip.file))
 
-    assert clips[0] == ([(0.1, 1), (0.4, 36)] if order == "forward" else [(0.1, 1), (0.8, 36)])
-    assert clips[1] == [(0.1, 1), (0.4, 36), (0.8, 36)]
+    assert shown[0] == ([(0.1, 1), (0.4, 36)] if order == "forward" else [(0.1, 1), (0.8, 36)])
+    assert shown[1] == [(0.1, 1), (0.4, 36), (0.8, 36)]
     assert [event for event, _ in told] == [EVENT, EVENT]
     last = told[-1][1]
     assert [path.name for path in (temp / last["subfolder"]).iterdir()] == [last["filename"]]
@@ -232,7 +236,7 @@ def test_each_section_is_decoded_once(timeline, temp):
         fill(timeline, clip, range(1, 10), 0.4)
 
     context = 1  # frame: before a section, so that its first latent frame is four frames long
-    assert vae.decoded == (1 + 9 + context) + (9 + context)
+    assert sum(vae.decoded) == (1 + 9 + context) + (9 + context)
 
 
 def test_a_decode_takes_a_bounded_number_of_frames(temp):
@@ -248,17 +252,34 @@ def test_a_decode_takes_a_bounded_number_of_frames(temp):
     assert levels_of(clip.file) == [(0.1, 1), (0.4, 400)]
 
 
-def test_a_decode_that_would_take_much_memory_is_tiled(timeline, temp):
-    vae, tiled = VAE(), []
-    vae.memory_used_decode = lambda shape, dtype: 3 * 2**30
-    vae.decode_tiled = lambda latents, *tile: tiled.append(tile) or VAE.decode(vae, latents)
-    vae.decode = None
+def test_a_decode_asks_for_little_memory_so_that_the_model_stays_on_the_card(timeline, temp):
+    vae = VAE()
 
     with Clip(vae, timeline, FPS, lambda event, data: None) as clip:
         fill(timeline, clip, range(1, 10), 0.4)
 
     assert levels_of(clip.file) == [(0.1, 1), (0.4, 36)]
-    assert set(tiled) == {(32, 32, 8)}
+    assert max(vae.asked) <= 2**30
+
+
+def test_clips_take_a_fiftieth_of_the_time_at_most(temp, clock):
+    """What would take longer waits, and is shown with later sections."""
+    timeline, vae, told = Timeline.of(91, {0: latents_of(0.1)}), VAE(), []
+    decode = vae.decode
+
+    def a_second_for_each_frame(latents: torch.Tensor) -> torch.Tensor:
+        clock.now += latents.shape[2]
+        return decode(latents)
+
+    vae.decode = a_second_for_each_frame
+    with Clip(vae, timeline, FPS, lambda event, data: told.append(data)) as clip:
+        for start in range(1, 91, 9):
+            clock.now += 300  # seconds that a section takes
+            fill(timeline, clip, range(start, start + 9), 0.4)
+
+    assert 4 <= len(told) <= 8
+    assert clip.spent <= 0.02 * 3000
+    assert clip.waiting
 
 
 def test_a_decode_that_fails_is_told_once_and_sampling_goes_on(timeline, temp, caplog):

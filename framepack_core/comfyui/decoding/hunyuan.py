@@ -131,7 +131,8 @@ class UpPath:
             except Exception as error:
                 if not private.is_oom(error):
                     raise
-            self.bands.take_over(self.whole.carry or [])
+            if self.whole.carry:
+                self.bands.take_over(self.whole.carry)
             self.whole = None
             self.room.make()
         return self.bands(h)

@@ -6,7 +6,9 @@ decoders look a few latent frames back, and any other VAE is decoded in `windows
 
 from __future__ import annotations
 
+import copy
 import ctypes
+import math
 from collections.abc import Iterator
 
 import comfy.model_management
@@ -47,7 +49,7 @@ def stream_frames(
     if latents.ndim != 5 or latents.shape[1] != CHANNELS:
         raise ValueError(f"latent has shape {tuple(latents.shape)}, expected (B, {CHANNELS}, T, H, W) from a FramePack "
                          "sampler")  # fmt: skip
-    return _reported((frames for video in latents.split(1) for frames in _chunks(vae, video, blending, attention_frames)),
+    return _reported((frames for video in latents.split(1) for frames in chunks(vae, video, blending, attention_frames)),
                      total=len(latents) * pixel_frames(latents.shape[2]))  # fmt: skip
 
 
@@ -78,13 +80,35 @@ def _reported(chunks: Iterator[Tensor], total: int) -> Iterator[Tensor]:
         malloc_trim(0)
 
 
-def _chunks(vae: comfy.sd.VAE, latents: Tensor, blending: str, attention_frames: int) -> Iterator[Tensor]:
+def chunks(
+    vae: comfy.sd.VAE,
+    latents: Tensor,
+    blending: str = EXACT,
+    attention_frames: int = ATTENTION_FRAMES,
+    most: float = math.inf,
+) -> Iterator[Tensor]:
+    """`stream_frames` of one video, without its checks and its progress.
+
+    ComfyUI is asked for at most `most` bytes of the card's memory, so that what other models have there stays.
+    """
     exact, reach = False, None
     try:
         exact = is_carried(vae)
         reach = reach_back(vae.first_stage_model)
     except private.Missing as missing:
         log_once(f"{missing}. Until then, videos are decoded in windows of {WINDOW} latent frames that are blended")
-    if blending == LINEAR or not (exact or reach):
-        return blended(vae, latents, decode_any_memory if exact else decode_window)
-    return carried(vae, latents, attention_frames) if exact else causal(vae, latents, reach)
+    if exact and blending == EXACT:
+        return carried(vae, latents, attention_frames, most)
+    vae = modest(vae, most)
+    if reach is not None and blending == EXACT:
+        return causal(vae, latents, reach)
+    return blended(vae, latents, decode_any_memory if exact else decode_window)
+
+
+def modest(vae: comfy.sd.VAE, most: float) -> comfy.sd.VAE:
+    """The same VAE, for whose decoding ComfyUI frees at most this much memory. If that is too little, ComfyUI tiles it."""
+    if most == math.inf:
+        return vae
+    vae, used = copy.copy(vae), vae.memory_used_decode
+    vae.memory_used_decode = lambda shape, dtype: min(most, used(shape, dtype))
+    return vae

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import folder_paths
+import torch
 from torch import Tensor
 
-from ...frames import pixel_frames
 from ...media.segments import join_segments, write_segment
 from ...media.video import pixels
 from ...plan import runs
 from ...timeline import Timeline
+from ..decoding.stream import chunks
 
 log = logging.getLogger("framepack")
 
 EVENT = "framepack.clip"
 LONGEST = 16  # latent frames that are decoded at once
 WIDEST = 512  # pixels
-MEMORY = 2 * 2**30  # bytes that a decode may need before it is tiled
+MEMORY = 2**30  # bytes beside the VAE's weights: fewer than a call of the transformer takes, whose weights stay on the card
+SHARE = 0.02  # of the time, at most, is spent on previews,
+FREE_SECONDS = 3.0  # but for the first few seconds, since short videos take no longer
 
 
 class Clip:
@@ -42,6 +46,10 @@ class Clip:
         self.folder: Path | None = None
         self.segments: dict[int, Path] = {}  # by their first latent frame
         self.file: Path | None = None
+        self.begun = time.monotonic()
+        self.shown = 0  # segments in the file
+        self.spent = 0.0  # seconds
+        self.decoded = 0  # latent frames
 
     def __enter__(self) -> Clip:
         return self
@@ -55,37 +63,44 @@ class Clip:
                 self.folder.rmdir()
 
     def add(self, frames: Collection[int]) -> None:
-        """These latent frames of the timeline are finished."""
+        """These latent frames of the timeline are finished. They are shown at once or, if that would take too long, later."""
+        self.waiting |= {*frames}
         if self.vae is None:
             return
         try:
             self.folder = self.folder or _new_folder()
-            self._decode(self.waiting | {*frames}, self.folder)
-            self.waiting.clear()
+            for start, stop in pieces(self.waiting):
+                if self._is_due(stop - start):
+                    self._decode(start, stop, self.folder)
             self._show(self.folder)
         except Exception as error:  # whatever a VAE may raise: the video is worth more than its preview
             log.warning("FramePack: preview_vae cannot show the video (%s); sampling continues without a preview", error)
             self.vae = None
 
-    def _decode(self, frames: Collection[int], folder: Path) -> None:
-        for start, stop in pieces(frames):
-            images = self._images(start, stop)
-            self.segments[start] = folder / f"segment_{start:06}.mp4"
-            write_segment(self.segments[start], pixels(images), self.fps, *shrunk(images.shape[2], images.shape[1]))
+    def _is_due(self, frames: int) -> bool:
+        expected = self.spent / self.decoded * frames if self.decoded else 0.0
+        return self.spent + expected <= max(FREE_SECONDS, SHARE * (time.monotonic() - self.begun))
+
+    def _decode(self, start: int, stop: int, folder: Path) -> None:
+        begun = time.monotonic()
+        images = self._images(start, stop)
+        write_segment(folder / _name(start), pixels(images), self.fps, *shrunk(images.shape[2], images.shape[1]))
+        self.segments[start] = folder / _name(start)
+        self.waiting -= {*range(start, stop)}
+        self.decoded += stop - start
+        self.spent += time.monotonic() - begun
 
     def _images(self, start: int, stop: int) -> Tensor:
         """`F H W 3`. The first latent frame is decoded after the one before it, or a copy of itself, to give four frames."""
         before = start - 1 if start - 1 in self.timeline.known else start
         latents = self.timeline.read([*([before] if start else []), *range(start, stop)])[:1]
-        tiled = self.vae.memory_used_decode(latents.shape, self.vae.vae_dtype) > MEMORY
-        images = self.vae.decode_tiled(latents, 32, 32, 8) if tiled else self.vae.decode(latents)
-        expected = pixel_frames(latents.shape[2])
-        if images.ndim != 5 or images.shape[1] != expected or images.shape[4] != 3:
-            raise ValueError(f"it decodes {latents.shape[2]} latent frames to shape {tuple(images.shape)}, expected {expected} "
-                             "frames; connect TAEHV or HunyuanVideo's VAE")  # fmt: skip
-        return images[0, 1:] if start else images[0]
+        images = torch.cat(list(chunks(self.vae, latents, most=MEMORY)))
+        return images[1:] if start else images
 
     def _show(self, folder: Path) -> None:
+        if len(self.segments) == self.shown:
+            return
+        self.shown = len(self.segments)
         outdated, self.file = self.file, folder / f"clip_{len(self.segments):06}.mp4"
         join_segments([self.segments[start] for start in sorted(self.segments)], self.file, self.fps)
         self.tell(EVENT, {"filename": self.file.name, "subfolder": folder.name, "type": "temp"})
@@ -99,6 +114,10 @@ def pieces(frames: Collection[int]) -> Iterator[tuple[int, int]]:
     for start, stop in runs(sorted(frames)):
         for first in range(start, stop, LONGEST):
             yield first, min(first + LONGEST, stop)
+
+
+def _name(start: int) -> str:
+    return f"segment_{start:06}.mp4"
 
 
 def shrunk(width: int, height: int) -> tuple[int, int]:

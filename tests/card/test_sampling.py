@@ -1,0 +1,118 @@
+"""A whole video sampled on cards of every size, with ComfyUI's classic model patcher."""
+
+import random
+
+import comfy.model_management
+import comfy.sd
+import comfy.utils
+import pytest
+import torch
+from comfy.model_management import InterruptProcessingException
+
+from experiments.card.card import GB, FakeCard
+from experiments.card.models import released_transformer, released_vae, released_weights
+from experiments.card.steps import request, sampled, watched
+from framepack_core.comfyui.preview.clip import MEMORY
+from framepack_core.comfyui.decoding.stream import chunks
+from framepack_core.plan import Plan
+
+TWO_SECTIONS = Plan.of(2.4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("size", [4, 6, 8, 12, 16, 24])
+def test_the_released_model_samples_a_video(size, dtype):
+    """What does not fit is fetched at every step, and nothing runs out of memory."""
+    with FakeCard(size * GB) as card:
+        model = released_transformer(released_weights(dtype))
+
+        latents = sampled(request(model, TWO_SECTIONS))
+
+    assert latents.shape == (1, 16, 19, 76, 80) and latents.device.type == "cpu"
+    assert not card.memory.refused
+    assert card.memory.peak <= size * GB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["inverted", "forward", "endpoints"])
+def test_in_every_order_with_and_without_cfg_on_a_small_card(order):
+    for cfg in (1.0, 2.0):
+        with FakeCard(6 * GB) as card:
+            model = released_transformer(released_weights(torch.float8_e4m3fn))
+            sampled(request(model, Plan.of(3.6, order), cfg=cfg))
+        assert not card.memory.refused
+
+
+def small_model() -> object:
+    return released_transformer(released_weights(blocks=1))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, InterruptProcessingException, KeyboardInterrupt])
+def test_after_any_failure_the_same_prompt_runs_and_finished_sections_stay(error):
+    """Ten random operations of sampling; what was finished is handed on section by section, before the failure."""
+    with FakeCard(8 * GB) as card:
+        model = small_model()
+        sampled(request(model, TWO_SECTIONS))
+        begun = card.memory.operations
+        sampled(request(model, TWO_SECTIONS))
+        operations = card.memory.operations - begun
+        for place in random.Random(0).sample(range(1, operations), 10):
+            target, finished = card.memory.operations + place, []
+
+            def fail(number: int, target: int = target) -> None:
+                if number == target:
+                    raise error
+
+            card.memory.before = fail
+            asked = request(model, TWO_SECTIONS)
+            try:
+                sampled(asked)
+            except error:
+                finished = sorted(asked.timeline.known)
+            card.memory.before = None
+            assert finished in ([], [0], [0, *range(10, 19)], list(range(19)))
+            assert sampled(request(model, TWO_SECTIONS)).shape[2] == 19
+        comfy.model_management.unload_all_models()
+        assert card.memory.used == 0
+
+
+def test_a_preview_leaves_the_model_on_the_card():
+    """Between sections, with the whole of HunyuanVideo's VAE."""
+    with FakeCard(12 * GB) as card:
+        model = released_transformer(released_weights(torch.float8_e4m3fn))
+        vae = released_vae(torch.bfloat16)
+        sampled(request(model, Plan.of(1.2)))
+        before = model.loaded_size()
+
+        frames = sum(len(chunk) for chunk in chunks(vae, torch.zeros(1, 16, 10, 76, 80), most=MEMORY))
+
+        assert frames == 37
+        assert model.loaded_size() >= before > 8 * GB
+        assert not card.memory.refused
+        sampled(request(model, Plan.of(1.2)))
+        assert model.loaded_size() >= before
+
+
+@pytest.mark.parametrize("size", [4, 24])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn])
+def test_a_lora_runs_on_every_format(dtype, size):
+    """Patched once on a large card, at every use on one that fetches the weights."""
+    with FakeCard(size * GB) as card:
+        options = {"dtype": dtype} if dtype == torch.float16 else {}
+        model = released_transformer(released_weights(dtype, blocks=2), **options)
+        model, _ = comfy.sd.load_lora_for_models(model, None, lora_of(model), 1.0, 0)
+        assert len(model.patches) == 2
+
+        sampled(request(model, Plan.of(1.2)))
+
+    assert not card.memory.refused
+
+
+def lora_of(model) -> dict[str, torch.Tensor]:
+    names = ("double_blocks.0.img_attn.qkv", "single_blocks.1.linear1")
+    lora = {}
+    for name in names:
+        rows, columns = comfy.utils.get_attr(model.model.diffusion_model, f"{name}.weight").shape
+        lora[f"diffusion_model.{name}.lora_A.weight"] = torch.zeros(16, columns)
+        lora[f"diffusion_model.{name}.lora_B.weight"] = torch.zeros(rows, 16)
+    return lora
