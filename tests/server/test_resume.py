@@ -187,8 +187,8 @@ def test_a_disk_that_cannot_be_written_costs_a_warning_only(graph, server):
     with a_file_in_place_of(sections_folder(server)), new_log_lines(server) as log:
         found = graph.latents(server, sampler, on_message=seen)
 
-    assert "finished sections are no longer kept" in "\n".join(seen.texts(sampler))
-    assert log.text.count("finished sections are no longer kept") == 1
+    assert "finished sections cannot be kept" in "\n".join(seen.texts(sampler))
+    assert log.text.count("finished sections cannot be kept") == 1
     assert torch.equal(found, graph.latents(server, graph.sampler(**settings, resume=False)))
 
 
