@@ -280,6 +280,19 @@ def test_a_damaged_description_costs_the_explanation_only(content):
     assert [note[:7] for note in notes] == ["resumed"]
 
 
+def test_a_folder_that_cannot_be_listed_costs_the_explanation_only(monkeypatch):
+    kept().add(SECTIONS[0])
+    notes = []
+    store = kept(notes.append, identity_of(known={0: START + 1e-3}))
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+
+    assert list(store.restored()) == [] and notes == []
+
+
 def test_a_description_that_cannot_be_written_costs_no_section(monkeypatch):
     def full(*names) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

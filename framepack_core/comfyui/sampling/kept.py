@@ -15,7 +15,7 @@ import folder_paths
 from torch import Tensor
 
 from ...plan import Section
-from ...store.identity import FILE, Identity
+from ...store.identity import Identity
 from ...store.kept import Damaged, Run
 from ...store.pruning import Limits, oldest_first, prune
 
@@ -90,21 +90,19 @@ class KeptSections:
 
     def _explain(self) -> None:
         """Say so if there are sections of a run that differs only in what the user has not chosen."""
-        try:
-            others = [run for run in oldest_first(folder()) if run != self.run.folder]
-            for run in reversed(others):
+        with suppress(OSError):
+            for run in reversed(oldest_first(folder())):
                 if line := self._difference(run):
-                    self.note(line)
-                    return
-        except Exception as error:  # whatever a damaged file may lead to: an explanation is not worth a run
-            log.debug("FramePack: no explanation why nothing was resumed (%s)", error)
+                    return self.note(line)
 
     def _difference(self, run: Path) -> str | None:
-        files = Run(run, self.keys(run.name)).files()
-        if not files or not (run / FILE).exists():
+        try:
+            differences = self.identity.differences(Identity.read(run))
+        except Exception as error:  # whatever a damaged file may lead to: an explanation is not worth a run
+            log.debug("FramePack: %s does not say what it is made of (%s)", run, error)
             return None
-        differences = self.identity.differences(Identity.read(run))
-        if not differences:
+        files = Run(run, self.keys(run.name)).files() if differences else []
+        if not files:
             return None
         found = f"{len(files)} finished section{'s' * (len(files) > 1)} from {spelled_time(files[-1].stat().st_mtime)}"
         return f"{found} cannot be used, because {'; '.join(differences)}"
