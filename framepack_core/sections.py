@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,29 +15,32 @@ Denoise = Callable[[Tensor, Context], Tensor]
 
 
 def generate(
-    sections: Sequence[Section], timeline: Timeline, denoise: Denoise, seed: int, finished: Sequence[Tensor] = ()
+    sections: Sequence[Section], timeline: Timeline, denoise: Denoise, seed: int, finished: Iterable[Tensor] = ()
 ) -> Iterator[tuple[Section, Tensor]]:
     """Sample the sections in order, write each into the timeline and yield it with its latents `B C T H W`.
 
     `denoise(noise, context)` turns noise `B C T H W` into latents. One CPU generator, seeded once, draws the noise of all
-    sections, as in the official program. The caller may save and show each section, stop, and continue later: `finished` holds
-    the latents of the first sections from an earlier run, which are not sampled again. Their noise is drawn all the same, so
-    that the others come out bit for bit as they would have. Raises ValueError if `finished` does not fit.
+    sections, as in the official program. The caller may save and show each section, stop, and continue later: `finished` gives
+    the latents of the first sections from an earlier run, one when each is due, which are not sampled again. Their noise is
+    drawn all the same, so that the others come out bit for bit as they would have. Raises ValueError, before anything is
+    sampled, if `finished` does not fit.
 
         for section, latents in generate(plan.bind(timeline), timeline, denoise, seed=0):
             save(section, latents)
     """
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator, remaining = torch.Generator("cpu").manual_seed(seed), iter(finished)
     B, C, _, H, W = timeline.latents.shape
-    _require_fitting(finished, [(B, C, len(section.target), H, W) for section in sections])
-    for number, section in enumerate(sections):
+    for section in sections:
         noise = torch.randn((B, C, len(section.target), H, W), generator=generator)
-        latents = finished[number] if number < len(finished) else denoise(noise, gather(section, timeline))
+        latents = next(remaining, None)
+        if latents is None:
+            latents = denoise(noise, gather(section, timeline))
+        elif latents.shape != noise.shape:
+            raise ValueError(f"finished section {section.number + 1} has shape {tuple(latents.shape)}, expected "
+                             f"{tuple(noise.shape)}")  # fmt: skip
         timeline.write(section.target, latents)
+        del noise
         yield section, latents
-
-
-def _require_fitting(finished: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
-    found = [tuple(latents.shape) for latents in finished]
-    if found != shapes[: len(found)]:
-        raise ValueError(f"the finished sections have shapes {found}, expected the first of {shapes}")
+        del latents  # the timeline has them, and the next section needs the memory
+    if next(remaining, None) is not None:
+        raise ValueError(f"there are more finished sections than the {len(sections)} of the video")

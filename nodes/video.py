@@ -4,6 +4,7 @@ import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import InputImpl, io, ui
 
+from ..framepack_core.comfyui.decoding.heap import large_blocks_returned
 from ..framepack_core.comfyui.decoding.stream import ATTENTION_FRAMES, EXACT, LINEAR, frame_size, stream_frames
 from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.media.video import PIXEL_FORMATS, Audio, Encoding, write_video
@@ -107,14 +108,15 @@ class SaveVideoNode(io.ComfyNode):
         )
         stem = f"{name}_{counter:05}_"
         file = Path(folder, f"{stem}.mp4")
-        write_video(
-            file,
-            chunks,
-            Encoding(fps, crf, pixel_format),
-            None if audio is None else Audio(audio["waveform"][0], int(audio["sample_rate"])),
-            cls.metadata(),
-            Path(folder, stem) if png_frames else None,
-        )
+        with large_blocks_returned():
+            write_video(
+                file,
+                chunks,
+                Encoding(fps, crf, pixel_format),
+                None if audio is None else Audio(audio["waveform"][0], int(audio["sample_rate"])),
+                cls.metadata(),
+                Path(folder, stem) if png_frames else None,
+            )
         saved = ui.SavedResult(file.name, subfolder, io.FolderType.output)
         return io.NodeOutput(InputImpl.VideoFromFile(str(file)), ui=ui.PreviewVideo([saved]))
 

@@ -1,7 +1,7 @@
 """A real ComfyUI's peak memory and time, by the length of the video. Run by `scripts/bench.py memory`.
 
-Each figure comes from a separate server, which has already run the same nodes on a short video and, before a video is saved,
-has loaded its latents. What the run adds to that is counted. The models are the demo's.
+Each figure comes from a separate server. Before it samples, it has sampled one section; what a longer video adds is counted.
+Before it saves, it has run and loaded nothing, so that all is counted: libraries, the demo's VAE, the latents, and the work.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -54,23 +54,28 @@ def main() -> int:
     environment = Environment(Path(sys.executable), options.comfyui, options.comfyui.parent)
     with TemporaryDirectory() as folder:
         bench = Bench(environment, Path(folder))
-        print_sampling(bench, options.sections)
-        print_saving(bench, options.sections)
-        print_long(bench, options.frames, options.repeats)
+        if options.sections:
+            print_sampling(bench, options.sections)
+            print_saving(bench, options.sections, options.ways)
+        if options.frames:
+            print_long(bench, options.frames, options.ways, options.repeats)
     return 0
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench.py memory", description=__doc__)
     parser.add_argument("comfyui", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--sections", type=int, nargs="+", default=[1, 4, 16, 64], help="lengths (default: %(default)s)")
+    parser.add_argument(
+        "--sections", type=int, nargs="*", default=[1, 4, 16, 64], help="lengths to sample and save (default: %(default)s)"
+    )
     parser.add_argument(
         "--frames",
         type=int,
-        nargs="+",
+        nargs="*",
         default=FRAMES,
         help=f"latent frames of {SQUARE}x{SQUARE} to save (default: %(default)s)",
     )
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="nodes that decode (default: all)")
     parser.add_argument("--repeats", type=int, default=3, help="runs per median in the last table (default: %(default)s)")
     return parser.parse_args()
 
@@ -93,32 +98,32 @@ def tokens(sections: int) -> str:
     return " or ".join(map(str, sorted(later)))
 
 
-def print_saving(bench: Bench, lengths: list[int]) -> None:
-    print_head("sections")
+def print_saving(bench: Bench, lengths: list[int], ways: Sequence[str]) -> None:
+    print_head("sections", ways)
     for sections in lengths:
-        print_row(sections, *(shown(bench.saving(way, bench.sampled(sections))) for way in WAYS))
+        print_row(sections, *(shown(bench.saving(way, bench.sampled(sections))) for way in ways))
 
 
-def print_long(bench: Bench, lengths: list[int], repeats: int) -> None:
-    print_head(f"latent frames of {SQUARE}x{SQUARE}")
+def print_long(bench: Bench, lengths: list[int], ways: Sequence[str], repeats: int) -> None:
+    print_head(f"latent frames of {SQUARE}x{SQUARE}", ways)
     ours = []
     for frames in lengths:
         latents = random_latents(bench.folder, frames)
-        costs = [middle([bench.saving(way, latents) for _ in range(repeats)]) for way in WAYS]
+        costs = [middle([bench.saving(way, latents) for _ in range(repeats)]) for way in ways]
         print_row(frames, *map(shown, costs))
         ours.append((costs[0].megabytes, costs[0].seconds / frames))
     memory, time_a_frame = (last / first for first, last in zip(ours[0], ours[-1], strict=True))
-    print(f"\n{WAYS[0]}, longest against shortest: {memory:.2f} of the memory, {time_a_frame:.2f} of the time a frame")
+    print(f"\n{ways[0]}, longest against shortest: {memory:.2f} of the memory, {time_a_frame:.2f} of the time a frame")
 
 
 def middle(costs: list[Cost]) -> Cost:
     return Cost(statistics.median(cost.megabytes for cost in costs), statistics.median(cost.seconds for cost in costs))
 
 
-def print_head(length: str) -> None:
+def print_head(length: str, ways: Sequence[str]) -> None:
     print()
-    print_row(length, *(f"{way}: MB, seconds" for way in WAYS))
-    print_row(*["---:"] * (1 + len(WAYS)))
+    print_row(length, *(f"{way}: MB, seconds" for way in ways))
+    print_row(*["---:"] * (1 + len(ways)))
 
 
 def print_row(*cells: object) -> None:
@@ -147,12 +152,9 @@ class Bench:
         return Cost(cost.megabytes, cost.seconds, starts.durations)
 
     def saving(self, way: str, latents: Path) -> Cost:
-        """Save latents to an MP4 through the demo's VAE."""
+        """Load latents and save them to an MP4 through the demo's VAE."""
         with self.server() as server:
-            for name, path in (("warm_up", random_latents(self.folder, 2)), ("video", latents)):
-                shutil.copyfile(path, server.base / "input" / f"{name}.latent")
-            server.run(saving_prompt(way, "warm_up.latent"))
-            server.run(loading_prompt("video.latent"))
+            shutil.copyfile(latents, server.base / "input" / "video.latent")
             return measure(server, lambda: server.run(saving_prompt(way, "video.latent"), timeout=3600))
 
     def sampled(self, sections: int) -> Path:
@@ -227,14 +229,6 @@ def sampling_prompt(sections: int, seed: int) -> Prompt:
                         guidance=10.0, shift=0.0, sampler="unipc_bh1"),
         "save": node("SaveLatent", samples=["sampler", 0], filename_prefix="sampled"),
     }  # fmt: skip
-
-
-def loading_prompt(latents: str) -> Prompt:
-    """Loads latents into the server's cache, where `saving_prompt` finds them."""
-    return {
-        "latent": node("LoadLatent", latent=latents),
-        "copy": node("SaveLatent", samples=["latent", 0], filename_prefix="copy"),
-    }
 
 
 def saving_prompt(way: str, latents: str) -> Prompt:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+
+WAITS = tuple(0.02 * 2**number for number in range(8))  # seconds between attempts, five in all
 
 
 @contextmanager
@@ -22,8 +26,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     unfinished.touch()
     try:
         yield unfinished
-        sync_file(unfinished)
-        os.replace(unfinished, path)
+        when_unlocked(lambda: sync_file(unfinished))
+        when_unlocked(lambda: os.replace(unfinished, path))
         sync_folder(path.parent)
     finally:
         with suppress(OSError):
@@ -43,8 +47,8 @@ def whole_folder(path: Path, mark: str | None = None) -> Iterator[Path]:
         yield unfinished
         for file in unfinished.rglob("*"):
             if file.is_file():
-                sync_file(file)
-        os.replace(unfinished, path)
+                when_unlocked(partial(sync_file, file))
+        when_unlocked(lambda: os.replace(unfinished, path))
         sync_folder(path.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -53,6 +57,20 @@ def whole_folder(path: Path, mark: str | None = None) -> Iterator[Path]:
 def beside(path: Path, mark: str | None = None) -> Path:
     """The hidden name of an unfinished file or folder; each process has its own unless there is a `mark`."""
     return path.with_name(f".{path.name}.{mark or os.getpid()}.part")
+
+
+def when_unlocked(attempt: Callable[[], None]) -> None:
+    """Try again for a few seconds while the file is locked: on Windows, virus scanners and indexers open each new file for a
+    moment, in which nobody may write to it or rename it. Raises PermissionError if it stays so.
+
+    Whoever may not write there at all has learnt it before, when the file was made, and does not wait.
+    """
+    for wait in WAITS:
+        try:
+            return attempt()
+        except PermissionError:
+            time.sleep(wait)
+    return attempt()
 
 
 def make_folder(folder: Path) -> None:

@@ -53,7 +53,7 @@ def name(thing: Any) -> str:
     return f"{module.rpartition('.')[2]}.{thing.__qualname__}"
 
 
-def _sha256(*parts: str | bytes) -> str:
+def _sha256(*parts: str | memoryview) -> str:
     sha = hashlib.sha256()
     for part in parts:
         content = part.encode() if isinstance(part, str) else part
@@ -62,5 +62,6 @@ def _sha256(*parts: str | bytes) -> str:
     return sha.hexdigest()
 
 
-def _content(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+def _content(tensor: Tensor) -> memoryview:
+    """Its bytes, where they are."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

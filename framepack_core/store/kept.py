@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -32,10 +33,9 @@ class Damaged(ValueError):
 
 @dataclass(frozen=True)
 class Finished:
-    """A section's latents `B C T H W`, when they were finished (seconds since 1970), and a digest of them, of everything that
-    decides them, and of the sections before."""
+    """When a section was finished (seconds since 1970), and a digest of its latents, of everything that decides them, and of
+    the sections before."""
 
-    latents: Tensor
     time: float
     link: str
 
@@ -44,7 +44,8 @@ class Run:
     """The finished sections of one run, in sampling order from the first.
 
         run = Run(folder, section_keys(identity, sections, sigmas))
-        run.read()
+        for latents in run.read():
+            use(latents)
         run.add(latents)  # of section len(run.finished)
 
     A file is only valid together with those before it, which it identifies by their content.
@@ -55,37 +56,47 @@ class Run:
         self.keys = keys
         self.finished: list[Finished] = []
 
-    def read(self) -> None:
-        """Read the sections up to the first that is missing or was made after others than these.
+    def read(self) -> Iterator[Tensor]:
+        """The latents `B C T H W` of the sections up to the first that is missing or was made after others than these; each is
+        read when it is asked for.
 
-        Raises Damaged, keeping the sections before and removing the file, and OSError if something cannot be read.
+        Raises Damaged, after the sections before, when it has removed the file, and OSError if something cannot be read.
         """
         if not self.folder.is_dir():
             return
         with suppress(OSError):
             os.utime(self.folder)  # pruning goes by the last use
-        while len(self.finished) < len(self.keys):
-            path = self._path()
-            if not path.exists():
-                return
-            try:
-                section = read_section(path, self.keys[len(self.finished)], self._last_link())
-            except Damaged:
-                with suppress(OSError):
-                    path.unlink()
-                raise
-            if section is None:
-                return
-            self.finished.append(section)
+        while (latents := self._read_next()) is not None:
+            yield latents
+            del latents  # before the next ones are read
 
     def add(self, latents: Tensor) -> None:
         """Write the next section, whole or not at all. Once this returns it survives a power cut. Raises OSError."""
-        section = write_section(self._path(), self.keys[len(self.finished)], self._last_link(), latents)
+        number = len(self.finished)
+        section = write_section(self._path(number), self.keys[number], self._last_link(), latents)
         self.finished.append(section)
 
-    def _path(self) -> Path:
-        """The next section's file."""
+    def files(self) -> list[Path]:
+        """The files from the first section to the one before the first that is missing, whatever is in them."""
+        return list(takewhile(Path.exists, map(self._path, range(len(self.keys)))))
+
+    def _read_next(self) -> Tensor | None:
         number = len(self.finished)
+        if number == len(self.keys) or not self._path(number).exists():
+            return None
+        try:
+            found = read_section(self._path(number), self.keys[number], self._last_link())
+        except Damaged:
+            with suppress(OSError):
+                self._path(number).unlink()
+            raise
+        if found is None:
+            return None
+        section, latents = found
+        self.finished.append(section)
+        return latents
+
+    def _path(self, number: int) -> Path:
         return self.folder / f"{number + 1:04d}-{self.keys[number][:16]}.safetensors"
 
     def _last_link(self) -> str:
@@ -104,7 +115,7 @@ def section_keys(identity: str, sections: Sequence[Section], sigmas: Sequence[Te
 def write_section(path: Path, key: str, after: str, latents: Tensor) -> Finished:
     """`after` is the link of the section before. Raises OSError."""
     latents, now = latents.detach().cpu().contiguous(), time.time()
-    section = Finished(latents, now, digest((key, after, latents)))
+    section = Finished(now, digest((key, after, latents)))
     metadata = {"key": key, "after": after, "time": repr(now), "checksum": digest((section.link, now))}
     make_folder(path.parent)
     with whole_file(path) as unfinished:
@@ -112,15 +123,15 @@ def write_section(path: Path, key: str, after: str, latents: Tensor) -> Finished
     return section
 
 
-def read_section(path: Path, key: str, after: str) -> Finished | None:
-    """The section in a file; None if it was made after other sections than these. Raises Damaged, OSError."""
+def read_section(path: Path, key: str, after: str) -> tuple[Finished, Tensor] | None:
+    """The section in a file and its latents; None if it was made after other sections than these. Raises Damaged, OSError."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata, latents = file.metadata(), file.get_tensor(LATENTS)
-        section = Finished(latents, float(metadata["time"]), digest((key, metadata["after"], latents)))
+        section = Finished(float(metadata["time"]), digest((key, metadata["after"], latents)))
         whole = metadata["checksum"] == digest((section.link, section.time))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{path.name} cannot be read ({error})") from error
     if not whole:
         raise Damaged(f"{path.name} does not match its checksum")
-    return section if metadata["after"] == after else None
+    return (section, latents) if metadata["after"] == after else None

@@ -23,7 +23,7 @@ class Limits:
 
 def prune(runs: Path, limits: Limits, keep: Path | None = None) -> list[Path]:
     """Remove runs that are too old, then the oldest until the rest fits; never `keep`. Returns those that cannot be removed."""
-    folders = sorted(_folders(runs), key=_last_use)
+    folders = oldest_first(runs)
     sizes = {folder: _size(folder) for folder in folders}
     total = sum(sizes.values())
     stayed = []
@@ -36,6 +36,11 @@ def prune(runs: Path, limits: Limits, keep: Path | None = None) -> list[Path]:
             else:
                 total -= sizes[folder]
     return stayed
+
+
+def oldest_first(runs: Path) -> list[Path]:
+    """The folders of runs by their last use."""
+    return sorted(_folders(runs), key=_last_use)
 
 
 def _folders(runs: Path) -> Iterator[Path]:

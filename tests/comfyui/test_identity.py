@@ -2,13 +2,16 @@
 
 import copy
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import folder_paths
 import pytest
 import torch
 from comfy_execution.graph import DynamicPrompt
-from support import given
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import given as inputs_given
 
 from framepack_core.comfyui.loading.checkpoints import load_path
 from framepack_core.comfyui.sampling import identity
@@ -16,7 +19,7 @@ from framepack_core.comfyui.sampling.request import make_guider
 from framepack_core.comfyui.sampling.samplers import sampler_named
 from framepack_core.timeline import Timeline
 
-INPUTS = given.inputs()
+INPUTS = inputs_given.inputs()
 PROMPT = {
     "1": {"class_type": "FramePack_LoadModel", "inputs": {"model_name": "model.safetensors", "weight_dtype": "default"}},
     "2": {"class_type": "LoraLoaderModelOnly", "inputs": {"model": ["1", 0], "lora_name": "lora.safetensors", "strength": 0.5}},
@@ -152,6 +155,35 @@ def test_other_values_name_no_file(folders, value):
     assert identity.named_files(value) == []
 
 
+NAMES = st.sampled_from(
+    ["", "/", "../", "../../", "~", "~nobody/", "C:\\", "\\\\?\\", "\\\\server\\share\\", "//", "NUL", "COM1:", "loop/"]
+)
+TEXTS = st.text(st.characters(), max_size=40) | st.text(st.sampled_from("a/.\\:\0\udc80é"), min_size=250, max_size=990)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(NAMES, TEXTS | st.integers(250, 990).map("x".__mul__))
+def test_whatever_a_text_says_asking_for_its_file_does_no_harm(folders, start, text):
+    """File systems refuse names over 255 bytes, null bytes and what is no Unicode, each in its own way."""
+    with suppress(OSError):
+        (folders / "input" / "loop").symlink_to("loop")
+
+    assert identity.named_files(start + text) == []
+    assert identity.named_files({"text": [start + text]}) == []
+
+
+@pytest.mark.parametrize("error", [OSError(63, "name too long"), ValueError("null byte"), RuntimeError("loop of links")])
+@pytest.mark.parametrize("question", ["is_file", "is_dir", "iterdir", "stat"])
+def test_a_file_system_that_raises_has_no_file(folders, monkeypatch, question, error):
+    def refuse(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(Path, question, refuse)
+
+    assert identity.named_files("../elsewhere") == []
+    assert question == "iterdir" or identity.named_files("lora.safetensors") == []
+
+
 # What a run is given
 
 
@@ -161,7 +193,7 @@ def model(tmp_path_factory, checkpoint):
 
 
 def name_of(model, **changes) -> str:
-    """The identity of a run with some of its inputs changed."""
+    """The name of a run with some of its inputs changed."""
     values = {
         "origin": "a",
         "text": INPUTS.positive[0],
@@ -183,7 +215,7 @@ def name_of(model, **changes) -> str:
         Timeline.of(1 + 9 * values["seconds"], {0: values["start"]}, end=values["end"]),
         None if values["image"] is None else {"last_hidden_state": values["image"]},
         values["seed"],
-    )
+    ).name
 
 
 def test_the_same_inputs_made_anew_are_one_run(model):
@@ -243,7 +275,7 @@ def test_a_guider_that_has_sampled_is_the_same_guider(model):
 @pytest.mark.parametrize("name", ["versions", "machine"])
 def test_versions_and_the_machine_enter(model, monkeypatch, name):
     before = name_of(model)
-    monkeypatch.setattr(identity, name, lambda *device: "another")
+    monkeypatch.setattr(identity, name, lambda *device: {"device": "another"})
 
     assert name_of(model) != before
 

@@ -159,6 +159,41 @@ def test_pictures_take_a_tenth_of_the_time_at_most(timeline, clock):
     assert previewer.calls == 2 * 3
 
 
+class Queued(torch.Tensor):
+    """Latents on a card, whose kernels are still in the queue: whatever needs their values first waits 10 s for them."""
+
+    READS = (torch.Tensor.cpu, torch.Tensor.to, torch.Tensor.item, torch.Tensor.numpy)
+    clock: Clock
+    waiting: bool
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function in cls.READS and Queued.waiting:
+            Queued.waiting = False
+            Queued.clock.now += 10
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+def test_waiting_for_the_step_itself_is_no_time_spent_on_pictures(timeline, clock):
+    """On a card `play` is called while the step's work is still queued. Pictures of 10 ms then come with every step."""
+    previewer, Queued.clock = Previewer(), clock
+    pictures = pictures_of(timeline, Node(), previewer)
+    draw = previewer.decode_latent_to_preview
+
+    def ten_milliseconds(x0: torch.Tensor) -> Image.Image:
+        picture = draw(x0)
+        clock.now += 0.01
+        return picture
+
+    previewer.decode_latent_to_preview = ten_milliseconds
+    for _ in range(25):  # steps that take 10 s until all their work is in the queue
+        clock.now += 10
+        Queued.waiting = True
+        pictures.play((1, 2), latents_of(50, 100).as_subclass(Queued))
+
+    assert previewer.calls == 2 * 25
+
+
 def test_a_finished_section_becomes_thumbnails_once(timeline):
     previewer = Previewer()
     pictures = pictures_of(timeline, Node(), previewer)

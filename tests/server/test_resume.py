@@ -127,6 +127,21 @@ def test_nothing_is_resumed_when_something_else_decides_the_result(graph, server
     assert run(graph, server, graph.sampler(**before | after[change]()))[1] is None
 
 
+def test_the_node_says_why_sections_of_nearly_the_same_run_are_not_used(graph, server):
+    """The start image's latents differ by a thousandth, as after an encode in other tiles."""
+    settings = {"plan": graph.plan_of(2), "seed": 350}
+    graph.latents(server, graph.sampler(**settings))
+    scaled = graph.add("LatentMultiply", samples=graph.start, multiplier=1.001)
+    sampler, seen = graph.sampler(**settings, start_latent=scaled), Seen()
+
+    graph.latents(server, sampler, on_message=seen)
+
+    lines = "\n".join(seen.texts(sampler)).splitlines()
+    found = [line for line in lines if line.startswith("2 finished sections from 20")]
+    assert found and found[0].endswith("cannot be used, because the latents of the start or end image differ slightly")
+    assert not resumed(seen, sampler)
+
+
 def test_a_longer_forward_video_begins_with_the_shorter_one_and_does_not_make_it_again(graph, server):
     settings = {"sampler": "euler_ancestral", "seed": 400}
     short = graph.latents(server, graph.sampler(plan=graph.plan_of(2, order="forward"), **settings))
@@ -187,8 +202,8 @@ def test_a_disk_that_cannot_be_written_costs_a_warning_only(graph, server):
     with a_file_in_place_of(sections_folder(server)), new_log_lines(server) as log:
         found = graph.latents(server, sampler, on_message=seen)
 
-    assert "finished sections are no longer kept" in "\n".join(seen.texts(sampler))
-    assert log.text.count("finished sections are no longer kept") == 1
+    assert "finished sections cannot be kept" in "\n".join(seen.texts(sampler))
+    assert log.text.count("finished sections cannot be kept") == 1
     assert torch.equal(found, graph.latents(server, graph.sampler(**settings, resume=False)))
 
 

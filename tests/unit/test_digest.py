@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from framepack_core.plan import ContextGroup, Plan, Section
 from framepack_core.solver import sample_unipc
 from framepack_core.store.digest import NAMES, digest
+from framepack_core.store.identity import Identity
 from framepack_core.store.kept import Run, section_keys
 
 plain = st.recursive(
@@ -65,6 +66,12 @@ def test_a_digest_is_the_same_in_every_process_and_version():
         "409701c278cbe2971ddd3167fbffd4ef6016a24df515a708f52b190eddaf5b2f",
         "91e843a9225f94e3b2082d2c28f2e00889aa7aa531c66a67c67fbd9ce0dd2d9d",
     )
+
+
+def test_a_run_is_named_after_the_digest_of_its_parts_as_in_the_first_version():
+    parts = {"origin": "a", "versions": {"torch": "2"}, "known": {0: torch.arange(3.0)}, "guider": (sample_unipc, [1.0])}
+
+    assert Identity.of(parts).name == digest(parts)
 
 
 def test_things_of_this_pack_have_names_that_do_not_follow_the_code():

@@ -1,9 +1,11 @@
 """A file or folder is complete under its name or not there at all, and what was there before stays."""
 
+import errno
 import os
 
 import pytest
 
+from framepack_core.media import files
 from framepack_core.media.files import beside, make_folder, whole_file, whole_folder
 
 
@@ -88,3 +90,64 @@ def test_a_new_folder_is_made_with_those_above_it(tmp_path):
     make_folder(tmp_path / "runs" / "one")
 
     assert (tmp_path / "runs" / "one").is_dir()
+
+
+# Virus scanners, which open each new file for a moment
+
+
+class Locked:
+    """A call that is refused `times` times, as Windows refuses to touch what another process has opened."""
+
+    def __init__(self, call, times: int) -> None:
+        self.call, self.left = call, times
+
+    def __call__(self, *args):
+        self.left -= 1
+        if self.left >= 0:
+            raise PermissionError(errno.EACCES, "being used by another process")
+        return self.call(*args)
+
+
+@pytest.fixture
+def waited(monkeypatch) -> list[float]:
+    """The seconds that were waited, in none at all."""
+    waited: list[float] = []
+    monkeypatch.setattr(files.time, "sleep", waited.append)
+    return waited
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+@pytest.mark.parametrize("times", [1, 5, 8])
+def test_a_lock_that_goes_away_costs_a_moment(tmp_path, monkeypatch, waited, call, times):
+    monkeypatch.setattr(os, call, Locked(getattr(os, call), times))
+
+    with whole_file(tmp_path / "section") as unfinished:
+        unfinished.write_bytes(b"content")
+    with whole_folder(tmp_path / "frames") as unfinished:
+        (unfinished / "1.png").write_bytes(b"1")
+
+    assert names(tmp_path) == ["frames", "section"] and names(tmp_path / "frames") == ["1.png"]
+    assert len(waited) == times and waited == sorted(waited) and sum(waited) < 6
+
+
+@pytest.mark.parametrize("whole", [whole_file, whole_folder])
+def test_a_lock_that_stays_is_an_error_after_a_few_seconds(tmp_path, monkeypatch, waited, whole):
+    monkeypatch.setattr(os, "replace", Locked(os.replace, 1000))
+
+    with pytest.raises(PermissionError, match="another process"), whole(tmp_path / "name"):
+        pass
+
+    assert 3 < sum(waited) < 6
+    assert names(tmp_path) == []
+
+
+def test_other_errors_do_not_wait(tmp_path, monkeypatch, waited):
+    def full(*paths) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+
+    with pytest.raises(OSError, match="No space left"), whole_file(tmp_path / "name"):
+        pass
+
+    assert waited == []

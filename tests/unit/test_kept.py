@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -34,14 +35,12 @@ def written(folder: Path, keys, count: int | None = None) -> Run:
     return run
 
 
-def values(run: Run) -> list[float]:
-    return [section.latents.flatten()[0].item() for section in run.finished]
+def values(sections: Iterable[torch.Tensor]) -> list[float]:
+    return [latents.flatten()[0].item() for latents in sections]
 
 
-def read(folder: Path, keys) -> Run:
-    run = Run(folder, keys)
-    run.read()
-    return run
+def read(folder: Path, keys) -> list[torch.Tensor]:
+    return list(Run(folder, keys).read())
 
 
 # What is found again
@@ -52,17 +51,19 @@ def test_a_new_process_finds_what_was_written_bit_by_bit(tmp_path):
     before = time.time()
     Run(tmp_path / "run", ("k",)).add(content)
 
-    (section,) = read(tmp_path / "run", ("k",)).finished
+    run = Run(tmp_path / "run", ("k",))
+    (found,) = run.read()
 
-    assert torch.equal(section.latents, content) and section.latents.dtype == content.dtype
-    assert before <= section.time <= time.time()
+    assert torch.equal(found, content) and found.dtype == content.dtype
+    assert before <= run.finished[0].time <= time.time()
 
 
 def test_what_was_read_is_continued(tmp_path):
     keys = keys_of(Plan.of(4.8))
     written(tmp_path, keys, 2)
 
-    run = read(tmp_path, keys)
+    run = Run(tmp_path, keys)
+    list(run.read())
     run.add(latents(2))
 
     assert values(read(tmp_path, keys)) == [0, 1, 2]
@@ -73,13 +74,36 @@ def test_every_precision_comes_back_as_it_was(tmp_path, dtype):
     content = torch.arange(12, dtype=dtype).view(1, 1, 3, 2, 2)
     Run(tmp_path, ("k",)).add(content)
 
-    (section,) = read(tmp_path, ("k",)).finished
+    (found,) = read(tmp_path, ("k",))
 
-    assert section.latents.dtype == dtype and torch.equal(section.latents, content)
+    assert found.dtype == dtype and torch.equal(found, content)
 
 
 def test_nothing_is_found_where_nothing_was_written(tmp_path):
-    assert read(tmp_path / "absent", ("k",)).finished == []
+    assert read(tmp_path / "absent", ("k",)) == []
+
+
+def test_a_section_is_read_when_it_is_asked_for(tmp_path):
+    """Those after it need not be in memory, nor even whole."""
+    keys = keys_of(Plan.of(4.8))
+    written(tmp_path, keys)
+    sorted(tmp_path.iterdir())[1].write_bytes(b"damaged")
+
+    sections = Run(tmp_path, keys).read()
+
+    assert next(sections).flatten()[0] == 0
+    with pytest.raises(Damaged, match="0002-"):
+        next(sections)
+
+
+def test_files_are_counted_up_to_the_first_that_is_missing(tmp_path):
+    keys = keys_of(Plan.of(4.8))
+    written(tmp_path, keys)
+    paths = sorted(tmp_path.iterdir())
+    paths[2].unlink()
+
+    assert Run(tmp_path, keys).files() == paths[:2]
+    assert Run(tmp_path, keys_of(Plan.of(6.0))).files() == []
 
 
 def test_sections_count_only_up_to_the_first_that_is_missing(tmp_path):
@@ -138,7 +162,7 @@ def test_orders_that_know_the_end_share_nothing_between_lengths(order):
 def test_whatever_else_changes_no_section_is_found(changed, tmp_path):
     written(tmp_path, keys_of(Plan.of(3.6, "forward")))
 
-    assert read(tmp_path, changed).finished == []
+    assert read(tmp_path, changed) == []
 
 
 def test_frames_per_second_and_a_layouts_name_decide_nothing():
@@ -167,17 +191,17 @@ def whole(tmp_path) -> Path:
 
 def test_a_flipped_bit_anywhere_never_gives_other_latents(whole):
     content = whole.read_bytes()
-    expected = kept.read_section(whole, "k", "")
+    expected, expected_latents = kept.read_section(whole, "k", "")
     refused = 0
     for place in range(len(content)):
         for bit in (0, 7):
             whole.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
             try:
-                found = kept.read_section(whole, "k", "")
+                found, found_latents = kept.read_section(whole, "k", "")
             except Damaged:
                 refused += 1
             else:
-                assert torch.equal(found.latents, expected.latents) and found.time == expected.time
+                assert torch.equal(found_latents, expected_latents) and found == expected
 
     assert refused > 1.8 * len(content)
 
@@ -202,12 +226,12 @@ def test_a_damaged_section_goes_and_those_before_it_stay(tmp_path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    run = Run(tmp_path, keys)
+    run, found = Run(tmp_path, keys), []
 
     with pytest.raises(Damaged, match=r"0003-.* does not match its checksum"):
-        run.read()
+        found.extend(run.read())
 
-    assert values(run) == [0, 1]
+    assert values(found) == [0, 1]
     assert not path.exists()
     run.add(latents(2))
     assert values(read(tmp_path, keys)) == [0, 1, 2, 3]

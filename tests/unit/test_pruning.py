@@ -73,7 +73,7 @@ def test_reading_a_run_makes_it_young(tmp_path):
         Run(folder, ["key"]).add(torch.zeros(1, 16, 9, 2, 2))
         os.utime(folder, (0, 0))
 
-    Run(run, ["key"]).read()
+    list(Run(run, ["key"]).read())
     prune(tmp_path, Limits())
 
     assert run.exists() and not other.exists()

@@ -135,3 +135,40 @@ def test_what_is_done_stays_when_a_section_is_interrupted():
 
     assert timeline.known == {0, *range(19, 28)}
     assert values(timeline.latents)[10:] == [0.0] * 9 + [100.0 + frame for frame in range(19, 28)]
+
+
+# Sections from an earlier run
+
+
+def test_finished_sections_are_taken_one_by_one_and_the_others_come_out_as_they_would_have():
+    _, undisturbed = run(Plan.of(4.8), lambda noise, context: noise, seed=7)
+    expected = [latents for _, latents in undisturbed]
+    timeline, taken = Timeline.of(37, {0: START}), []
+
+    def finished():
+        for latents in expected[:2]:
+            taken.append(len(timeline.known))
+            yield latents
+
+    found = [latents for _, latents in generate(Plan.of(4.8).bind(timeline), timeline, lambda noise, _: noise, 7, finished())]
+
+    assert all(map(torch.equal, found, expected))
+    assert taken == [1, 10]  # the second one only when the first was in its place
+
+
+@pytest.mark.parametrize(
+    ("finished", "message"),
+    [
+        ([torch.zeros(1, 16, 9, 4, 6), torch.zeros(1, 16, 9, 6, 4)],
+         r"finished section 2 has shape \(1, 16, 9, 6, 4\), expected \(1, 16, 9, 4, 6\)"),
+        ([torch.zeros(1, 16, 9, 4, 6)] * 4, "more finished sections than the 3 of the video"),
+    ],
+)  # fmt: skip
+def test_finished_sections_that_do_not_fit_are_refused_before_anything_is_sampled(finished, message):
+    timeline = Timeline.of(28, {0: START})
+
+    def denoise(noise, context):
+        raise AssertionError("a section was sampled")
+
+    with pytest.raises(ValueError, match=message):
+        list(generate(Plan.of(3.6).bind(timeline), timeline, denoise, 0, finished))

@@ -22,6 +22,7 @@ import torch
 from comfy.cli_args import args
 
 from ...store.digest import digest
+from ...store.identity import Identity
 from ...timeline import Timeline
 from .. import private
 
@@ -32,15 +33,20 @@ ORIGINATED = ("model", "positive", "negative", "guider", "sampler")  # inputs of
 WORKING = ("model_patcher", "model_options", "conds", "inner_model", "loaded_models")  # a guider's, during and after sampling
 NOT_MODELS = ("custom_nodes", "configs", "datasets")
 LONGEST_NAME = 1000
+NO_PATH = (
+    OSError,
+    ValueError,
+    RuntimeError,
+)  # what systems raise for a text that is no path: too long, null bytes, loops of links
 PYPROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"
 
 Stat = tuple[int, int]  # size, and time of change in ns
 
 
-def identity(origin: str, guider, sampler, timeline: Timeline, clip_vision_output, seed: int) -> str:
-    """A digest of everything that decides what is sampled, except the plan and its sigmas; `origin` comes from `origin()`."""
+def identity(origin: str, guider, sampler, timeline: Timeline, clip_vision_output, seed: int) -> Identity:
+    """Everything that decides what is sampled, except the plan and its sigmas; `origin` comes from `origin()`."""
     patcher = guider.model_patcher
-    return digest(
+    return Identity.of(
         {
             "origin": origin,
             "versions": versions(),
@@ -111,17 +117,25 @@ def named_files(value: object) -> list[Stat]:
         value = list(value.values())
     if isinstance(value, list | tuple):
         return [stat for item in value for stat in named_files(item)]
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME or "\0" in value:
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
         return []
-    paths = ((root, Path(os.path.normpath(root / value))) for root in _folders())
-    return [stat for root, path in paths if root in path.parents or path.is_file() for stat in stats(path)]
+    return [stat for root in _folders() for stat in _named_from(root, value)]
 
 
 def stats(path: Path) -> list[Stat]:
     """The stats of a file, or of the files in a folder; empty if there are none."""
-    with suppress(OSError):
+    with suppress(*NO_PATH):
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         return [(stat.st_size, stat.st_mtime_ns) for stat in map(Path.stat, filter(Path.is_file, files))]
+    return []
+
+
+def _named_from(root: Path, text: str) -> list[Stat]:
+    """Stats of what a text names as a path from `root`: anything within it, or a file elsewhere."""
+    with suppress(*NO_PATH):
+        path = Path(os.path.normpath(root / text))
+        if root in path.parents or path.is_file():
+            return stats(path)
     return []
 
 

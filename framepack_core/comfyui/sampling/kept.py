@@ -6,7 +6,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import folder_paths
 from torch import Tensor
 
 from ...plan import Section
+from ...store.identity import Identity
 from ...store.kept import Damaged, Run
-from ...store.pruning import Limits, prune
+from ...store.pruning import Limits, oldest_first, prune
 
 log = logging.getLogger("framepack")
 
@@ -24,44 +26,86 @@ VARIABLES = {"gigabytes": "FRAMEPACK_CHECKPOINT_GB", "days": "FRAMEPACK_CHECKPOI
 
 
 class KeptSections:
-    """Finished sections of one run: reads those of an earlier run, and writes each new one.
+    """Finished sections of one run: gives those of an earlier run, and writes each new one.
 
+    `keys(name)` are the keys of the sections in a run of this name, `latents(number)` those of a section that is finished, and
     `note` receives lines for the user. A failed read or write is reported once, and sampling continues without it.
+
+        kept = KeptSections(identity, keys, latents, note)
+        for section, latents in generate(sections, timeline, denoise, seed, kept.restored()):
+            kept.add(section)
     """
 
-    def __init__(self, identity: str, keys: Sequence[str], note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        keys: Callable[[str], Sequence[str]],
+        latents: Callable[[int], Tensor],
+        note: Callable[[str], None],
+    ) -> None:
+        self.identity = identity
+        self.keys = keys
+        self.latents = latents
         self.note = note
-        self.run = Run(folder() / identity, keys)
+        self.run = Run(folder() / identity.name, keys(identity.name))
         self.limits = limits()
         self.writing = self.limits.gigabytes > 0
+        self.failed = False  # the last write
         self._prune()
-        if self.writing:
-            self._read()
 
-    @property
-    def latents(self) -> list[Tensor]:
-        return [section.latents for section in self.run.finished]
-
-    def add(self, section: Section, latents: Tensor) -> None:
-        """Write a section, unless it is on disk already."""
-        if not self.writing or section.number < len(self.run.finished):
+    def restored(self) -> Iterator[Tensor]:
+        """The latents of the sections that an earlier run has finished, each read when it is asked for."""
+        if not self.writing:
             return
         try:
-            self.run.add(latents)
-        except OSError as error:
-            self.writing = False
-            self._warn(f"finished sections are no longer kept in {folder()}: {error.strerror or error}; sampling continues")
-
-    def _read(self) -> None:
-        try:
-            self.run.read()
+            yield from self.run.read()
         except Damaged as error:
             self._warn(f"a finished section was damaged and is made again: {error}")
         except OSError as error:
             self._warn(f"finished sections cannot be read: {error}; they are made again")
         if self.run.finished:
-            last = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.run.finished[-1].time))
+            last = spelled_time(self.run.finished[-1].time)
             self.note(f"resumed: {len(self.run.finished)} of {len(self.run.keys)} sections from {last}")
+        else:
+            self._explain()
+
+    def add(self, section: Section) -> None:
+        """A section is finished: write it, and those before it whose writing has failed, unless they are on disk already."""
+        if not self.writing:
+            return
+        try:
+            for number in range(len(self.run.finished), section.number + 1):
+                self.run.add(self.latents(number))
+        except OSError as error:
+            if not self.failed:
+                self._warn(f"finished sections cannot be kept in {folder()}: {error.strerror or error}; sampling continues, "
+                           "and the next section tries again")  # fmt: skip
+            self.failed = True
+            return
+        if self.failed:
+            self._warn("finished sections are kept again, with those that were missing")
+        self.failed = False
+        with suppress(OSError):
+            self.identity.write(self.run.folder)
+
+    def _explain(self) -> None:
+        """Say so if there are sections of a run that differs only in what the user has not chosen."""
+        with suppress(OSError):
+            for run in reversed(oldest_first(folder())):
+                if line := self._difference(run):
+                    return self.note(line)
+
+    def _difference(self, run: Path) -> str | None:
+        try:
+            differences = self.identity.differences(Identity.read(run))
+        except Exception as error:  # whatever a damaged file may lead to: an explanation is not worth a run
+            log.debug("FramePack: %s does not say what it is made of (%s)", run, error)
+            return None
+        files = Run(run, self.keys(run.name)).files() if differences else []
+        if not files:
+            return None
+        found = f"{len(files)} finished section{'s' * (len(files) > 1)} from {spelled_time(files[-1].stat().st_mtime)}"
+        return f"{found} cannot be used, because {'; '.join(differences)}"
 
     def _prune(self) -> None:
         try:
@@ -75,6 +119,10 @@ class KeptSections:
     def _warn(self, line: str) -> None:
         log.warning("FramePack: %s", line)
         self.note(line)
+
+
+def spelled_time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def folder() -> Path:

@@ -44,12 +44,13 @@ def sample(request: Request, say: Say) -> Video:
     given, steps = len(timeline.known), [len(sigmas) - 1 for sigmas in request.sigmas]
     with Progress(patcher, request.sections, steps, timeline, request.plan.fps, notes.say, request.preview_vae) as progress:
         denoise = GuiderDenoiser(guider, request.sampler, request.sigmas, request.seed, progress.of)
-        finished = kept.latents if kept else ()
+        finished = kept.restored() if kept else ()
         try:
             for section, latents in generate(request.sections, timeline, denoise, request.seed, finished):
                 if kept:
-                    kept.add(section, latents)
+                    kept.add(section)
                 progress.finish(section, latents)
+                del latents  # the timeline has them
         except InterruptProcessingException:
             if request.on_cancel == "discard" or len(timeline.known) == given:
                 raise
@@ -62,13 +63,19 @@ def kept_sections(request: Request, notes: Notes) -> KeptSections | None:
     if request.origin is None:
         return None
     try:
-        name = identity(
+        named = identity(
             request.origin, request.guider, request.sampler, request.timeline, request.clip_vision_output, request.seed
         )
     except private.Missing as missing:
         notes.add(f"finished sections are not kept: {missing}")
         return None
-    return KeptSections(name, section_keys(name, request.sections, request.sigmas), notes.add)
+    sections, timeline = request.sections, request.timeline
+    return KeptSections(
+        named,
+        keys=lambda name: section_keys(name, sections, request.sigmas),
+        latents=lambda number: timeline.read(sections[number].target),
+        note=notes.add,
+    )
 
 
 class Notes:
