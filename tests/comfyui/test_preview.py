@@ -142,7 +142,7 @@ def test_pictures_stop_with_the_run_however_it_ends(timeline, end):
     assert not shown.thread.is_alive()
 
 
-def test_pictures_take_a_tenth_of_the_time_at_most(timeline, clock):
+def test_pictures_take_a_fiftieth_of_the_time_at_most(timeline, clock):
     previewer = Previewer()
     pictures = pictures_of(timeline, Node(), previewer)
     slow = previewer.decode_latent_to_preview
@@ -152,11 +152,11 @@ def test_pictures_take_a_tenth_of_the_time_at_most(timeline, clock):
         return slow(x0)
 
     previewer.decode_latent_to_preview = a_second_for_each_frame
-    for _ in range(40):  # steps in a second, and two frames to show
+    for _ in range(200):  # steps in a second, and two frames to show
         clock.now += 1
         pictures.play((1, 2), latents_of(50, 100))
 
-    assert previewer.calls == 2 * 3
+    assert 2 * 3 <= previewer.calls <= 2 * 5
 
 
 class Queued(torch.Tensor):

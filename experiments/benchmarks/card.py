@@ -1,0 +1,93 @@
+"""The released models on cards of each size, counted on a fake one: `python3 scripts/bench.py card`.
+
+For each card (free memory, in GB of 10^9 bytes) and file: how much of the transformer's weights stays on the card while it
+samples, how much every step fetches, and the most memory in use. Then the same for decoding ten latent frames at 640x608, with
+how often a pixel is computed and whether a layer is computed whole. Nothing here runs on a GPU: see experiments/card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from scripts.support.pack import load_comfyui
+
+CARDS = (4, 6, 8, 10, 12, 16, 24)
+FILES = {"bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn}
+DECODES = {"bf16, fp16": torch.bfloat16, "float32": torch.float32}
+STEPS = 2
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("comfyui", type=Path)
+    parser.add_argument("--cards", nargs="+", type=float, default=CARDS, help="free memory in GB")
+    options = parser.parse_args()
+    load_comfyui(options.comfyui)
+    logging.disable(logging.INFO)
+    print("| free GB | file | weights on the card | fetched at each step | most in use |\n| ---: | --- | ---: | ---: | ---: |")
+    for size in options.cards:
+        for name, dtype in FILES.items():
+            print(f"| {size:g} | {name} | {sampling(size, dtype)} |", flush=True)
+    print("\n| free GB | VAE | layers | most in use | pixels computed over pixels shown |\n| ---: | --- | --- | ---: | ---: |")
+    for size in options.cards:
+        for name, dtype in DECODES.items():
+            print(f"| {size:g} | {name} | {decoding(size, dtype)} |", flush=True)
+    return 0
+
+
+def sampling(size: float, dtype: torch.dtype) -> str:
+    from experiments.card.card import GB, FakeCard
+    from experiments.card.models import released_transformer, released_weights
+    from experiments.card.steps import request, sampled
+    from framepack_core.plan import Plan
+
+    with FakeCard(size * GB) as card:
+        model = released_transformer(released_weights(dtype))
+        sampled(request(model, Plan.of(1.2)))
+        card.memory.watch_peak()
+        before = card.memory.moved
+        sampled(request(model, Plan.of(1.2), steps=1 + STEPS))
+        one = card.memory.moved - before
+        before = card.memory.moved
+        sampled(request(model, Plan.of(1.2)))
+        step = (one - (card.memory.moved - before)) / STEPS
+        loaded, whole = model.loaded_size(), model.model_size()
+    return f"{loaded / GB:.1f} of {whole / GB:.1f} GB | {step / GB:.1f} GB | {card.memory.peak / GB:.1f} GB"
+
+
+def decoding(size: float, dtype: torch.dtype) -> str:
+    from experiments.card.card import GB, FakeCard
+    from experiments.card.models import released_vae
+    from framepack_core.comfyui.decoding.stream import stream_frames
+
+    pixels = Pixels()
+    with FakeCard(size * GB, watching=[pixels]) as card:
+        vae = released_vae(dtype)
+        shown = sum(frames[..., 0].numel() for frames in stream_frames(vae, torch.zeros(1, 16, 10, 76, 80)))
+    layers = "whole" if pixels.largest >= 8 * 608 * 640 else "in bands"
+    return f"{layers} | {card.memory.peak / GB:.1f} GB | {pixels.computed / shown:.2f}"
+
+
+class Pixels(TorchDispatchMode):
+    """Pixels that the decoder's last convolution puts out, and how many at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.computed = self.largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if function is torch.ops.aten.convolution.default and out.shape[1] == 3:
+            self.computed += out[0, 0].numel()
+            self.largest = max(self.largest, out[0, 0].numel())
+        return out
+
+
+if __name__ == "__main__":
+    sys.exit(main())
