@@ -39,9 +39,7 @@ class FakeCard:
     modes that see each operation of the card.
     """
 
-    def __init__(
-        self, size: float, capability: tuple[int, int] = AMPERE, watching: Sequence[TorchDispatchMode] = ()
-    ) -> None:
+    def __init__(self, size: float, capability: tuple[int, int] = AMPERE, watching: Sequence[TorchDispatchMode] = ()) -> None:
         self.memory, self.waits = CardMemory(size), Waits()
         self.capability = capability
         self.watching = watching
@@ -52,7 +50,13 @@ class FakeCard:
                 entered.enter_context(patch.object(target, name, value))
             entered.enter_context(torch.inference_mode())
             entered.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-            for mode in (Rules(), self.memory, self.waits, *self.watching, Primitives()):  # the last one sees an operation first
+            for mode in (
+                Rules(),
+                self.memory,
+                self.waits,
+                *self.watching,
+                Primitives(),
+            ):  # the last one sees an operation first
                 entered.enter_context(mode)
             self._entered = entered.pop_all()
         return self
@@ -97,7 +101,10 @@ class FakeCard:
             (management, "current_loaded_models", []),
             (management, "total_vram", self.memory.size / 2**20),
             (management, "LORA_COMPUTE_DTYPES", {}),
-            *((module, "optimized_attention", comfy.ldm.modules.attention.attention_pytorch) for module in _users_of_attention()),
+            *(
+                (module, "optimized_attention", comfy.ldm.modules.attention.attention_pytorch)
+                for module in _users_of_attention()
+            ),
         ]
 
 

@@ -16,9 +16,7 @@ from framepack_core.comfyui.decoding.room import Kept
 from framepack_core.comfyui.decoding.stream import stream_frames
 from framepack_core.comfyui.model import transformer
 from framepack_core.comfyui.model.conditions import PackedContext
-from framepack_core.comfyui.model.framepack import FramePackModel
 from framepack_core.plan import Plan
-
 
 context_tokens = transformer.context_tokens
 

@@ -34,7 +34,9 @@ class Pixels(TorchDispatchMode):
         return out
 
 
-def decode(free: float, frames: int, size: tuple[int, int], dtype: torch.dtype, steps: int | None = None, watching=()) -> FakeCard:
+def decode(
+    free: float, frames: int, size: tuple[int, int], dtype: torch.dtype, steps: int | None = None, watching=()
+) -> FakeCard:
     """The card after decoding with so many GB free, or after this many steps of it."""
     with FakeCard(free * GB, watching=watching) as card:
         chunks = stream_frames(released_vae(dtype), torch.zeros(1, 16, frames, *size))

@@ -11,9 +11,9 @@ from comfy.model_management import InterruptProcessingException
 
 from experiments.card.card import GB, FakeCard
 from experiments.card.models import released_transformer, released_vae, released_weights
-from experiments.card.steps import request, sampled, watched
-from framepack_core.comfyui.preview.clip import MEMORY
+from experiments.card.steps import request, sampled
 from framepack_core.comfyui.decoding.stream import chunks
+from framepack_core.comfyui.preview.clip import MEMORY
 from framepack_core.plan import Plan
 
 TWO_SECTIONS = Plan.of(2.4)

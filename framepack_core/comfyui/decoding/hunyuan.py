@@ -78,6 +78,7 @@ def load(vae: comfy.sd.VAE, memory: float) -> None:
     Other models leave the card for that, as they do for ComfyUI's own decoding, but the VAE's weights stay on it even if less
     is free.
     """
+
     def attempt() -> None:
         comfy.model_management.load_models_gpu(
             [vae.patcher], memory_required=memory, minimum_memory_required=SMALLEST, force_full_load=vae.disable_offload
