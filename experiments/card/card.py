@@ -10,9 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-import comfy.ldm.modules.attention
 import comfy.model_management as management
 import torch
+from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -101,10 +101,7 @@ class FakeCard:
             (management, "current_loaded_models", []),
             (management, "total_vram", self.memory.size / 2**20),
             (management, "LORA_COMPUTE_DTYPES", {}),
-            *(
-                (module, "optimized_attention", comfy.ldm.modules.attention.attention_pytorch)
-                for module in _users_of_attention()
-            ),
+            *((module, "optimized_attention", attention_pytorch) for module in _users_of_attention()),
         ]
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+COPIES = {torch.ops.aten._to_copy.default: 0, torch.ops.aten.copy_.default: 1}  # where the source is among the arguments
+
 
 class CardMemory(TorchDispatchMode):
     """Counts the bytes of all tensors on the card; an operation whose result no longer fits raises torch.OutOfMemoryError.
@@ -47,8 +49,8 @@ class CardMemory(TorchDispatchMode):
 
     def _made(self, function: Any, tensor: Tensor, args: tuple) -> None:
         storage = tensor.untyped_storage()
-        source = args[1] if function is torch.ops.aten.copy_.default else args[0] if args else None
-        if isinstance(source, Tensor) and source.device.type == "cpu" and source.ndim:
+        source = args[COPIES[function]] if function in COPIES else None
+        if source is not None and source.device.type == "cpu":
             self.moved += source.nbytes
         if storage._cdata in self._alive:
             return

@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 class Primitives(TorchDispatchMode):
-    """Hands the parts of composite operations to the modes around this one, which in inference mode would see the whole only."""
+    """Hands the parts of composite operations on, which the modes around this one would only see as a whole."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None) -> Any:
         kwargs = kwargs or {}

@@ -8,7 +8,7 @@ rows beside its band, so that nothing is blended and no pixel is computed twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +89,7 @@ class Convolution:
     def __init__(
         self, convolution: nn.Module, room: Room, spare: int, norm: nn.GroupNorm | None = None, scale: Sequence[int] = (1, 1, 1)
     ) -> None:
-        self.convolution: nn.Module = convolution.conv
+        self.convolution = cast(nn.Conv3d, convolution.conv)
         self.convolutions = (self,)
         self.room = room
         self.spare = spare

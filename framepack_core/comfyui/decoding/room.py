@@ -57,7 +57,7 @@ class Room:
         return kept
 
     def survive(self, attempt: Callable[[], Result]) -> Result:
-        """What `attempt` returns. It is called again, with more room, if the device runs out of memory; it must be repeatable."""
+        """What `attempt` returns. If the device runs out of memory, room is made and `attempt`, which must be repeatable, repeated."""
         for _ in range(ATTEMPTS - 1):
             try:
                 return attempt()
