@@ -50,13 +50,8 @@ class FakeCard:
                 entered.enter_context(patch.object(target, name, value))
             entered.enter_context(torch.inference_mode())
             entered.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-            for mode in (
-                Rules(),
-                self.memory,
-                self.waits,
-                *self.watching,
-                Primitives(),
-            ):  # the last one sees an operation first
+            modes = (Rules(), self.memory, self.waits, *self.watching, Primitives())  # the last one sees an operation first
+            for mode in modes:
                 entered.enter_context(mode)
             self._entered = entered.pop_all()
         return self
@@ -122,7 +117,7 @@ class _Generator(torch.Generator):
     """One for the card, which cannot be made without one, is on the CPU: nothing is drawn."""
 
     def __new__(cls, device: Any = None) -> _Generator:
-        return super().__new__(cls, "cpu")
+        return super().__new__(cls, "cpu")  # pyright: ignore[reportCallIssue] - torch's stubs lack it
 
 
 def _users_of_attention() -> list[Any]:

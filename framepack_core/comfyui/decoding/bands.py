@@ -78,9 +78,10 @@ class Block:
 
     def __call__(self, x: Layer) -> Layer:
         h = self.conv1(x)
-        if self.shortcut is None:
+        shortcut = self.shortcut
+        if shortcut is None:
             return self.conv2(h, lambda rows: x.kept.read(rows, slice(None)), onto=x.kept)
-        return self.conv2(h, lambda rows: self.shortcut(x.kept.read(rows, slice(None))))
+        return self.conv2(h, lambda rows: shortcut(x.kept.read(rows, slice(None))))
 
 
 class Convolution:

@@ -57,7 +57,7 @@ class Room:
         return kept
 
     def survive(self, attempt: Callable[[], Result]) -> Result:
-        """What `attempt` returns. If the device runs out of memory, room is made and `attempt`, which must be repeatable, repeated."""
+        """What `attempt` returns. If the device runs out of memory, room is made and it is called again."""
         for _ in range(ATTEMPTS - 1):
             try:
                 return attempt()
