@@ -30,8 +30,7 @@ from framepack_core.timeline import Timeline
 from scripts.support.quantising.sizes import HIDDEN, IMAGE, POOLED, TEXT, Shapes, released_shapes
 
 Format = Literal["bf16", "fp8"]
-FPS, CHANNELS = 30.0, 16
-STEPS = 25  # of a section, the default of the sampler node
+CHANNELS = 16
 DEVIATION = 0.02  # of the weights
 INTERVAL = 0.02  # seconds between two readings of the card's memory
 

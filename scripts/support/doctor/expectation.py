@@ -9,7 +9,7 @@ from framepack_core.plan import section_count
 from scripts.support.doctor.findings import Finding, gigabytes
 from scripts.support.doctor.machine import Card
 
-FPS, WINDOW, STEPS = 30.0, 9, 25
+FPS, WINDOW, STEPS = 30.0, 9, 25  # the defaults of the nodes
 LENGTHS = (1.2, 5, 10, 30, 60)  # seconds of video
 LINK = 12e9  # bytes a second from RAM to the card: PCIe 4.0 with 8 lanes, or 3.0 with 16, at best
 BESIDE = 8e9  # bytes of RAM for the system, ComfyUI, and the text encoders' share that stays

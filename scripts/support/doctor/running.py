@@ -46,8 +46,8 @@ def format_for(card: Card | None) -> Format:
     return "bf16" if whole else "fp8"
 
 
-def run(size: Size, format: Format) -> Trial:
-    """Sample, then decode while the transformer still holds what the card gave it, as in a workflow."""
+def run(size: Size, format: Format, steps: int = MEASURED) -> Trial:
+    """Sample that many steps and one that warms up, then decode while the transformer still holds what the card gave it, as in a workflow."""
     needed, free = trial.nbytes(size, format) + SPARE_RAM, psutil.virtual_memory().available
     if free < needed:
         value = f"not run: the weights need {gigabytes(needed)} of RAM, and {gigabytes(free)} are free"
@@ -59,7 +59,7 @@ def run(size: Size, format: Format) -> Trial:
     model = vae = sampling = decoding = None
     try:
         model = trial.transformer(size, format)
-        sampling = trial.sample_section(model, size, 1 + MEASURED)
+        sampling = trial.sample_section(model, size, 1 + steps)
         step = f"{statistics.median(sampling.seconds[1:]):.2f} s a step after the first"
         findings.append(judged("sampling", f"{size.pixels}, {format}, {step}", sampling))
         vae = trial.video_vae()
