@@ -7,8 +7,8 @@ memory: peak memory and time of real servers, by the length of the video, the sa
 
 decode: how close the ways to decode a long video in little memory come to ComfyUI's decode of the whole video.
 
-gpu: the released size with random weights on a real card: seconds a step, their share of the card's peak, the memory of sampling and
-decoding on cards of 6, 8 and 12 GB, and a video of 1800 frames.
+gpu: the released size with random weights on a real card: seconds a step, their share of the card's peak, the memory of
+sampling and decoding on cards of 6, 8 and 12 GB, and a video of 1800 frames.
 """
 
 from __future__ import annotations

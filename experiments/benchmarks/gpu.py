@@ -1,7 +1,7 @@
 """The released transformer on a real card, with random weights. Run by `scripts/bench.py gpu`.
 
-Seconds a step at 640x608 and their share of the card's peak, the memory of sampling and decoding on cards of 6, 8 and 12 GB, and
-a video of 60 seconds, whose calls must need the same memory at its beginning, middle and end.
+Seconds a step at 640x608 and their share of the card's peak, the memory of sampling and decoding on cards of 6, 8 and 12 GB,
+and a video of 60 seconds, whose calls must need the same memory at its beginning, middle and end.
 
 Each part runs in a process of its own. A smaller card is made of this one: this process takes the rest of the memory, so that
 the driver tells ComfyUI what a smaller card would, and torch is told the same limit.
@@ -90,10 +90,8 @@ def main() -> int:
 
     if not torch.cuda.is_available():
         sys.exit("framepack: torch sees no CUDA or ROCm card here; run this benchmark on a computer with one")
-    total = torch.cuda.get_device_properties(0).total_memory
-    print(
-        f"{torch.cuda.get_device_name()}, {total / 2**30:.1f} GiB, torch {torch.__version__}, random weights in {options.format}"
-    )
+    card = f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory / 2**30:.1f} GiB"
+    print(f"{card}, torch {torch.__version__}, random weights in {options.format}", flush=True)
     return report(*measured(options.caps, in_a_process(options)))
 
 

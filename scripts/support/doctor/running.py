@@ -47,7 +47,10 @@ def format_for(card: Card | None) -> Format:
 
 
 def run(size: Size, format: Format, steps: int = MEASURED) -> Trial:
-    """Sample that many steps and one that warms up, then decode while the transformer still holds what the card gave it, as in a workflow."""
+    """Sample so many steps after one that warms up, then decode while the transformer still has its part of the card.
+
+    That is what a workflow does, too.
+    """
     needed, free = trial.nbytes(size, format) + SPARE_RAM, psutil.virtual_memory().available
     if free < needed:
         value = f"not run: the weights need {gigabytes(needed)} of RAM, and {gigabytes(free)} are free"
