@@ -171,11 +171,14 @@ def in_a_process(options: argparse.Namespace) -> Part:
         torch.cuda.empty_cache()
         if done.returncode:
             raise SystemExit(f"framepack: the part {name} ended with status {done.returncode}; see above")
-        found = json.loads(done.stdout.splitlines()[-1])
-        own = {key: max(0.0, found[key] - before) for key in ("sampling", "decoding") if name == "capped" and found[key]}
-        return found | own
+        return without(json.loads(done.stdout.splitlines()[-1]), before)
 
     return part
+
+
+def without(found: dict[str, Any], before: int) -> dict[str, Any]:
+    """The result of a part less the bytes that others, this process among them, had in use on the card before it."""
+    return found | {key: max(0.0, found[key] - before) for key in ("sampling", "decoding") if found.get(key)}
 
 
 def run_part(options: argparse.Namespace) -> Speed | Capped:

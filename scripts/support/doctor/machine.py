@@ -96,11 +96,11 @@ def disks(folders: dict[str, Path]) -> Iterator[Finding]:
         place = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(place).free
         if not os.access(place, os.W_OK):
-            yield Finding(f"disk: {what}", f"{folder} cannot be written to", "fault", "change its owner or permissions")
+            yield Finding(f"disk: {what}", f"'{folder}' cannot be written to", "fault", "change its owner or permissions")
         elif free < LITTLE_DISK:
-            yield Finding(f"disk: {what}", f"{gigabytes(free)} free in {folder}", "warning", "make room on this disk")
+            yield Finding(f"disk: {what}", f"{gigabytes(free)} free in '{folder}'", "warning", "make room on this disk")
         else:
-            yield Finding(f"disk: {what}", f"{gigabytes(free)} free in {folder}")
+            yield Finding(f"disk: {what}", f"{gigabytes(free)} free in '{folder}'")
 
 
 # torch and the driver

@@ -8,6 +8,8 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+# A path in quotation marks, as in most error messages, may have spaces; any other ends at one.
+QUOTED = re.compile(r"(['\"])(?:[A-Za-z]:[\\/]|\\\\|/)[^'\"\n]*[\\/]([^'\"\\/\n]+)[\\/]*\1")
 ABSOLUTE = re.compile(r"(?<![\w./:~\\-])(?:[A-Za-z]:[\\/]+|\\\\|/)(?:[^\s\\/|'\"<>:,;()]+[\\/]+)+([^\s\\/|'\"<>:,;()]*)")
 SHORTEST_NAME = 3  # a shorter user or computer name would be found within ordinary text
 
@@ -47,6 +49,7 @@ def without_personal_paths(text: str, places: Mapping[str, str], names: Mapping[
         if len(Path(place).parts) > 1:  # not the root of a disk
             for form in {place, place.replace("\\", "\\\\"), place.replace("\\", "/")}:
                 text = re.sub(rf"{re.escape(form)}(?=[\\/]|\W|$)", lambda _, stands=stands: stands, text)
+    text = QUOTED.sub(lambda found: f"{found[1]}.../{found[2]}{found[1]}", text)
     text = ABSOLUTE.sub(lambda found: f".../{found[1]}", text)
     for name, stands in sorted(names.items(), key=lambda item: len(item[0]), reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", stands, text, flags=re.IGNORECASE)

@@ -27,7 +27,7 @@ def markdown(chapters: Sequence[Chapter], version: str, day: date) -> str:
     if to_do:
         text += ["", "## What to do", ""]
         text += [
-            f"- {MARKS[finding.status]}: {finding.what}: {flat(finding.value)}. {flat(finding.remedy)}" for finding in to_do
+            f"- {MARKS[finding.status]}: {finding.what}: {flat(finding.value)}. {sentence(finding.remedy)}" for finding in to_do
         ]
     for chapter in chapters:
         text += ["", f"## {chapter.title}", "", "| what | found | | what to do |", "| --- | --- | --- | --- |"]
@@ -42,6 +42,11 @@ def row(finding: Finding) -> str:
 
 def flat(text: str) -> str:
     return " ".join(text.split())
+
+
+def sentence(text: str) -> str:
+    text = flat(text)
+    return text[:1].upper() + text[1:]
 
 
 def verdict(findings: Sequence[Finding]) -> str:
