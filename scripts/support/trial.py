@@ -10,6 +10,7 @@ import math
 import re
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -111,11 +112,16 @@ def transformer(size: Size, format: Format):
     shared = {dtype: numbers.to(dtype) for dtype in (torch.bfloat16, torch.float8_e4m3fn)}
     weights = {key: shared[dtype][: math.prod(found[key])].view(found[key]) for key, dtype in dtypes(found, format).items()}
     patcher = private.load_diffusion_model_state_dict(weights)
-    places = {tensor.untyped_storage().data_ptr() for tensor in shared.values()}
-    for weight in patcher.model.parameters():
+    separate(patcher.model, shared.values())
+    return patcher
+
+
+def separate(model: nn.Module, shared: Iterable[Tensor]) -> None:
+    """Make each weight that is a view of one of these tensors a copy of its own; some loaders take tensors over as they are."""
+    places = {tensor.untyped_storage().data_ptr() for tensor in shared}
+    for weight in model.parameters():
         if weight.untyped_storage().data_ptr() in places:
             weight.data = weight.data.clone()
-    return patcher
 
 
 def transformer_without_weights(size: Size) -> FramePackModel:

@@ -1,6 +1,5 @@
 """The doctor inside ComfyUI: its checks, a section with random weights, and the command with its report."""
 
-import gc
 import getpass
 import json
 import math
@@ -10,10 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import comfy.model_management
 import psutil
 import pytest
 import torch
+from torch import nn
 
 from framepack_core.comfyui import private
 from scripts import doctor
@@ -114,14 +113,25 @@ def test_random_weights_are_in_memory_once_each(format):
     assert sum(weight.numel() for weight in weights) == sum(map(math.prod, trial.shapes(SMALL).values()))
 
 
-def test_a_section_and_its_decode_run_on_the_cpu_and_leave_nothing_loaded():
+def test_weights_that_are_views_of_one_tensor_get_memory_of_their_own():
+    shared, other = torch.arange(8.0), torch.zeros(2)
+    model = nn.ParameterList([shared[:4], shared[2:6].view(2, 2), other])
+    expected = [weight.tolist() for weight in model.parameters()]
+
+    trial.separate(model, [shared])
+
+    storages = [weight.untyped_storage() for weight in model.parameters()]
+    assert [storage.nbytes() for storage in storages] == [16, 16, 8]
+    assert storages[2].data_ptr() == other.untyped_storage().data_ptr()
+    assert [weight.tolist() for weight in model.parameters()] == expected
+
+
+def test_a_section_and_its_decode_run_on_the_cpu():
     found = running.run(SMALL, "fp8", steps=2)
 
     assert [(finding.what, finding.status) for finding in found.findings] == [("sampling", "ok"), ("decoding", "ok")]
     assert found.sampling and len(found.sampling.seconds) == 3
     assert found.step and found.decode and min(found.step, found.decode) > 0
-    gc.collect()
-    assert comfy.model_management.loaded_models() == []
 
 
 def test_with_too_little_ram_no_weight_is_made(monkeypatch):

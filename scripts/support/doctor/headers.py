@@ -105,8 +105,5 @@ def gguf_types(path: Path) -> tuple[dict[str, Any], list[str]]:
         tensors = gguf.GGUFReader(path).tensors  # maps the file into memory, without reading the tensors
     except (ValueError, OSError, IndexError, KeyError) as error:
         raise Unreadable(f"is cut off or damaged ({error})") from error
-    end = max((tensor.data_offset + tensor.n_bytes for tensor in tensors), default=0)
-    if end > path.stat().st_size:
-        raise Unreadable(f"is cut off: {path.stat().st_size:,} of {end:,} bytes are there")
     kinds = Counter(tensor.tensor_type.name for tensor in tensors if len(tensor.shape) > 1)
     return {tensor.name: tensor for tensor in tensors}, [kind for kind, _ in kinds.most_common()]
