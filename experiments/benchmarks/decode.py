@@ -95,23 +95,11 @@ def hunyuan_vae(width: int = WIDTH, attention: str = "wide"):
     import comfy.model_management
     import comfy.model_patcher
     import comfy.sd
-    from comfy.ldm.models.autoencoder import AutoencoderKL
 
-    config = {
-        "double_z": True,
-        "z_channels": 16,
-        "resolution": 256,
-        "in_channels": 3,
-        "out_ch": 3,
-        "ch": width,
-        "ch_mult": [1, 2, 4, 4],
-        "num_res_blocks": 2,
-        "attn_resolutions": [],
-        "conv3d": True,
-        "time_compress": 4,
-    }
+    from scripts.support.trial import autoencoder
+
     vae = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
-    vae.first_stage_model = AutoencoderKL(ddconfig=config, embed_dim=16).eval().requires_grad_(False)
+    vae.first_stage_model = autoencoder(width).eval().requires_grad_(False)
     sharpen(vae.first_stage_model, attention)
     vae.latent_dim, vae.latent_channels = 3, 16
     vae.upscale_ratio, vae.upscale_index_formula = (lambda frames: max(0, pixel_frames(frames)), 8, 8), (4, 8, 8)

@@ -110,12 +110,13 @@ def section_overhead(options: argparse.Namespace, device: torch.device) -> bool:
     from framepack_core.comfyui.sampling.sample import sample
     from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
     from framepack_core.plan import Plan
+    from scripts.support.trial import Stopwatch
 
     size = SECTION_SIZE
     patcher = load_ours(build_diffusers(size), size)
     inputs, _, _ = make_inputs(size, torch.device("cpu"))
     conditioning = [[inputs["text"], {"pooled_output": inputs["pooled"]}]]
-    calls = Stopwatch(patcher.model.diffusion_model, device)
+    calls = Stopwatch(patcher.model.diffusion_model)
 
     def section() -> None:
         plan = Plan.of(1.2)
@@ -128,31 +129,13 @@ def section_overhead(options: argparse.Namespace, device: torch.device) -> bool:
 
     ratios = []
     for _ in range(3):
-        calls.total, calls.count = 0.0, 0
-        ratios.append(seconds(section, device) / calls.total)
-        assert calls.count == STEPS
+        calls.seconds.clear()
+        ratios.append(seconds(section, device) / sum(calls.seconds))
+        assert len(calls.seconds) == STEPS
     ratio = statistics.median(ratios)
     print(f"one section through the sampler against the sum of its {STEPS} transformer calls")
     print(f"  {size.hidden} wide, latent {size.height}x{size.width}: {ratio:.3f} (bound {SECTION_BOUND:.2f})\n")
     return ratio <= SECTION_BOUND
-
-
-class Stopwatch:
-    """Adds up the time spent in a module."""
-
-    def __init__(self, module: torch.nn.Module, device: torch.device) -> None:
-        self.total, self.count, self.device = 0.0, 0, device
-        module.register_forward_pre_hook(self._start)
-        module.register_forward_hook(self._stop)
-
-    def _start(self, *_) -> None:
-        synchronise(self.device)
-        self.started = time.perf_counter()
-
-    def _stop(self, *_) -> None:
-        synchronise(self.device)
-        self.total += time.perf_counter() - self.started
-        self.count += 1
 
 
 def pair(size: Size, device: torch.device) -> tuple[Callable[[], torch.Tensor], Callable[[], torch.Tensor], int]:

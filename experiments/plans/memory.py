@@ -29,8 +29,8 @@ def cell(size: int, card: int) -> str:
     return "all" if share == 1 else f"{share:.0%}, {(1 - share) * size / 1e9:.1f} GB"
 
 
-def room(card: int) -> float:
-    """Bytes for weights."""
+def room(card: float) -> float:
+    """Bytes for weights on a card of so many GiB."""
     return card * 2**30 - WORKING - RESERVE - OTHERS
 
 

@@ -129,6 +129,11 @@ def venv_python(venv: Path) -> Path:
 
 def create_venv(environment: Environment) -> None:
     venv = environment.cache / "venv"
+    if Path(sys.prefix).resolve() == venv.resolve():
+        raise SetupError(
+            f"the packages in {venv} are out of date, and this command runs from there, so it cannot make them anew: "
+            "run it with a python3 from outside, or set FRAMEPACK_CACHE to another folder"
+        )
     if venv.exists():
         shutil.rmtree(venv)
     run(

@@ -1,12 +1,22 @@
 """The scripts' own decisions: what must be installed, and which frames a sheet shows."""
 
+import sys
+
 import numpy
 import pytest
 from PIL import Image
 
 from experiments.pictures.sheet import GAP, sheet
 from scripts.support import environment
-from scripts.support.environment import Environment, extra_requirements, fingerprint, is_ready, requirements, stamp_file
+from scripts.support.environment import (
+    Environment,
+    SetupError,
+    extra_requirements,
+    fingerprint,
+    is_ready,
+    requirements,
+    stamp_file,
+)
 
 
 @pytest.fixture
@@ -74,6 +84,23 @@ def test_test_tools_are_added_to_the_demo_s_environment(installed, monkeypatch, 
 
     assert calls == [*(["venv"] if rebuilt else []), ("packages", True)]
     assert is_ready(installed, tests=True)
+
+
+def test_the_environment_that_a_command_runs_from_is_not_deleted(installed, monkeypatch):
+    monkeypatch.setattr(environment, "require_disk", lambda folder: None)
+    monkeypatch.setattr(environment, "run", lambda command, made, advice: None)
+    venv = installed.cache / "venv"
+    kept = venv / "pyvenv.cfg"
+    kept.touch()
+
+    monkeypatch.setattr(sys, "prefix", str(venv))
+    with pytest.raises(SetupError, match="a python3 from outside"):
+        environment.create(installed, tests=True)
+    assert kept.is_file()
+
+    monkeypatch.setattr(sys, "prefix", str(installed.cache))
+    environment.create_venv(installed)
+    assert not kept.exists()
 
 
 def test_a_sheet_shows_frames_at_equal_distances_the_first_and_the_last_among_them():

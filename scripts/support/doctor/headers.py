@@ -1,0 +1,109 @@
+"""What a model file says about itself in its first bytes; the tensors are never read."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from framepack_core.weights import names
+
+MARK = "clean_x_embedder.proj.weight"
+LONGEST_HEADER = 100 * 2**20  # what safetensors itself allows
+SIDECARS = (".scale_weight", ".weight_scale", ".comfy_quant", "_scale", "scaled_fp8")
+
+
+class Unreadable(ValueError):
+    """The message says what is wrong with the file."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """Tensors by name, each with its `dtype`, `shape` and place in the file; `nbytes` is how long the file must be."""
+
+    tensors: dict[str, dict[str, Any]]
+    metadata: dict[str, str]
+    begin: int
+    nbytes: int
+
+
+def read_header(path: Path) -> Header:
+    """The header of a safetensors file. Raises Unreadable."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, LONGEST_HEADER):
+            raise Unreadable(f"has no whole header in its {size:,} bytes")
+        try:
+            entries = json.loads(file.read(length))
+            metadata = entries.pop("__metadata__", {})
+            end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise Unreadable("has a damaged header, or is not a safetensors file") from error
+    return Header(entries, metadata, 8 + length, 8 + length + end)
+
+
+def require_whole(path: Path, header: Header) -> None:
+    """Raises Unreadable unless the file is exactly as long as its header says."""
+    size = path.stat().st_size
+    if size < header.nbytes:
+        raise Unreadable(f"is cut off: {size:,} of {header.nbytes:,} bytes are there")
+    if size > header.nbytes:
+        raise Unreadable(f"is {size:,} bytes long, but its header says {header.nbytes:,}")
+
+
+def is_framepack(tensors: Mapping[str, Any]) -> bool:
+    return MARK in names.strip_prefix(dict(tensors))
+
+
+def naming(tensors: Mapping[str, Any]) -> str:
+    """Which names a FramePack checkpoint uses."""
+    return "official names" if names.is_diffusers(names.strip_prefix(dict(tensors))) else "ComfyUI's names"
+
+
+def formats(path: Path, header: Header) -> list[str]:
+    """ComfyUI's quantised formats, or else the dtypes that take most of the file."""
+    quantised = named_formats(path, header)
+    if quantised:
+        return quantised
+    bytes_of: Counter[str] = Counter()
+    for key, entry in header.tensors.items():
+        if not key.endswith(SIDECARS):
+            first, last = entry["data_offsets"]
+            bytes_of[entry["dtype"]] += last - first
+    total = bytes_of.total()
+    scaled = " with scales" if any(key.endswith(("scale_weight", "scaled_fp8")) for key in header.tensors) else ""
+    return [
+        f"{dtype}{scaled if dtype.startswith('F8') else ''}" for dtype, count in bytes_of.most_common() if count > total / 50
+    ]
+
+
+def named_formats(path: Path, header: Header) -> list[str]:
+    """The formats of the layers, most frequent first: in the header's metadata, or in a small tensor beside each weight."""
+    found: Counter[str] = Counter()
+    layers = json.loads(header.metadata.get("_quantization_metadata", "{}")).get("layers", {})
+    found.update(layer["format"] for layer in layers.values())
+    marks = [entry["data_offsets"] for key, entry in header.tensors.items() if key.endswith(".comfy_quant")]
+    with path.open("rb") as file:
+        for first, last in marks:
+            file.seek(header.begin + first)
+            found[json.loads(file.read(last - first))["format"]] += 1
+    return [name for name, _ in found.most_common()]
+
+
+def gguf_types(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The tensors of a GGUF by name, and the types of its matrices, most frequent first.
+
+    Raises ImportError without the gguf package, and Unreadable if tensors lie beyond the file's end.
+    """
+    import gguf
+
+    try:
+        tensors = gguf.GGUFReader(path).tensors  # maps the file into memory, without reading the tensors
+    except (ValueError, OSError, IndexError, KeyError) as error:
+        raise Unreadable(f"is cut off or damaged ({error})") from error
+    kinds = Counter(tensor.tensor_type.name for tensor in tensors if len(tensor.shape) > 1)
+    return {tensor.name: tensor for tensor in tensors}, [kind for kind, _ in kinds.most_common()]
