@@ -32,7 +32,7 @@ def released_vae(dtype: torch.dtype | None = None) -> comfy.sd.VAE:
 def released_weights(dtype: torch.dtype = torch.bfloat16, blocks: int | None = None) -> dict[str, Tensor]:
     """The released transformer in ComfyUI's names, or one with this many blocks of each kind.
 
-    With fp8, only the blocks' matrices are, as in files found in the wild.
+    With fp8, only the blocks' matrices are, as with `weight_dtype` fp8 and in the files of scripts/quantize.py.
     """
     others = torch.bfloat16 if dtype.itemsize == 1 else dtype
     return {
