@@ -5,6 +5,7 @@ import comfy.sd
 import pytest
 import torch
 from support.stand_ins.write_models import taehv
+from support.threads import one_thread  # noqa: F401 - a fixture
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -103,7 +104,7 @@ def test_its_memory_does_not_grow_with_length():
     assert peaks[1] < 1.05 * peaks[0]
 
 
-@pytest.mark.parametrize("frames", [1, 2, 5, 8])
+@pytest.mark.parametrize("frames", [1, 2, 7])
 @pytest.mark.parametrize("planes", [1000, 100, 5])
 def test_with_less_memory_the_frames_are_the_same(hunyuan, monkeypatch, planes, frames):
     """Memory for this many latent frames of the middle block's features: layers in bands, kept on the card, partly, not."""
@@ -133,7 +134,7 @@ class RunsOut(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("frames", [5, 12])
-@pytest.mark.parametrize("operation", [1, 8, 30, 100, 300, 700, 1000])
+@pytest.mark.parametrize("operation", [1, 30, 300, 1000])
 def test_running_out_of_memory_is_survived_with_the_same_frames(hunyuan, caplog, operation, frames):
     """In the middle block, which with 12 frames runs chunk by chunk, in whole layers, and again in bands."""
     latents = scene_latents(frames, 8, 6)
@@ -147,9 +148,12 @@ def test_running_out_of_memory_is_survived_with_the_same_frames(hunyuan, caplog,
 
 
 def test_other_errors_are_not_taken_for_a_full_card(hunyuan, monkeypatch):
-    monkeypatch.setattr(hunyuan.first_stage_model.decoder.up[0], "block", [None])
+    def broken(x: Tensor) -> Tensor:
+        raise RuntimeError("a bug")
 
-    with pytest.raises(TypeError):
+    monkeypatch.setattr(hunyuan.first_stage_model.decoder.conv_out.conv, "forward", broken)
+
+    with pytest.raises(RuntimeError, match="a bug"):
         streamed(hunyuan, scene_latents(3, 4, 4))
 
 
