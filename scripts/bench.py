@@ -1,4 +1,4 @@
-"""`python3 scripts/bench.py [speed | memory | decode] [--help]`
+"""`python3 scripts/bench.py [speed | memory | decode | load] [--help]`
 
 speed (default): paired comparisons, printed as ratios; exits non-zero if a bound is missed. Each figure is the median of
 interleaved runs in one process, so that it holds even if the machine's speed drifts.
@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from scripts.support.environment import prepare_or_exit, run_module
 
-BENCHMARKS = ("speed", "memory", "decode")
+BENCHMARKS = ("speed", "memory", "decode", "load")
 
 
 def main() -> int:
