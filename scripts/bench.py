@@ -1,4 +1,4 @@
-"""`python3 scripts/bench.py [speed | memory | decode | card | gpu] [--help]`
+"""`python3 scripts/bench.py [speed | memory | decode | load | card | gpu] [--help]`
 
 speed (default): paired comparisons, printed as ratios; exits non-zero if a bound is missed. Each figure is the median of
 interleaved runs in one process, so that it holds even if the machine's speed drifts.
@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from scripts.support.environment import prepare_or_exit, run_module
 
-BENCHMARKS = ("speed", "memory", "decode", "card", "gpu")
+BENCHMARKS = ("speed", "memory", "decode", "load", "card", "gpu")
 
 
 def main() -> int:

@@ -2,6 +2,10 @@
 
 SOURCE is a .safetensors file or a folder with shards, in official/diffusers or ComfyUI's names and full precision. DEST is one
 .safetensors file in ComfyUI's names and formats, which FramePack_LoadModel and ComfyUI's own Load Diffusion Model can read.
+
+`--format same` changes nothing but the names: SOURCE may be quantised, and DEST loads as the same model, bit for bit. Loading
+it takes less of the computer's memory, because ComfyUI finds every weight in the file as it needs it.
+
 Formats: bf16, float8_e4m3fn, int8_tensorwise, mxfp8, nvfp4, convrot_w4a4 (see docs/formats.md). Norms, embedders and the head
 keep their precision, modulation gets 8 bits. Layers are read, quantised and written one by one. It prints the error of each
 type of layer, and the sizes.

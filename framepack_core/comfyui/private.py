@@ -83,7 +83,7 @@ SYMBOLS: dict[str, Symbol] = {
         "comfy.supported_models",
         "HunyuanVideo",
         MODELS,
-        {"get_model": "self state_dict prefix device"},
+        {"get_model": "self state_dict prefix device", "set_inference_dtype": "self dtype manual_cast_dtype * device"},
         ("required_keys", "unet_config"),
     ),
     "supported_models": Symbol("comfy.supported_models", "models", MODELS),
@@ -104,6 +104,9 @@ SYMBOLS: dict[str, Symbol] = {
     "cast_bias_weight": Symbol("comfy.ops", "cast_bias_weight", GGUF, {"": "s input * offloadable"}),
     "uncast_bias_weight": Symbol("comfy.ops", "uncast_bias_weight", GGUF, {"": "s weight bias offload_stream"}),
     "LowVramPatch": Symbol("comfy.model_patcher", "LowVramPatch", GGUF, {"__init__": "self key patches convert_func set_func"}),
+    "calculate_weight": Symbol(
+        "comfy.lora", "calculate_weight", GGUF, {"": "patches weight key intermediate_dtype original_weights"}
+    ),
     "ModelPatcher": Symbol(
         "comfy.model_patcher",
         "ModelPatcher",
@@ -112,6 +115,11 @@ SYMBOLS: dict[str, Symbol] = {
             "load": "self",
             "patch_weight_to_device": "self key device_to inplace_update return_weight force_cast",
             "unpatch_model": "self device_to unpatch_weights",
+            "partially_unload": "self",
+            "patch_hooks": "self hooks",
+            "patch_hook_weight_to_device": "self hooks combined_patches key original_weights memory_counter",
+            "unpatch_hooks": "self whitelist_keys_set",
+            "get_combined_hook_patches": "self hooks",
         },
     ),
     # Sampling

@@ -4,6 +4,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import comfy.hooks
 import gguf as package
 import numpy
 import pytest
@@ -12,6 +13,7 @@ from comfy.model_management import module_size
 from safetensors.torch import save_file
 from support import given
 from support.ours import relative_error, sample
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from framepack_core.comfyui.loading import checkpoints, gguf
 from framepack_core.trained import Trained
@@ -70,6 +72,33 @@ def test_every_type_of_block_means_what_the_gguf_package_says(kind):
 
     assert found.shape == (200, elements)
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=0, equal_nan=True)
+
+
+class Devices(TorchDispatchMode):
+    """Collects the devices of all tensors that operations take or make, and the operations that wrap a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        tensors = [part for part in (*args, made) if isinstance(part, torch.Tensor)]
+        self.seen |= {tensor.device.type for tensor in tensors}
+        if function is torch.ops.aten.lift_fresh.default:
+            self.seen.add("a list")
+        return made
+
+
+@pytest.mark.parametrize("kind", gguf.BLOCKS)
+def test_dequantising_copies_nothing_to_the_device(kind):
+    """Each copy would wait for the card, thousands of times a step."""
+    _, size, dequantise = gguf.BLOCKS[kind]
+
+    with Devices() as devices:
+        dequantise(torch.empty(200, size, dtype=torch.uint8, device="meta"))
+
+    assert devices.seen == {"meta"}
 
 
 def test_a_large_matrix_is_dequantised_in_pieces(monkeypatch):
@@ -150,6 +179,113 @@ def test_offloaded_layers_are_patched_as_well(q8):
         assert torch.equal(video(model), expected)
     model.unpatch_model()
     assert qkv(model).weight_function == []
+
+
+def test_a_lora_is_applied_once_after_layers_are_offloaded(q8):
+    model = checkpoints.load_path(str(q8), {}).clone()
+    model.add_patches({f"diffusion_model.{QKV}.weight": ("diff", (0.1 * torch.randn(768, 256),))})
+    expected = video(model)
+
+    model.partially_unload(model.offload_device, 10**9)
+
+    assert len(qkv(model).weight_function) == 1
+    assert torch.equal(video(model), expected)
+    model.unpatch_model()
+
+
+BIAS = f"{QKV.replace('0', '1')}.bias"  # is not quantised
+PROMPTS = given.inputs(8, 8)
+
+
+def hooks(*changes: dict[str, tuple], strengths: tuple[float, ...] = ()) -> comfy.hooks.HookGroup:
+    """A hook for each change of weights, by name. `strengths` are those from the start, the middle, ... of sampling on."""
+    group = comfy.hooks.HookGroup()
+    for weights in changes:
+        hook = comfy.hooks.WeightHook()
+        hook.weights = {f"diffusion_model.{name}": change for name, change in weights.items()}
+        hook.need_weight_init = False
+        group.add(hook)
+    if strengths:
+        keyframes = comfy.hooks.HookKeyframeGroup()
+        for i, strength in enumerate(strengths):
+            keyframes.add(comfy.hooks.HookKeyframe(strength, start_percent=i / len(strengths)))
+        group.set_keyframes_on_hooks(keyframes)
+    return group
+
+
+def change(seed: int, *shape: int) -> tuple:
+    return ("diff", (0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed)),))
+
+
+def hooked_video(model, positive, negative=None) -> torch.Tensor:
+    return sample(model, PROMPTS, sections=1, steps=3, cfg=2.0, hooks=(positive, negative))
+
+
+FIRST = {f"{QKV}.weight": change(1, 768, 256), BIAS: change(2, 768)}
+SECOND = {f"{QKV}.weight": change(3, 768, 256)}
+WHOLE = {f"{QKV}.weight": ("model_as_lora", change(4, 768, 256)[1])}
+
+
+@pytest.mark.parametrize("budget", [0, 1], ids=["loaded", "offloaded"])
+@pytest.mark.parametrize(
+    ("positive", "negative"),
+    [
+        (hooks(FIRST), None),
+        (hooks(FIRST, SECOND), hooks(SECOND)),
+        (hooks(FIRST, strengths=(1.0, 0.3)), hooks(SECOND, strengths=(0.0, 0.5, 1.0))),
+        (hooks(WHOLE), hooks(FIRST)),
+    ],
+    ids=["one", "several", "keyframes", "a model as a LoRA"],
+)
+def test_lora_hooks_do_what_they_do_to_a_dequantised_model(q8, native, tmp_path, positive, negative, budget):
+    model, exact = (checkpoints.load_path(path, {}) for path in (str(q8), dense(native, tmp_path, "Q8_0")))
+    before = hooked_video(model, None)
+    if budget:
+        model.partially_unload(model.offload_device, 10**9)
+
+    found = hooked_video(model, positive, negative)
+
+    assert relative_error(found, hooked_video(exact, positive, negative)) < 1e-5 < 1e-3 < relative_error(found, before)
+    assert gguf.is_quantised(qkv(model).weight) and not qkv(model).weight_function
+    assert torch.equal(hooked_video(model, None), before)
+
+
+def test_hooks_are_added_to_a_lora(q8, native, tmp_path):
+    models = [checkpoints.load_path(path, {}).clone() for path in (str(q8), dense(native, tmp_path, "Q8_0"))]
+    for model in models:
+        model.add_patches({f"diffusion_model.{name}": change for name, change in SECOND.items()})
+
+    found, expected = (hooked_video(model, hooks(FIRST)) for model in models)
+
+    assert relative_error(found, expected) < 1e-5
+    assert len(qkv(models[0]).weight_function) == 1
+
+
+def test_a_hook_that_fails_leaves_no_model_half_patched(q8):
+    model = checkpoints.load_path(str(q8), {})
+    before = hooked_video(model, None)
+    broken = {**FIRST, "double_blocks.1.img_attn.proj.bias": ("diff", (None,))}
+
+    with pytest.raises(AttributeError):
+        hooked_video(model, hooks(broken))
+
+    assert not model.hook_backup and model.current_hooks is None and not qkv(model).weight_function
+    assert torch.equal(hooked_video(model, None), before)
+
+
+def test_an_error_while_sampling_takes_the_hooks_away(q8, monkeypatch):
+    model = checkpoints.load_path(str(q8), {})
+    layer = qkv(model)
+
+    def fail(weight: torch.Tensor) -> torch.Tensor:
+        assert len(layer.weight_function) == 1
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(gguf.HookPatch, "__call__", lambda patch, weight: fail(weight))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        hooked_video(model, hooks(FIRST))
+
+    assert not layer.weight_function and not model.hook_backup
 
 
 def test_weight_dtype_leaves_a_gguf_as_it_is(q8):

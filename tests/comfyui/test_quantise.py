@@ -228,7 +228,7 @@ def test_a_source_that_cannot_be_converted_is_named(given, message, source, tmp_
 def test_an_unknown_format_and_an_existing_destination_are_refused(source, tmp_path):
     (tmp_path / "there.safetensors").write_text("mine")
 
-    with pytest.raises(ValueError, match="int5 is not a format; choose one of bf16, float8_e4m3fn"):
+    with pytest.raises(ValueError, match="int5 is not a format; choose one of same, bf16, float8_e4m3fn"):
         convert(source, tmp_path / "new.safetensors", "int5")
     with pytest.raises(ValueError, match="exists; choose another name or add --force"):
         convert(source, tmp_path / "there.safetensors", "nvfp4")

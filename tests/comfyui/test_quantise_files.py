@@ -1,5 +1,6 @@
 """Files from scripts/quantize.py through the whole graph: quantised in memory, and close to the full-precision result."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from support.ours import relative_error, sample
 from framepack_core.comfyui.loading import checkpoints
 from framepack_core.comfyui.loading.quantise import FORMATS
 from framepack_core.comfyui.model.framepack import FramePackModel
+from framepack_core.trained import Trained
+from framepack_core.weights import names
 from scripts.support.environment import ROOT
 from scripts.support.quantising.convert import convert
 
@@ -97,6 +100,105 @@ def test_a_quantised_file_that_lacks_a_matrix_is_refused(quantised, tmp_path):
 
     with pytest.raises(ValueError, match=r"lacks 1 of FramePack's weights, first double_blocks.0.img_attn.qkv.weight"):
         checkpoints.load_path(str(tmp_path / "hole.safetensors"), {})
+
+
+FP8 = torch.float8_e4m3fn
+Weights = dict[str, torch.Tensor]
+
+
+def scaled(weights: Weights, scales: str) -> Weights:
+    """Scaled fp8 as tools write it, with a scale per matrix or per row."""
+    stored = dict(weights)
+    for name, weight in weights.items():
+        if weight.ndim == 2 and "blocks" in name and "norm" not in name:
+            largest = weight.abs().amax() if scales == "tensor" else weight.abs().amax(dim=1, keepdim=True)
+            stored[name] = (weight / largest * 448).to(FP8)
+            stored[name.replace(".weight", ".scale_weight")] = largest / 448
+            stored[name.replace(".weight", ".scale_input")] = torch.tensor(1.0 if name.endswith("2.weight") else 2.0)
+    return stored
+
+
+def named_formats(weights: Weights) -> tuple[Weights, dict[str, str]]:
+    """Scaled fp8 whose header names the formats of layers."""
+    stored = {name.replace("scale_weight", "weight_scale"): weight for name, weight in scaled(weights, "tensor").items()
+              if not name.endswith("scale_input")}  # fmt: skip
+    layers = {
+        name.removesuffix(".weight_scale"): {"format": "float8_e4m3fn"} for name in stored if name.endswith("weight_scale")
+    }
+    return stored, {"_quantization_metadata": json.dumps({"layers": layers})}
+
+
+def same_sources(weights: Weights) -> dict[str, tuple[Weights, dict[str, str]]]:
+    """Files that can be read, with their headers."""
+    marked = {"scaled_fp8": torch.empty(0, dtype=FP8)}
+    return {
+        "float32": (weights, {}),
+        "bf16": ({name: weight.bfloat16() for name, weight in weights.items()}, {}),
+        "fp8": ({name: weight.to(FP8) for name, weight in weights.items()}, {}),
+        "fp8 e5m2 and bf16": (
+            {name: weight.to(torch.float8_e5m2 if "attn" in name else torch.bfloat16) for name, weight in weights.items()},
+            {},
+        ),
+        "scaled fp8": (scaled(weights, "tensor"), {}),
+        "scaled fp8, rows": (scaled(weights, "row"), {}),
+        "scaled fp8, fast": (scaled(weights, "tensor") | marked, {}),
+        "formats in the header": named_formats(weights),
+    }
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["official", "comfyui"])
+@pytest.mark.parametrize("kind", same_sources({}))
+def test_the_same_format_loads_as_the_same_weights(oracle, tmp_path, kind, native):
+    weights = dict(oracle.state_dict())
+    stored, header = same_sources(names.to_comfy(weights) if native else weights)[kind]
+    trained = Trained(("geometric",), ("forward",))
+    source, found = tmp_path / "source.safetensors", tmp_path / "same.safetensors"
+    prefixed = {f"model.diffusion_model.{name}": weight for name, weight in stored.items()} if not header else stored
+    save_file({name: weight.contiguous() for name, weight in prefixed.items()}, source, header | trained.metadata())
+
+    convert(source, found, "same")
+
+    assert not names.is_diffusers(load_file(found))
+    options = {"dtype": stored["proj_out.weight" if not native else "final_layer.linear.weight"].dtype} if kind == "fp8" else {}
+    expected, model = (checkpoints.load_path(str(path), dict(options)) for path in (source, found))
+    assert_same(model.model.diffusion_model.state_dict(), expected.model.diffusion_model.state_dict())
+    assert model.model.trained == trained
+
+
+def assert_same(found: Weights, expected: Weights) -> None:
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        assert (found[name].dtype, found[name].shape) == (weight.dtype, weight.shape), name
+        assert torch.equal(*(tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (found[name], weight))), name
+
+
+def test_the_same_format_of_shards_is_one_file(oracle, tmp_path):
+    weights = {name: weight.bfloat16() for name, weight in oracle.state_dict().items()}
+    ordered = list(weights)
+    for i in range(2):
+        save_file({name: weights[name] for name in ordered[i::2]}, tmp_path / f"{i}.safetensors")
+    index = {"weight_map": {name: f"{i % 2}.safetensors" for i, name in enumerate(ordered)}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "out").mkdir()
+
+    convert(tmp_path, tmp_path / "out" / "same.safetensors", "same")
+
+    assert_same(load_file(tmp_path / "out" / "same.safetensors"), names.to_comfy(dict(weights)))
+
+
+def test_a_quantised_file_stays_as_it_is_in_the_same_format(quantised, tmp_path):
+    _, path = quantised
+
+    convert(path, tmp_path / "same.safetensors", "same")
+
+    assert_same(load_file(tmp_path / "same.safetensors"), load_file(path))
+
+
+def test_a_gguf_has_no_same_format(tmp_path):
+    (tmp_path / "model.gguf").touch()
+
+    with pytest.raises(ValueError, match=r"model.gguf is a GGUF"):
+        convert(tmp_path / "model.gguf", tmp_path / "same.safetensors", "same")
 
 
 @pytest.mark.slow

@@ -22,8 +22,13 @@ def sample(
     end: bool = False,
     layout: str = "auto",
     seed: int = 11,
+    hooks: tuple = (None, None),
 ) -> torch.Tensor:
-    positive, negative = ([[text, {"pooled_output": pooled}]] for text, pooled in (inputs.positive, inputs.negative))
+    """`hooks` are those of the positive and the negative prompt."""
+    prompts = zip((inputs.positive, inputs.negative), hooks, strict=True)
+    positive, negative = (
+        [[text, {"pooled_output": pooled} | ({"hooks": hook} if hook else {})]] for (text, pooled), hook in prompts
+    )
     plan = Plan.of(sections * 1.2, order, layout=layout)
     timeline = start_timeline(plan, {"samples": inputs.start / SCALE}, {"samples": inputs.end / SCALE} if end else None)
     planned = plan.bind(timeline)

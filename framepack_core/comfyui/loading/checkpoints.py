@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 
 from ...trained import Trained
-from ...weights import fp8, names
+from ...weights import fp8, names, stored
 from .. import private
 
 private.require_for(private.MODELS)  # without them, a FramePack file would be taken for plain HunyuanVideo
@@ -26,6 +28,9 @@ FOLDERS = ("diffusion_models", "diffusers")
 GGUF = ".gguf"
 SUFFIXES = (".safetensors", ".sft", GGUF)
 INDEX = "*.safetensors.index.json"
+EXCLUDED = (".git",)  # folders that ComfyUI does not list either
+WORTH_SAYING = 5e8  # bytes of memory that another file would save
+QUANTIZE = Path(__file__).parents[3] / "scripts" / "quantize.py"
 
 SHAPE_WEIGHTS = (
     "img_in.proj.weight",
@@ -70,8 +75,9 @@ def load(name: str, weight_dtype: str) -> comfy.model_patcher.ModelPatcher:
 
 def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """`load` for a path; ComfyUI calls it again when it needs the same model a second time."""
-    name = Path(path).name
+    name, is_gguf = Path(path).name, _is_gguf(Path(path))
     weights, metadata = read_checkpoint(Path(path))
+    in_file = set() if is_gguf else {weight.data_ptr() for weight in weights.values()}
     trained = read_trained(metadata or {}, name)
     weights = names.strip_prefix(weights)
     require_framepack(weights, name)
@@ -79,8 +85,11 @@ def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> 
         make_scales_readable(weights)
         if names.is_diffusers(weights):
             weights, metadata = to_comfy(weights, metadata), None
+        if not is_gguf:
+            joined = [weight.nbytes for weight in weights.values() if weight.data_ptr() not in in_file]
+            say_what_was_joined(Path(path), sum(joined))
         require_shape_weights(weights)
-        quantised = Path(path).suffix == GGUF and any(map(_gguf().is_quantised, weights.values()))
+        quantised = is_gguf and any(map(_gguf().is_quantised, weights.values()))
         if quantised or _chose_its_formats(weights, metadata):
             model_options = {key: value for key, value in model_options.items() if key not in FP8_OPTIONS}
         if quantised:
@@ -99,6 +108,22 @@ def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> 
 def _chose_its_formats(weights: names.Weights, metadata: dict | None) -> bool:
     """Whether layers are quantised already: casting them to fp8 would treat their bytes as numbers."""
     return "_quantization_metadata" in (metadata or {}) or any(key.endswith(".comfy_quant") for key in weights)
+
+
+def say_what_was_joined(path: Path, size: int) -> None:
+    """Log how much memory the names in a file cost, and the command that makes a file without this cost."""
+    if size < WORTH_SAYING:
+        return
+    destination = path.parent / f"{path.stem if path.is_file() else path.name}_comfyui.safetensors"
+    log.info(
+        "FramePack: %s does not have ComfyUI's names, so %.1f GB of its weights were put together in memory, beside the "
+        'file. This makes a file that needs none of it: python3 "%s" "%s" "%s" --format same',
+        path.name,
+        size / 1e9,
+        QUANTIZE,
+        path,
+        destination,
+    )
 
 
 def read_trained(metadata: dict[str, str], name: str) -> Trained | None:
@@ -127,9 +152,11 @@ def read_checkpoint(path: Path) -> tuple[names.Weights, dict | None]:
     """All tensors of a file or a sharded folder, and the file's metadata."""
     if path.is_dir():
         return _read_shards(path), None
-    if path.suffix == GGUF:
-        return _gguf().read(path)
-    return _read_file(path)
+    return _gguf().read(path) if _is_gguf(path) else _read_file(path)
+
+
+def _is_gguf(path: Path) -> bool:
+    return path.suffix.lower() == GGUF
 
 
 def _gguf() -> ModuleType:
@@ -163,13 +190,27 @@ def require_shape_weights(weights: names.Weights) -> None:
 
 def _names(root: str) -> Iterator[str]:
     base = Path(root)
-    shards: set[Path] = set()
-    for index in base.rglob(INDEX):
-        shards.update(index.parent / shard for shard in _shards(index))
-        yield f"{index.parent.relative_to(base).as_posix()}/"
-    for path in base.rglob("*"):
-        if path.suffix in SUFFIXES and path not in shards:
-            yield path.relative_to(base).as_posix()
+    files = list(_files(base))
+    indexes = [file for file in files if file.match(INDEX)]
+    shards = {index.parent / shard for index in indexes for shard in _shards(index)}
+    yield from (f"{index.parent.relative_to(base).as_posix()}/" for index in indexes)
+    for file in files:
+        if file.suffix.lower() in SUFFIXES and file not in shards:
+            yield file.relative_to(base).as_posix()
+
+
+def _files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """All files below a folder, through links as in ComfyUI's own lists. A link to a folder that it lies in ends there."""
+    real = os.path.realpath(folder)
+    try:
+        paths = sorted(folder.iterdir()) if real not in above else []
+    except OSError:  # not there, or not readable
+        return
+    for path in paths:
+        if not path.is_dir():
+            yield path
+        elif path.name not in EXCLUDED:
+            yield from _files(path, (*above, real))
 
 
 def _shards(index: Path) -> set[str]:
@@ -206,5 +247,8 @@ def _read_file(path: Path) -> tuple[names.Weights, dict | None]:
     try:
         return comfy.utils.load_torch_file(str(path), return_metadata=True)
     except (SafetensorError, ValueError, OSError) as error:
-        raise ValueError(f"{path.name} cannot be read: it is damaged or not fully downloaded ({error}); "
-                         "download it again") from error  # fmt: skip
+        raise stored.damaged(path, error) from error
+    except RuntimeError as error:
+        if not (sys.platform == "linux" and "unable to mmap" in str(error)):
+            raise
+        return stored.map_tensors(path)

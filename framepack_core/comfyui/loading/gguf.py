@@ -7,7 +7,7 @@ count its bytes. The block formats are those of ggml, https://github.com/ggml-or
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ private.require_for(private.GGUF)
 # Bound once: layers use them at every step.
 QuantizedTensor = private.QuantizedTensor
 cast_bias_weight, uncast_bias_weight = private.cast_bias_weight, private.uncast_bias_weight
+calculate_weight = private.calculate_weight
 
 REMEDY = "pip install gguf (in ComfyUI's Python), then start ComfyUI again"
 LAYOUT = "FramePackGGUFLayout"
@@ -94,16 +95,16 @@ def _q8_0(blocks: Tensor) -> Tensor:
 
 def _q2_k(blocks: Tensor) -> Tensor:
     scales, quants, d, m = blocks.split([16, 64, 2, 2], dim=1)
-    quants = _shifted(quants, 32, (0, 2, 4, 6), 3).unflatten(1, (16, 16))
+    quants = _shifted(quants, 32, 2, 3).unflatten(1, (16, 16))
     return ((_half(d) * (scales & 15))[..., None] * quants - (_half(m) * (scales >> 4))[..., None]).flatten(1)
 
 
 def _q3_k(blocks: Tensor) -> Tensor:
     high, quants, scales, d = blocks.split([32, 64, 12, 2], dim=1)
-    low4 = _shifted(scales[:, :8], 8, (0, 4), 15)
-    high2 = _shifted(scales[:, 8:], 4, (0, 2, 4, 6), 3)
+    low4 = _shifted(scales[:, :8], 8, 4, 15)
+    high2 = _shifted(scales[:, 8:], 4, 2, 3)
     scales = _half(d) * ((low4 | high2 << 4) - 32.0)
-    quants = _shifted(quants, 32, (0, 2, 4, 6), 3) - 4.0 * (1 - _shifted(high, 32, range(8), 1).float())
+    quants = _shifted(quants, 32, 2, 3) - 4.0 * (1 - _shifted(high, 32, 1, 1).float())
     return (scales[..., None] * quants.unflatten(1, (16, 16))).flatten(1)
 
 
@@ -114,12 +115,12 @@ def _q4_k(blocks: Tensor) -> Tensor:
 
 def _q5_k(blocks: Tensor) -> Tensor:
     d, m, scales, high, quants = blocks.split([2, 2, 12, 32, 128], dim=1)
-    return _with_minima(d, m, scales, _nibbles(quants, 32) | _shifted(high, 32, range(8), 1) << 4)
+    return _with_minima(d, m, scales, _nibbles(quants, 32) | _shifted(high, 32, 1, 1) << 4)
 
 
 def _q6_k(blocks: Tensor) -> Tensor:
     low, high, scales, d = blocks.split([128, 64, 16, 2], dim=1)
-    quants = (_nibbles(low, 64) | _shifted(high, 32, (0, 2, 4, 6), 3) << 4) - 32.0
+    quants = (_nibbles(low, 64) | _shifted(high, 32, 2, 3) << 4) - 32.0
     return ((_half(d) * scales.view(torch.int8))[..., None] * quants.unflatten(1, (16, 16))).flatten(1)
 
 
@@ -136,17 +137,21 @@ def _half(two_bytes: Tensor) -> Tensor:
 
 
 def _nibbles(quants: Tensor, run: int) -> Tensor:
-    return _shifted(quants, run, (0, 4), 15)
+    return _shifted(quants, run, 4, 15)
 
 
 def _bits(four_bytes: Tensor) -> Tensor:
-    return (four_bytes[..., None] >> torch.arange(8, dtype=torch.uint8, device=four_bytes.device) & 1).flatten(1)
+    return (four_bytes[..., None] >> _places(1, four_bytes.device) & 1).flatten(1)
 
 
-def _shifted(bits: Tensor, run: int, shifts, mask: int) -> Tensor:
-    """Each run of bytes once per shift, in the order of the shifts."""
-    places = torch.tensor(list(shifts), dtype=torch.uint8, device=bits.device)[:, None]
-    return (bits.unflatten(1, (-1, 1, run)) >> places & mask).flatten(1)
+def _shifted(bits: Tensor, run: int, width: int, mask: int) -> Tensor:
+    """Each run of bytes once per field of `width` bits, lowest field first."""
+    return (bits.unflatten(1, (-1, 1, run)) >> _places(width, bits.device)[:, None] & mask).flatten(1)
+
+
+def _places(width: int, device: torch.device) -> Tensor:
+    """Where the fields of a byte begin. A range is computed on the device; a list would be copied to it, which waits for it."""
+    return torch.arange(0, 8, width, dtype=torch.uint8, device=device)
 
 
 BLOCKS: dict[str, tuple[int, int, Callable[[Tensor], Tensor]]] = {  # elements and bytes of a block
@@ -292,18 +297,33 @@ class Operations(private.manual_cast):
             return None
 
 
+@dataclass(eq=False)
+class HookPatch:
+    """Adds what LoRA hooks change to a layer's dequantised weight, each time it is used."""
+
+    key: str
+    patches: list[tuple]
+    layer: Any  # an Operations.Linear
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        original = {self.key: [(self.layer.weight,)]}  # for a whole model as a LoRA
+        return calculate_weight(self.patches, weight, self.key, weight.dtype, original)
+
+
 class QuantisedPatcher(private.ModelPatcher):
     """Applies patches to the dequantised weight each time it is used, so that a LoRA makes no quantised layer grow."""
 
     def load(self, *args, **kwargs) -> None:
         super().load(*args, **kwargs)
-        for key, layer in self._patched_layers():
-            if not any(getattr(function, "is_lowvram_patch", False) for function in layer.weight_function):
-                patch = private.LowVramPatch(key, self.patches, layer.convert_weight, layer.set_weight)
-                layer.weight_function = [patch, *layer.weight_function]
+        self._place_patches()
+
+    def partially_unload(self, *args, **kwargs) -> int:
+        freed = super().partially_unload(*args, **kwargs)
+        self._place_patches()
+        return freed
 
     def patch_weight_to_device(self, key: str, device_to=None, inplace_update=False, return_weight=False, force_cast=False):
-        if is_quantised(comfy.utils.get_attr(self.model, key)) and not return_weight:
+        if self._is_quantised(key) and not return_weight:
             return None
         return super().patch_weight_to_device(key, device_to, inplace_update, return_weight, force_cast)
 
@@ -313,10 +333,45 @@ class QuantisedPatcher(private.ModelPatcher):
                 layer.weight_function = []
         super().unpatch_model(device_to, unpatch_weights)
 
-    def _patched_layers(self):
-        for key in self.patches:
-            if key.endswith(".weight") and is_quantised(comfy.utils.get_attr(self.model, key)):
-                yield key, comfy.utils.get_attr(self.model, key.removesuffix(".weight"))
+    def patch_hooks(self, hooks) -> None:
+        """The hooks' patches instead of those before; none if one of them fails."""
+        try:
+            super().patch_hooks(hooks)
+            for key, patches in self.get_combined_hook_patches(hooks).items():
+                if self._is_quantised(key):
+                    layer = self._layer(key)
+                    layer.weight_function = [*layer.weight_function, HookPatch(key, patches, layer)]
+        except BaseException:
+            self.unpatch_hooks()
+            raise
+
+    def patch_hook_weight_to_device(self, hooks, combined_patches, key: str, original_weights, memory_counter) -> None:
+        if not self._is_quantised(key):
+            super().patch_hook_weight_to_device(hooks, combined_patches, key, original_weights, memory_counter)
+
+    def unpatch_hooks(self, whitelist_keys_set: set[str] | None = None) -> None:
+        layers: Iterable[Any] = self.model.modules()
+        for layer in layers:
+            functions = getattr(layer, "weight_function", [])
+            if any(isinstance(function, HookPatch) for function in functions):
+                layer.weight_function = [function for function in functions if not isinstance(function, HookPatch)]
+        super().unpatch_hooks(whitelist_keys_set)
+
+    def _place_patches(self) -> None:
+        """Each patched layer's patches once, and first. ComfyUI adds those of layers that it offloads."""
+        for key, layer in self._patched_layers():
+            others = [function for function in layer.weight_function if not getattr(function, "is_lowvram_patch", False)]
+            patch = private.LowVramPatch(key, self.patches, layer.convert_weight, layer.set_weight)
+            layer.weight_function = [patch, *others]
+
+    def _patched_layers(self) -> Iterator[tuple[str, Any]]:
+        return ((key, self._layer(key)) for key in self.patches if self._is_quantised(key))
+
+    def _is_quantised(self, key: str) -> bool:
+        return key.endswith(".weight") and is_quantised(comfy.utils.get_attr(self.model, key))
+
+    def _layer(self, key: str) -> Any:
+        return comfy.utils.get_attr(self.model, key.removesuffix(".weight"))
 
 
 def load(weights: dict[str, Tensor], model_options: dict) -> QuantisedPatcher:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Collection
 
+import comfy.model_management
+import torch
 from torch import Tensor, nn
 
 from ...layout import Kernel
@@ -12,7 +16,10 @@ from ...weights.fp8 import FP8_DTYPES
 from .. import private
 from .conditions import CONTEXT_KEY, ContextLatents, PackedContext
 from .memory import memory_factor, token_cells
+from .residence import cast, settle
 from .transformer import FramePackTransformer
+
+log = logging.getLogger("framepack")
 
 GUIDANCE = 10.0  # the distilled guidance the released checkpoints were made for
 
@@ -57,23 +64,27 @@ class FramePackModel(private.HunyuanVideoModel):
     def load_model_weights(self, sd: dict[str, Tensor], unet_prefix: str = "", assign: bool = False) -> FramePackModel:
         """Like ComfyUI's, but refuses a file that lacks weights, which would run on uninitialised ones.
 
-        For fp8, only the blocks' matrices are cast, and none in a file that already has fp8 weights among them.
+        For fp8, only the blocks' matrices are cast, and none in a file that already has fp8 weights among them. With `assign`,
+        which dynamic VRAM asks for, weights stay in the file, and ComfyUI casts them on the card.
         """
-        found = self.model_config.process_unet_state_dict({key.removeprefix(unet_prefix): sd[key] for key in sd})
-        missing = sorted(weight_names(self.diffusion_model) - found.keys())
-        if missing:
-            raise ValueError(
-                f"the checkpoint is incomplete: it lacks {len(missing)} of FramePack's weights, first {missing[0]}; "
-                "download it again"
-            )
-        if self.get_dtype() not in FP8_DTYPES:
-            return super().load_model_weights(sd, unet_prefix, assign=assign)
-        matrices = [key for key in sd if is_block_matrix(key.removeprefix(unet_prefix), sd[key])]
-        if not any(sd[key].dtype in FP8_DTYPES for key in matrices):
-            for key in matrices:
-                sd[key] = sd[key].to(self.get_dtype())
-        super().load_model_weights(sd, unet_prefix, assign=True)
-        private.archive_model_dtypes(self.diffusion_model)
+        transformer = self.diffusion_model
+        device = next(parameter.device for parameter in transformer.parameters() if not parameter.is_meta)
+        own = {key.removeprefix(unet_prefix): sd.pop(key) for key in list(sd) if key.startswith(unet_prefix)}
+        weights = self.model_config.process_unet_state_dict(own)
+        missing, unexpected = transformer.load_state_dict(weights, strict=False, assign=True)
+        own.clear()
+        weights.clear()
+        require_all({*missing, *never_made(transformer)})
+        if unexpected:
+            log.warning("FramePack: the file has weights that the model does not use: %s", ", ".join(unexpected))
+        if self.get_dtype() in FP8_DTYPES:
+            private.archive_model_dtypes(transformer)
+            for layer in fp8_layers(transformer):
+                layer.weight_comfy_model_dtype = self.get_dtype()
+        if not assign:
+            settle(transformer, device)
+        elif self.model_config.optimizations.get("fp8"):
+            cast(transformer)  # ComfyUI's fast product looks at the dtype before it casts on the card
         return self
 
 
@@ -82,6 +93,10 @@ class FramePack(private.HunyuanVideoConfig):
 
     required_keys = {"{}clean_x_embedder.proj.weight"}
 
+    def set_inference_dtype(self, dtype: torch.dtype, manual_cast_dtype: torch.dtype | None, device=None) -> None:
+        super().set_inference_dtype(dtype, manual_cast_dtype, device=device)
+        say_precision(manual_cast_dtype or dtype, device or comfy.model_management.get_torch_device())
+
     def get_model(self, state_dict, prefix: str = "", device=None) -> FramePackModel:
         self.unet_config["kernels"] = context_kernels(state_dict, prefix)
         projection = state_dict.get(f"{prefix}image_projection.up.weight")
@@ -89,19 +104,44 @@ class FramePack(private.HunyuanVideoConfig):
         return FramePackModel(self, device=device)
 
 
-def weight_names(model: nn.Module) -> set[str]:
-    """The weights that a file must hold. A linear layer that may be quantised has no weight before it is loaded."""
-    empty = {name for name, module in model.named_modules() if hasattr(module, "in_features") and not has_weight(module)}
-    return {name for name, _ in model.named_parameters()} | {f"{name}.weight" for name in empty}
+def say_precision(dtype: torch.dtype, device: torch.device) -> None:
+    """Log what the model computes in, if that is not what it is made for."""
+    if dtype == torch.float16:
+        log.warning(
+            "FramePack: the model computes in float16, in which its activations can overflow: frames may be black. Start "
+            "ComfyUI without --fp16-unet, so that it computes in bfloat16, or in float32 on a card that lacks it"
+        )
+    elif dtype == torch.float32 and device.type != "cpu" and not comfy.model_management.should_use_bf16(device):
+        log.info(
+            "FramePack: the card (%s) has no fast bfloat16, so the model computes in float32, which is slower. In float16, "
+            "frames may be black",
+            device,
+        )
 
 
-def has_weight(module: nn.Module) -> bool:
-    return getattr(module, "weight", None) is not None
+def require_all(missing: Collection[str]) -> None:
+    """Raises a ValueError that names the first of a file's missing weights."""
+    if missing:
+        raise ValueError(
+            f"the checkpoint is incomplete: it lacks {len(missing)} of FramePack's weights, first {min(missing)}; "
+            "download it again"
+        )
 
 
-def is_block_matrix(key: str, weight: Tensor) -> bool:
-    """Whether fp8 applies to this weight. Norms, biases, embedders and the output head keep the file's precision."""
-    return key.startswith(("double_blocks.", "single_blocks.")) and weight.ndim == 2
+def never_made(transformer: nn.Module) -> set[str]:
+    """The weights of linear layers that were to be made from those of the file. Some of ComfyUI's layers do not report them."""
+    layers = {name: module for name, module in transformer.named_modules() if hasattr(module, "in_features")}
+    return {f"{name}.weight" for name, layer in layers.items() if getattr(layer, "weight", None) is None}
+
+
+def fp8_layers(transformer: nn.Module) -> list[nn.Module]:
+    """The layers whose weight fp8 applies to: those of the blocks, unless the file already has fp8 weights among them.
+
+    Norms, biases, embedders and the output head keep the file's precision.
+    """
+    blocks = (module for name, module in transformer.named_modules() if name.startswith(("double_blocks.", "single_blocks.")))
+    layers = [module for module in blocks if isinstance(getattr(module, "weight", None), Tensor) and module.weight.ndim == 2]
+    return [] if any(layer.weight.dtype in FP8_DTYPES for layer in layers) else layers
 
 
 def register() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -11,32 +12,26 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from framepack_core.comfyui.loading.quantise import Spec, nbytes
 from framepack_core.media.files import whole_file
-from framepack_core.weights import names
+from framepack_core.weights import fp8, names
+from framepack_core.weights.stored import CODES, Stored, read_header, read_tensor
 
 INDEX = "*.safetensors.index.json"
 FLOATING = (torch.float32, torch.bfloat16, torch.float16)
-DTYPES = {
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-}
 MARK = "clean_x_embedder.proj.weight"
 SIDECARS = (".comfy_quant", ".weight_scale", ".scale_weight")
+FP8_MARK = "scaled_fp8"  # an empty tensor, or two elements if products are to be computed in full precision
+FORMATS_KEY = "_quantization_metadata"  # where a header may keep the formats of layers
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A single file or a sharded folder, in official/diffusers or ComfyUI's names.
 
-    Only the module being read is in memory, as pages of the file.
+    Only the module being read is in memory.
     """
 
     path: Path
@@ -44,7 +39,7 @@ class Checkpoint:
     @cached_property
     def files(self) -> list[Path]:
         """Raises ValueError if there are none."""
-        if self.path.suffix == ".gguf":
+        if self.path.suffix.lower() == ".gguf":
             raise ValueError(f"{self.path.name} is a GGUF, which is quantised already; convert the bf16 checkpoint")
         if self.path.is_file():
             return [self.path]
@@ -62,27 +57,40 @@ class Checkpoint:
         return sum(file.stat().st_size for file in self.files)
 
     @cached_property
-    def metadata(self) -> dict[str, str]:
-        """What the header says about FramePack: layouts and orders."""
-        entries: dict[str, str] = {}
-        for file in self.files:
-            with _opened(file) as tensors:
-                entries |= tensors.metadata() or {}
-        return {key: value for key, value in entries.items() if key.startswith("framepack.")}
+    def headers(self) -> dict[Path, tuple[dict[str, Stored], dict[str, str]]]:
+        """By file, its tensors and its text entries."""
+        return {file: read_header(file) for file in self.files}
 
     @cached_property
-    def stored(self) -> dict[str, tuple[Path, str, Tensor]]:
-        """Name without prefix -> its file, its name there, and a meta tensor with its shape and dtype."""
-        places: dict[str, tuple[Path, str, Tensor]] = {}
-        for file in self.files:
-            with _opened(file) as tensors:
-                for key in tensors.keys():  # noqa: SIM118 - not a dict
-                    part = tensors.get_slice(key)
-                    meta = torch.empty(part.get_shape(), dtype=_dtype(part.get_dtype()), device="meta")
-                    places[key] = (file, key, meta)
+    def header(self) -> dict[str, str]:
+        """The text entries of all files."""
+        return {key: value for _, entries in self.headers.values() for key, value in entries.items()}
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What a header says about FramePack, layouts and orders, and about formats of layers that keep their names."""
+        entries = {key: value for key, value in self.header.items() if key.startswith("framepack.")}
+        return entries | ({FORMATS_KEY: self.header[FORMATS_KEY]} if self._names_formats and not self.is_official else {})
+
+    @cached_property
+    def stored(self) -> dict[str, tuple[Path, Stored]]:
+        """Name without prefix -> its file and its place there. Raises ValueError for a file that is not FramePack."""
+        places = {key: (file, stored) for file, (tensors, _) in self.headers.items() for key, stored in tensors.items()}
         places = names.strip_prefix(places)
-        self._require_full_precision(places)
+        if MARK not in places:
+            raise ValueError(f"{self.path.name} is not a FramePack transformer: it has no {MARK}; choose another file")
         return places
+
+    @cached_property
+    def is_official(self) -> bool:
+        """Whether it has official/diffusers names."""
+        return names.is_diffusers(self.stored)
+
+    def require_full_precision(self) -> None:
+        """Raises ValueError for a quantised file."""
+        quantised = [key for key, (_, part) in self.stored.items() if key.endswith(SIDECARS) or part.dtype not in FLOATING]
+        if quantised:
+            raise ValueError(f"{self.path.name} is quantised already ({quantised[0]}); convert the bf16 checkpoint")
 
     @cached_property
     def modules(self) -> dict[str, list[str]]:
@@ -90,7 +98,9 @@ class Checkpoint:
         made_of: dict[str, list[str]] = defaultdict(list)
         for key in self.stored:
             module = key.rpartition(".")[0]
-            if names.is_diffusers(self.stored):
+            if self.is_official:
+                if key == FP8_MARK:
+                    continue
                 renamed = names.rename_module(module)
                 if renamed is None:
                     raise ValueError(f"{self.path.name}: {key} is not a weight of FramePack's transformer")
@@ -99,37 +109,45 @@ class Checkpoint:
         return dict(made_of)
 
     def weights(self, module: str, meta: bool = False) -> dict[str, Tensor]:
-        """A module's tensors in ComfyUI's names; with `meta`, only their shapes and dtypes."""
+        """A module's tensors in ComfyUI's names, as the loader reads them; with `meta`, only their shapes and dtypes."""
+        places = {key: self.stored[key] for key in self.modules[module]}
         if meta:
-            parts = {key: self.stored[key][2] for key in self.modules[module]}
+            parts = {key: torch.empty(part.shape, dtype=part.dtype, device="meta") for key, (_, part) in places.items()}
         else:
-            parts = {key: _read(*self.stored[key][:2]) for key in self.modules[module]}
-        return names.to_comfy(parts) if names.is_diffusers(self.stored) else parts
+            parts = {key: read_tensor(file, part) for key, (file, part) in places.items()}
+        fp8.one_scale(parts)
+        return names.to_comfy(self._with_formats(parts)) if self.is_official else parts
 
-    def _require_full_precision(self, places: Mapping[str, tuple[Path, str, Tensor]]) -> None:
-        name = self.path.name
-        if MARK not in places:
-            raise ValueError(f"{name} is not a FramePack transformer: it has no {MARK}; choose another file")
-        quantised = [key for key, (_, _, meta) in places.items() if key.endswith(SIDECARS) or meta.dtype not in FLOATING]
-        if quantised:
-            raise ValueError(f"{name} is quantised already ({quantised[0]}); convert the bf16 checkpoint")
+    def _with_formats(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Scales under the names that ComfyUI gives them when it reads a file, and beside them the formats of the layers."""
+        result: dict[str, Tensor] = {}
+        for key, tensor in parts.items():
+            layer, _, leaf = key.rpartition(".")
+            if leaf == "weight" and layer in self._formats:
+                result[f"{layer}.comfy_quant"] = self._formats[layer]
+            if leaf in ("scale_weight", "scale_input") and not self._names_formats:
+                key = f"{layer}.{'weight_scale' if leaf == 'scale_weight' else 'input_scale'}"
+                if leaf == "scale_input" and read_tensor(*self.stored[f"{layer}.{leaf}"]).item() == 1:
+                    continue
+            result[key] = tensor
+        return result
 
+    @property
+    def _names_formats(self) -> bool:
+        """Whether the header says how layers are quantised. ComfyUI's loader and ours do not ask the headers of shards."""
+        return FORMATS_KEY in self.header and self.path.is_file()
 
-def _opened(file: Path):
-    try:
-        return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file.name} cannot be read ({error}); download it again") from error
-
-
-def _read(file: Path, key: str) -> Tensor:
-    with _opened(file) as tensors:
-        return tensors.get_tensor(key)
-
-
-def _dtype(name: str) -> torch.dtype:
-    known = {code: dtype for dtype, code in DTYPES.items()}
-    return known.get(name, torch.uint8)  # anything else is quantised
+    @cached_property
+    def _formats(self) -> dict[str, Tensor]:
+        """By layer of a file in official names, the JSON that says how it is quantised, as bytes."""
+        if self._names_formats:
+            layers = json.loads(self.header[FORMATS_KEY])["layers"]
+        else:
+            scaled = [key.removesuffix(".scale_weight") for key in self.stored if key.endswith(".scale_weight")]
+            full = FP8_MARK not in self.stored or math.prod(self.stored[FP8_MARK][1].shape) == 2
+            product = {"full_precision_matrix_mult": True} if full else {}
+            layers = {layer: {"format": "float8_e4m3fn", **product} for layer in scaled}
+        return {layer: torch.tensor(list(json.dumps(format).encode()), dtype=torch.uint8) for layer, format in layers.items()}
 
 
 class StreamedFile:
@@ -175,7 +193,7 @@ def header(specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> bytes:
     begin = 0
     for name, spec in specs.items():
         end = begin + nbytes({name: spec})
-        entries[name] = {"dtype": DTYPES[spec[0]], "shape": list(spec[1]), "data_offsets": [begin, end]}
+        entries[name] = {"dtype": CODES[spec[0]], "shape": list(spec[1]), "data_offsets": [begin, end]}
         begin = end
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

@@ -15,6 +15,7 @@ from torch import Tensor
 from framepack_core.comfyui.loading.quantise import FORMATS, Spec, format_of, quantise, specs
 from scripts.support.quantising.checkpoint import Checkpoint, StreamedFile, of_tensors
 
+SAME = "same"  # only the names change
 KEEP = "bf16"  # the format that quantises nothing
 FORMAT_NAMES = (KEEP, *FORMATS)
 TOKENS = 16  # of random input, to measure the error of a layer's output
@@ -66,13 +67,15 @@ def convert(
     Raises ValueError for a source that cannot be converted, an unknown format and an existing destination, and an OSError that
     names the destination if it cannot be written. The destination appears whole or not at all.
     """
-    if format not in FORMAT_NAMES:
-        raise ValueError(f"{format} is not a format; choose one of {', '.join(FORMAT_NAMES)}")
+    if format not in (SAME, *FORMAT_NAMES):
+        raise ValueError(f"{format} is not a format; choose one of {', '.join((SAME, *FORMAT_NAMES))}")
     if destination.suffix != ".safetensors":
         raise ValueError(f"{destination} must end in .safetensors")
     if destination.exists() and not force:
         raise ValueError(f"{destination} exists; choose another name or add --force")
     checkpoint = Checkpoint(source)
+    if format != SAME:
+        checkpoint.require_full_precision()
     file = StreamedFile(destination, planned(checkpoint, format), checkpoint.metadata)
     require_space(destination, file.nbytes)
     try:
@@ -86,7 +89,7 @@ def planned(checkpoint: Checkpoint, format: str) -> dict[str, Spec]:
     result: dict[str, Spec] = {}
     for module in checkpoint.modules:
         for key, tensor in checkpoint.weights(module, meta=True).items():
-            chosen = format_of(key, tuple(tensor.shape), format) if format != KEEP else None
+            chosen = format_of(key, tuple(tensor.shape), format) if format in FORMATS else None
             if chosen:
                 result |= specs(key, tuple(tensor.shape), chosen)
             else:
@@ -108,10 +111,10 @@ def _write(checkpoint: Checkpoint, file: StreamedFile, format: str, progress: Ca
     with file:
         for done, module in enumerate(checkpoint.modules):
             for key, weight in checkpoint.weights(module).items():
-                chosen = format_of(key, tuple(weight.shape), format) if format != KEEP else None
+                chosen = format_of(key, tuple(weight.shape), format) if format in FORMATS else None
                 if chosen is None:
                     file.write(key, _kept(weight, format))
-                    if format != KEEP and weight.ndim == 2 and "_blocks." in key and not key.startswith("txt_in."):
+                    if format in FORMATS and weight.ndim == 2 and "_blocks." in key and not key.startswith("txt_in."):
                         kept.setdefault(layer_type(key), []).append(key)
                     continue
                 tensors, restored = quantise(key, weight, chosen)
