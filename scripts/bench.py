@@ -7,6 +7,8 @@ memory: peak memory and time of real servers, by the length of the video, the sa
 
 decode: how close the ways to decode a long video in little memory come to ComfyUI's decode of the whole video.
 
+load: the computer's memory that loading a checkpoint takes, by the names and the format of the file.
+
 card: what the released models keep, fetch and compute on cards of each size, counted on a fake card.
 
 gpu: the released size with random weights on a real card: seconds a step, their share of the card's peak, the memory of
