@@ -42,7 +42,21 @@ def released_weights(dtype: torch.dtype = torch.bfloat16, blocks: int | None = N
     }
 
 
+def gguf_weights(kind: str, blocks: int | None = None) -> dict[str, Tensor]:
+    """The same with the blocks' matrices in a GGUF type."""
+    from framepack_core.comfyui.loading.gguf import BLOCKS, quantised_tensor
+
+    elements, size, _ = BLOCKS[kind]
+    weights = released_weights(blocks=blocks)
+    for name, weight in weights.items():
+        if name.startswith(("double_blocks.", "single_blocks.")) and weight.ndim == 2:
+            data = torch.empty(weight.numel() // elements * size, dtype=torch.uint8)
+            weights[name] = quantised_tensor(((kind, data.numel()),), data, tuple(weight.shape))
+    return weights
+
+
 def released_transformer(weights: dict[str, Tensor], **options) -> ModelPatcher:
     """A FramePack model of these weights, through all of the pack's own loading; `options` are ComfyUI's `model_options`."""
+    suffix = ".gguf" if any(hasattr(weight, "_layout_cls") for weight in weights.values()) else ".safetensors"
     with patch.object(checkpoints, "read_checkpoint", lambda path: (dict(weights), {})):
-        return checkpoints.load_path("FramePackI2V_HY.safetensors", options)
+        return checkpoints.load_path(f"FramePackI2V_HY{suffix}", options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from comfy.quant_ops import QuantizedTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 FUSED = (torch.ops.aten.scaled_dot_product_attention,)  # one kernel on a card; torch would take it apart without one
@@ -13,9 +14,11 @@ CPU = torch.device("cpu")
 
 
 class Primitives(TorchDispatchMode):
-    """Hands the parts of composite operations on, which the modes around this one would only see as a whole."""
+    """Hands the parts of composite operations and quantised tensors on, which other modes would only see as a whole."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None) -> Any:
+        if any(issubclass(kind, QuantizedTensor) for kind in types):
+            return NotImplemented  # it comes again, with the tensors inside
         kwargs = kwargs or {}
         if kwargs.get("device", CPU) != CPU:
             _forget_values(args)

@@ -5,6 +5,7 @@ from itertools import islice
 import comfy.model_management
 import pytest
 import torch
+from comfy.model_management import InterruptProcessingException
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments.card.card import DEVICE, GB, FakeCard
@@ -143,3 +144,20 @@ def test_running_out_of_memory_at_any_operation_loses_no_frame(operation):
         again = sum(len(chunk) for chunk in stream_frames(vae, latents))
 
     assert frames == again == pixel_frames(7)
+
+
+@pytest.mark.parametrize("error", [InterruptProcessingException, KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize("operation", [3, 200, 900])
+def test_after_a_decode_that_was_cancelled_or_failed_the_same_one_runs(operation, error):
+    def fail(number: int) -> None:
+        if number == operation:
+            raise error
+
+    with FakeCard(24 * GB) as card:
+        vae, latents = released_vae(torch.bfloat16), torch.zeros(1, 16, 7, 40, 40)
+        card.memory.before = fail
+        with pytest.raises(error):
+            list(stream_frames(vae, latents))
+        again = sum(len(chunk) for chunk in stream_frames(vae, latents))
+
+    assert again == pixel_frames(7)

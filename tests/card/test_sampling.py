@@ -10,8 +10,8 @@ import torch
 from comfy.model_management import InterruptProcessingException
 
 from experiments.card.card import GB, FakeCard
-from experiments.card.models import released_transformer, released_vae, released_weights
-from experiments.card.steps import request, sampled
+from experiments.card.models import gguf_weights, released_transformer, released_vae, released_weights
+from experiments.card.steps import request, sampled, watched
 from framepack_core.comfyui.decoding.stream import chunks
 from framepack_core.comfyui.preview.clip import MEMORY
 from framepack_core.plan import Plan
@@ -93,19 +93,39 @@ def test_a_preview_leaves_the_model_on_the_card():
         assert model.loaded_size() >= before
 
 
+FORMATS = {
+    "bf16": lambda: released_transformer(released_weights(blocks=2)),
+    "fp16": lambda: released_transformer(released_weights(torch.float16, blocks=2), dtype=torch.float16),
+    "fp8": lambda: released_transformer(released_weights(torch.float8_e4m3fn, blocks=2)),
+    "GGUF Q8_0": lambda: released_transformer(gguf_weights("Q8_0", blocks=2)),
+    "GGUF Q4_K": lambda: released_transformer(gguf_weights("Q4_K", blocks=2)),
+}
+
+
 @pytest.mark.parametrize("size", [4, 24])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn])
-def test_a_lora_runs_on_every_format(dtype, size):
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_lora_runs_on_every_format(format, size):
     """Patched once on a large card, at every use on one that fetches the weights."""
     with FakeCard(size * GB) as card:
-        options = {"dtype": dtype} if dtype == torch.float16 else {}
-        model = released_transformer(released_weights(dtype, blocks=2), **options)
+        model = FORMATS[format]()
         model, _ = comfy.sd.load_lora_for_models(model, None, lora_of(model), 1.0, 0)
         assert len(model.patches) == 2
 
         sampled(request(model, Plan.of(1.2)))
 
     assert not card.memory.refused
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_K", "Q6_K"])
+def test_a_gguf_is_dequantised_on_the_card_without_a_wait_and_within_the_estimate(kind):
+    with FakeCard(24 * GB) as card:
+        model = released_transformer(gguf_weights(kind, blocks=2))
+        calls = watched(card, model)
+
+        sampled(request(model, Plan.of(1.2)))
+
+    assert not calls.waits
+    assert max(calls.live) <= min(calls.estimates)
 
 
 def lora_of(model) -> dict[str, torch.Tensor]:

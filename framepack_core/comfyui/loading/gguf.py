@@ -204,9 +204,13 @@ class Layout(private.QuantizedLayout):
 
     @classmethod
     def dequantize(cls, qdata: Tensor, params: Params) -> Tensor:
-        pieces = qdata.split([size for _, size in params.parts])
-        full = [_dequantise(piece, kind, params.orig_dtype) for piece, (kind, _) in zip(pieces, params.parts, strict=True)]
-        return torch.cat(full).reshape(params.orig_shape)
+        full = torch.empty(params.orig_shape, dtype=params.orig_dtype, device=qdata.device)
+        rest = full.flatten()
+        for piece, (kind, size) in zip(qdata.split([size for _, size in params.parts]), params.parts, strict=True):
+            elements, bytes_of_block, _ = BLOCKS[kind]
+            part, rest = rest.tensor_split([size // bytes_of_block * elements])
+            _dequantise(piece, kind, part)
+        return full
 
     @classmethod
     def get_plain_tensors(cls, tensor: Any) -> tuple[Tensor]:
@@ -217,14 +221,13 @@ class Layout(private.QuantizedLayout):
         return {"": qdata}
 
 
-def _dequantise(data: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
+def _dequantise(data: Tensor, kind: str, full: Tensor) -> None:
+    """Fill `full`, which is flat."""
     elements, size, dequantise = BLOCKS[kind]
-    blocks = data.unflatten(0, (-1, size))
-    full = torch.empty(len(blocks), elements, dtype=dtype, device=data.device)
+    blocks, targets = data.unflatten(0, (-1, size)), full.unflatten(0, (-1, elements))
     some = ELEMENTS_AT_ONCE // elements
-    for target, source in zip(full.split(some), blocks.split(some), strict=True):
+    for target, source in zip(targets.split(some), blocks.split(some), strict=True):
         target.copy_(dequantise(source))
-    return full.flatten()
 
 
 def _joined(first, args: tuple, kwargs: dict) -> Tensor:

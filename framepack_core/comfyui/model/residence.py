@@ -43,7 +43,7 @@ def plain_weights(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor, to
     for module in model.modules():
         for name in list(module._parameters):
             weight, dtype = module._parameters[name], getattr(module, f"{name}_comfy_model_dtype", None)
-            if type(weight) is nn.Parameter and dtype is not None:
+            if weight is not None and dtype is not None and not hasattr(weight, "_layout_cls"):
                 yield module, name, weight.data, dtype
 
 
