@@ -16,7 +16,7 @@ from .. import private
 log = logging.getLogger("framepack")
 
 CPU = torch.device("cpu")
-USABLE = 0.8  # of the free memory; the rest is for the workspaces of kernels and for gaps between tensors
+USABLE = 0.7  # of the free memory; the rest is for the workspaces of kernels and for gaps between tensors
 LARGEST_WORK = 2**30  # bytes; larger parts are computed no faster
 SMALLEST_WORK = 2**22
 ATTEMPTS = 12  # more than it takes from the largest work to the smallest
