@@ -60,18 +60,16 @@ def test_with_the_vae_s_weights_it_takes_no_more_than_is_free(free):
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("free", [2, 4, 7, 12])
+@pytest.mark.parametrize("free", [3, 12])
 def test_in_any_precision_and_shape_it_takes_no_more(free, dtype, size):
     """The state that is carried is whole after the first step."""
     require_within(decode(free, 37, size, dtype, steps=2))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("free", [2, 12])
-def test_however_long_the_video_is_it_takes_no_more(free, dtype):
+def test_however_long_the_video_is_it_takes_no_more():
     """The middle block passes over the whole video before the first step."""
-    require_within(decode(free, 450, SIZES["640x608"], dtype, steps=2))
+    require_within(decode(3, 450, SIZES["640x608"], torch.bfloat16, steps=1))
 
 
 @pytest.mark.parametrize("free", [2, 6])
