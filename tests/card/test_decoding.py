@@ -68,8 +68,11 @@ def test_in_any_precision_and_shape_it_takes_no_more(free, dtype, size):
 
 @pytest.mark.slow
 def test_however_long_the_video_is_it_takes_no_more():
-    """The middle block passes over the whole video before the first step."""
-    require_within(decode(3, 450, SIZES["640x608"], torch.bfloat16, steps=1))
+    """The middle block passes over the whole video before the first step; fewer keys than by default save time here only."""
+    with FakeCard(3 * GB) as card:
+        next(stream_frames(released_vae(torch.bfloat16), torch.zeros(1, 16, 450, *SIZES["640x608"]), attention_frames=16))
+
+    require_within(card)
 
 
 @pytest.mark.parametrize("free", [2, 6])
