@@ -27,7 +27,7 @@ LONGEST = 16  # latent frames that are decoded at once
 WIDEST = 512  # pixels
 MEMORY = 2**30  # bytes beside the VAE's weights: fewer than a call of the transformer takes, whose weights stay on the card
 SHARE = 0.02  # of the time, at most, is spent on previews,
-FREE_SECONDS = 3.0  # but for the first few seconds, since short videos take no longer
+FREE_SECONDS = 15.0  # but for these, since the previews of short videos take no longer
 
 
 class Clip:
@@ -49,7 +49,6 @@ class Clip:
         self.begun = time.monotonic()
         self.shown = 0  # segments in the file
         self.spent = 0.0  # seconds
-        self.decoded = 0  # latent frames
 
     def __enter__(self) -> Clip:
         return self
@@ -70,16 +69,16 @@ class Clip:
         try:
             self.folder = self.folder or _new_folder()
             for start, stop in pieces(self.waiting):
-                if self._is_due(stop - start):
+                if self._is_due():
                     self._decode(start, stop, self.folder)
             self._show(self.folder)
         except Exception as error:  # whatever a VAE may raise: the video is worth more than its preview
             log.warning("FramePack: preview_vae cannot show the video (%s); sampling continues without a preview", error)
             self.vae = None
 
-    def _is_due(self, frames: int) -> bool:
-        expected = self.spent / self.decoded * frames if self.decoded else 0.0
-        return self.spent + expected <= max(FREE_SECONDS, SHARE * (time.monotonic() - self.begun))
+    def _is_due(self) -> bool:
+        """Too long a decode is made up for: the next one waits."""
+        return self.spent <= max(FREE_SECONDS, SHARE * (time.monotonic() - self.begun))
 
     def _decode(self, start: int, stop: int, folder: Path) -> None:
         begun = time.monotonic()
@@ -87,7 +86,6 @@ class Clip:
         write_segment(folder / _name(start), pixels(images), self.fps, *shrunk(images.shape[2], images.shape[1]))
         self.segments[start] = folder / _name(start)
         self.waiting -= {*range(start, stop)}
-        self.decoded += stop - start
         self.spent += time.monotonic() - begun
 
     def _images(self, start: int, stop: int) -> Tensor:
