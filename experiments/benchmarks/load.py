@@ -153,7 +153,8 @@ def measure(comfyui: Path, path: str, dtype: str, patcher: str, limit: str) -> C
 
     if patcher == "mapped":
         residence.has_room = lambda size: False
-    comfy.model_management.get_torch_device = lambda: torch.device(CARD)  # weights are computed with elsewhere, as on a card
+    comfy.model_management.get_torch_device = lambda: torch.device(CARD)
+    comfy.model_management.should_use_bf16 = lambda *args, **kwargs: True
     with Peak(float(limit)) as loading:
         model = checkpoints.load_path(path, options)
     if model.is_dynamic() != (patcher == "dynamic"):
