@@ -13,7 +13,7 @@ from support.stand_ins.prompt import VAE
 from scripts.support.server import RunFailed, Server
 from tests.server.test_cancel import CancelAfter
 
-FRAMES = 73  # of two sections
+SECTION, FRAMES = 36, 73  # of a section, and of a video of two
 
 
 @pytest.fixture
@@ -51,16 +51,17 @@ def test_previews_are_filmstrips_and_change_nothing(server, new_server):
 
 
 @pytest.mark.parametrize("order", ["inverted", "endpoints"])
-def test_a_client_is_told_of_a_clip_after_every_section(graph, server, order):
+def test_a_client_is_told_of_clips_of_the_finished_sections(graph, server, order):
     vae = graph.add("VAELoader", vae_name=VAE)
     sampler, seen = graph.sampler(plan=graph.plan_of(2, order=order), preview_vae=vae, seed=31), Seen()
 
     graph.latents(server, sampler, on_message=seen)
 
     told = seen.data("framepack.clip")
-    assert len(told) == (2 if order == "inverted" else 1)  # endpoints makes both ends at once
+    assert 1 <= len(told) <= (2 if order == "inverted" else 1)  # endpoints makes both ends at once
     assert all(data["node"] == sampler.node and data["type"] == "temp" for data in told)
-    assert len(frames_of(clip_of(server, seen))) == FRAMES
+    shown = len(frames_of(clip_of(server, seen)))
+    assert shown == FRAMES if len(told) == 2 else SECTION <= shown <= FRAMES  # a slow machine has no time for all
     assert [path.name for path in clip_of(server, seen).parent.iterdir()] == [told[-1]["filename"]]
 
 
