@@ -14,7 +14,7 @@ import comfy.model_management as management
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments.card.memory import CardMemory
@@ -24,7 +24,8 @@ from experiments.card.waits import Waits
 
 GB = 10**9
 DEVICE = torch.device("cuda", 0)
-AMPERE, TURING = (8, 6), (7, 5)  # compute capabilities with and without bf16
+# Compute capabilities: without bf16, with it, with products in fp8, and with those in mxfp8 and nvfp4.
+TURING, AMPERE, ADA, BLACKWELL = (7, 5), (8, 6), (8, 9), (12, 0)
 
 
 class FakeCard:
@@ -71,6 +72,7 @@ class FakeCard:
         )
         return [
             (nn.Module, "_apply", _apply),
+            (Tensor, "numpy", _numpy),
             (torch, "Generator", _Generator),
             (torch.cuda, "current_device", lambda: DEVICE.index),
             (torch.cuda, "device_count", lambda: 1),
@@ -111,6 +113,15 @@ def _apply(module: nn.Module, function: Callable[[Tensor], Tensor], recurse: boo
         if buffer is not None:
             module._buffers[name] = function(buffer)
     return module
+
+
+_real_numpy = Tensor.numpy
+
+
+def _numpy(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """A tensor that is not fake, like the name of a quantised layer's format, has values."""
+    with unset_fake_temporarily():
+        return _real_numpy(tensor, *args, **kwargs)
 
 
 class _Generator(torch.Generator):

@@ -10,6 +10,7 @@ import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from framepack_core.comfyui.loading import checkpoints
 from scripts.support.quantising.sizes import released_shapes
@@ -52,6 +53,22 @@ def gguf_weights(kind: str, blocks: int | None = None) -> dict[str, Tensor]:
         if name.startswith(("double_blocks.", "single_blocks.")) and weight.ndim == 2:
             data = torch.empty(weight.numel() // elements * size, dtype=torch.uint8)
             weights[name] = quantised_tensor(((kind, data.numel()),), data, tuple(weight.shape))
+    return weights
+
+
+def quantised_weights(name: str, blocks: int | None = None) -> dict[str, Tensor]:
+    """The same as scripts/quantize.py writes it in one of ComfyUI's quantised formats. What names the formats has its values."""
+    from framepack_core.comfyui.loading.quantise import FORMATS, format_of, mark, mark_key, specs
+
+    weights: dict[str, Tensor] = {}
+    for key, weight in released_weights(blocks=blocks).items():
+        if format := format_of(key, tuple(weight.shape), name):
+            found = specs(key, tuple(weight.shape), format)
+            weights |= {part: torch.empty(shape, dtype=dtype) for part, (dtype, shape) in found.items()}
+            with unset_fake_temporarily():
+                weights[mark_key(key)] = torch.frombuffer(bytearray(mark(key, format)), dtype=torch.uint8)
+        else:
+            weights[key] = weight
     return weights
 
 

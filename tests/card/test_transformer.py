@@ -4,9 +4,10 @@ import comfy.ldm.flux.math
 import pytest
 import torch
 
-from experiments.card.card import GB, TURING, FakeCard
-from experiments.card.models import released_transformer, released_weights
+from experiments.card.card import ADA, AMPERE, BLACKWELL, GB, TURING, FakeCard
+from experiments.card.models import quantised_weights, released_transformer, released_weights
 from experiments.card.steps import request, sampled, watched
+from framepack_core.comfyui.loading.quantise import FORMATS
 from framepack_core.layout import PRESETS
 from framepack_core.orders import ORDERS
 from framepack_core.plan import Plan
@@ -59,6 +60,21 @@ def test_a_call_takes_no_more_than_comfyui_is_told(monkeypatch, dtype, batch, cf
     assert not calls.waits
     assert max(calls.live) <= min(calls.estimates)
     assert max(calls.live) > 0.8 * max(calls.estimates)
+
+
+@pytest.mark.parametrize("capability", [TURING, AMPERE, ADA, BLACKWELL], ids=["Turing", "Ampere", "Ada", "Blackwell"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_quantised_format_runs_on_every_kind_of_card(name, capability):
+    """Whether the card multiplies in that format or not. Here PyTorch multiplies, and no kernel that saves memory does:
+    `convrot_w4a4` keeps whole matrices of rotated activations."""
+    with FakeCard(60 * GB, capability) as card:
+        model = released_transformer(quantised_weights(name, BLOCKS))
+        calls = watched(card, model)
+
+        sampled(request(model, Plan.of(1.2)))
+
+    assert max(calls.live) <= min(calls.estimates) or name == "convrot_w4a4"
+    assert not calls.waits or name == "convrot_w4a4"
 
 
 def test_on_a_card_without_bf16_the_released_file_is_computed_in_float32():

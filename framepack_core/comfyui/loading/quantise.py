@@ -103,7 +103,7 @@ def format_of(key: str, shape: tuple[int, ...], name: str) -> Format | None:
 def specs(key: str, shape: tuple[int, ...], format: Format) -> dict[str, Spec]:
     """The tensors of a quantised weight, by their names in the file, before anything is computed."""
     tensors = {key + suffix: spec for suffix, spec in format.specs(*shape).items()}
-    return {**tensors, _mark_key(key): (torch.uint8, (len(_mark(key, format)),))}
+    return {**tensors, mark_key(key): (torch.uint8, (len(mark(key, format)),))}
 
 
 def quantise(key: str, weight: Tensor, format: Format) -> tuple[dict[str, Tensor], Tensor]:
@@ -114,7 +114,7 @@ def quantise(key: str, weight: Tensor, format: Format) -> tuple[dict[str, Tensor
     announced = specs(key, tuple(weight.shape), format)
     parts = [piece.state_dict(key) for piece in pieces]
     tensors = {name: _stack([part[name] for part in parts]).view(announced[name][0]) for name in parts[0]}
-    tensors[_mark_key(key)] = torch.frombuffer(bytearray(_mark(key, format)), dtype=torch.uint8)
+    tensors[mark_key(key)] = torch.frombuffer(bytearray(mark(key, format)), dtype=torch.uint8)
     return tensors, torch.cat([piece.dequantize() for piece in pieces])
 
 
@@ -127,14 +127,16 @@ def nbytes(tensors: Mapping[str, Spec]) -> int:
     return sum(dtype.itemsize * math.prod(shape) for dtype, shape in tensors.values())
 
 
-def _mark_key(key: str) -> str:
+def mark_key(key: str) -> str:
+    """The name of the tensor beside a weight that tells ComfyUI its format."""
     return key.removesuffix("weight") + "comfy_quant"
 
 
-def _mark(key: str, format: Format) -> bytes:
-    mark: dict = {"format": format.name}
+def mark(key: str, format: Format) -> bytes:
+    """The content of that tensor, a JSON."""
+    entries: dict = {"format": format.name}
     matrix = BLOCK_MATRIX.fullmatch(key)
     if format.full_precision_product or (matrix and matrix[2] in MODULATION):
-        mark["full_precision_matrix_mult"] = True  # modulation has one token: exact activations cost nothing
-    text = json.dumps(mark).encode()
+        entries["full_precision_matrix_mult"] = True  # modulation has one token: exact activations cost nothing
+    text = json.dumps(entries).encode()
     return text + b" " * (-len(text) % 8)  # what follows it in the file stays aligned
