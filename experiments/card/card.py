@@ -6,21 +6,24 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import comfy.model_management as management
+import comfy.utils
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments.card.memory import CardMemory
 from experiments.card.primitives import Primitives
 from experiments.card.rules import Rules
 from experiments.card.waits import Waits
+from framepack_core.weights.stored import read_header
 
 GB = 10**9
 DEVICE = torch.device("cuda", 0)
@@ -98,6 +101,7 @@ class FakeCard:
             (management, "current_loaded_models", []),
             (management, "total_vram", self.memory.size / 2**20),
             (management, "LORA_COMPUTE_DTYPES", {}),
+            (comfy.utils, "load_torch_file", _load_torch_file),
             *((module, "optimized_attention", attention_pytorch) for module in _users_of_attention()),
         ]
 
@@ -115,13 +119,23 @@ def _apply(module: nn.Module, function: Callable[[Tensor], Tensor], recurse: boo
     return module
 
 
-_real_numpy = Tensor.numpy
+def _load_torch_file(path: str, *args: Any, return_metadata: bool = False, **kwargs: Any) -> Any:
+    """The tensors of a safetensors file without their values."""
+    tensors, metadata = read_header(Path(path))
+    weights = {name: torch.empty(stored.shape, dtype=stored.dtype) for name, stored in tensors.items()}
+    return (weights, metadata) if return_metadata else weights
+
+
+_numpy_of_real = Tensor.numpy
 
 
 def _numpy(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """A tensor that is not fake, like the name of a quantised layer's format, has values."""
+    """Of a tensor that is not fake, like the name of a quantised layer's format, its values; of a fake one, zeros."""
+    if isinstance(tensor, FakeTensor) and tensor.device.type != "cpu":
+        raise TypeError(f"can't convert {tensor.device} device type tensor to numpy")
     with unset_fake_temporarily():
-        return _real_numpy(tensor, *args, **kwargs)
+        real = torch.zeros(tensor.shape, dtype=tensor.dtype) if isinstance(tensor, FakeTensor) else tensor
+        return _numpy_of_real(real, *args, **kwargs)
 
 
 class _Generator(torch.Generator):

@@ -57,8 +57,8 @@ def gguf_weights(kind: str, blocks: int | None = None) -> dict[str, Tensor]:
 
 
 def quantised_weights(name: str, blocks: int | None = None) -> dict[str, Tensor]:
-    """The same as scripts/quantize.py writes it in one of ComfyUI's quantised formats. What names the formats has its values."""
-    from framepack_core.comfyui.loading.quantise import FORMATS, format_of, mark, mark_key, specs
+    """The same as scripts/quantize.py writes it in one of ComfyUI's quantised formats, whose names are real tensors."""
+    from framepack_core.comfyui.loading.quantise import format_of, mark, mark_key, specs
 
     weights: dict[str, Tensor] = {}
     for key, weight in released_weights(blocks=blocks).items():
