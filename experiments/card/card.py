@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -52,6 +53,8 @@ class FakeCard:
         with ExitStack() as entered:
             for target, name, value in [*self._of_torch(), *self._of_comfyui()]:
                 entered.enter_context(patch.object(target, name, value))
+            entered.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # as all are 0, nothing is shared
             entered.enter_context(torch.inference_mode())
             entered.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
             modes = (Rules(), self.memory, self.waits, *self.watching, Primitives())  # the last one sees an operation first
