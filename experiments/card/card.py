@@ -24,7 +24,7 @@ from experiments.card.memory import CardMemory
 from experiments.card.primitives import Primitives
 from experiments.card.rules import Rules
 from experiments.card.waits import Waits
-from framepack_core.weights.stored import read_header
+from framepack_core.weights.stored import read_tensors
 
 GB = 10**9
 DEVICE = torch.device("cuda", 0)
@@ -124,7 +124,7 @@ def _apply(module: nn.Module, function: Callable[[Tensor], Tensor], recurse: boo
 
 def _load_torch_file(path: str, *args: Any, return_metadata: bool = False, **kwargs: Any) -> Any:
     """The tensors of a safetensors file without their values."""
-    tensors, metadata = read_header(Path(path))
+    tensors, metadata = read_tensors(Path(path))
     weights = {name: torch.empty(stored.shape, dtype=stored.dtype) for name, stored in tensors.items()}
     return (weights, metadata) if return_metadata else weights
 

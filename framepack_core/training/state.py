@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..layout import Kernel
 from ..media.files import beside, whole_file, whole_folder
+from ..weights.names import is_framepack
 from .transformer import PackedTransformer, context_kernels
 
 PREFIX = "state-"
@@ -164,7 +165,7 @@ def require_packed(weights: Weights, path: Path) -> None:
         raise ValueError(
             f"{path} is not a FramePack transformer (it starts with {next(iter(weights), 'nothing')}); choose another file"
         )
-    if "clean_x_embedder.proj.weight" not in weights:
+    if not is_framepack(weights):
         raise ValueError(f"{path} is a HunyuanVideo transformer without FramePack's context embedders; choose a FramePack one")
 
 

@@ -20,6 +20,7 @@ Weights = dict[str, Tensor]
 Value = TypeVar("Value")
 
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "model.model.", "model.")
+MARK = "clean_x_embedder.proj.weight"  # which HunyuanVideo lacks
 _DIFFUSERS_MARK = "transformer_blocks.0.norm1.linear.weight"
 
 
@@ -110,9 +111,13 @@ def rename_module(module: str) -> Module | None:
 def strip_prefix(weights: dict[str, Value]) -> dict[str, Value]:
     """The weights without the prefix that checkpoints and trainers put before the names of the whole transformer."""
     for prefix in _PREFIXES:
-        if any(f"{prefix}{mark}" in weights for mark in (_DIFFUSERS_MARK, "clean_x_embedder.proj.weight")):
+        if any(f"{prefix}{mark}" in weights for mark in (_DIFFUSERS_MARK, MARK)):
             return {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
     return weights
+
+
+def is_framepack(keys: Iterable[str]) -> bool:
+    return MARK in keys
 
 
 def is_diffusers(keys: Iterable[str]) -> bool:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from framepack_core.weights.names import MARK
+from framepack_core.weights.stored import Unreadable, read_header, require_whole
 from scripts.support.doctor import models
 from scripts.support.doctor.findings import Finding
-from scripts.support.doctor.headers import MARK, Unreadable, formats, read_header, require_whole
+from scripts.support.doctor.headers import formats
 from scripts.support.doctor.models import Linked
 
 COMFYUI = {MARK: 64, "double_blocks.0.img_attn.qkv.weight": 128}

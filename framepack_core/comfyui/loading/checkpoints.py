@@ -170,7 +170,7 @@ def _gguf() -> ModuleType:
 
 def require_framepack(weights: names.Weights, name: str) -> None:
     """Raises a ValueError that says what the file is instead, if it is not FramePack."""
-    if "clean_x_embedder.proj.weight" in weights:
+    if names.is_framepack(weights):
         return
     if "double_blocks.0.img_attn.qkv.weight" in weights or names.is_diffusers(weights):
         what, remedy = "a plain HunyuanVideo model without FramePack's context embedders", "load it with Load Diffusion Model"
@@ -247,7 +247,9 @@ def _read_file(path: Path) -> tuple[names.Weights, dict | None]:
     try:
         return comfy.utils.load_torch_file(str(path), return_metadata=True)
     except (SafetensorError, ValueError, OSError) as error:
-        raise stored.damaged(path, error) from error
+        raise ValueError(
+            f"{path.name} cannot be read: it is damaged or not fully downloaded ({error}); download it again"
+        ) from error
     except RuntimeError as error:
         if not (sys.platform == "linux" and "unable to mmap" in str(error)):
             raise

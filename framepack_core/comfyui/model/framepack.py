@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...layout import Kernel
 from ...trained import Trained
 from ...weights.fp8 import FP8_DTYPES
+from ...weights.names import MARK
 from .. import private
 from .conditions import CONTEXT_KEY, ContextLatents, PackedContext
 from .memory import memory_factor, token_cells
@@ -91,7 +92,7 @@ class FramePackModel(private.HunyuanVideoModel):
 class FramePack(private.HunyuanVideoConfig):
     """Comes before HunyuanVideo in ComfyUI's list: a HunyuanVideo with embedders for packed context is FramePack."""
 
-    required_keys = {"{}clean_x_embedder.proj.weight"}
+    required_keys = {f"{{}}{MARK}"}
 
     def set_inference_dtype(self, dtype: torch.dtype, manual_cast_dtype: torch.dtype | None, device=None) -> None:
         super().set_inference_dtype(dtype, manual_cast_dtype, device=device)

@@ -5,58 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from framepack_core.weights import names
+from framepack_core.weights.stored import Header, Unreadable
 
-MARK = "clean_x_embedder.proj.weight"
-LONGEST_HEADER = 100 * 2**20  # what safetensors itself allows
 SIDECARS = (".scale_weight", ".weight_scale", ".comfy_quant", "_scale", "scaled_fp8")
 
 
-class Unreadable(ValueError):
-    """The message says what is wrong with the file."""
-
-
-@dataclass(frozen=True)
-class Header:
-    """Tensors by name, each with its `dtype`, `shape` and place in the file; `nbytes` is how long the file must be."""
-
-    tensors: dict[str, dict[str, Any]]
-    metadata: dict[str, str]
-    begin: int
-    nbytes: int
-
-
-def read_header(path: Path) -> Header:
-    """The header of a safetensors file. Raises Unreadable."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, LONGEST_HEADER):
-            raise Unreadable(f"has no whole header in its {size:,} bytes")
-        try:
-            entries = json.loads(file.read(length))
-            metadata = entries.pop("__metadata__", {})
-            end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise Unreadable("has a damaged header, or is not a safetensors file") from error
-    return Header(entries, metadata, 8 + length, 8 + length + end)
-
-
-def require_whole(path: Path, header: Header) -> None:
-    """Raises Unreadable unless the file is exactly as long as its header says."""
-    size = path.stat().st_size
-    if size < header.nbytes:
-        raise Unreadable(f"is cut off: {size:,} of {header.nbytes:,} bytes are there")
-    if size > header.nbytes:
-        raise Unreadable(f"is {size:,} bytes long, but its header says {header.nbytes:,}")
-
-
 def is_framepack(tensors: Mapping[str, Any]) -> bool:
-    return MARK in names.strip_prefix(dict(tensors))
+    return names.is_framepack(names.strip_prefix(dict(tensors)))
 
 
 def naming(tensors: Mapping[str, Any]) -> str:

@@ -9,17 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from framepack_core.weights.stored import Header, Unreadable, read_header, require_whole
 from scripts.support.doctor.findings import Finding, gigabytes
-from scripts.support.doctor.headers import (
-    Header,
-    Unreadable,
-    formats,
-    gguf_types,
-    is_framepack,
-    naming,
-    read_header,
-    require_whole,
-)
+from scripts.support.doctor.headers import formats, gguf_types, is_framepack, naming
 from scripts.support.environment import ROOT
 
 KINDS = ("diffusion_models", "diffusers", "text_encoders", "clip_vision", "vae")

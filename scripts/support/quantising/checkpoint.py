@@ -17,11 +17,10 @@ from torch import Tensor
 from framepack_core.comfyui.loading.quantise import Spec, nbytes
 from framepack_core.media.files import whole_file
 from framepack_core.weights import fp8, names
-from framepack_core.weights.stored import CODES, Stored, read_header, read_tensor
+from framepack_core.weights.stored import CODES, Stored, read_tensor, read_tensors
 
 INDEX = "*.safetensors.index.json"
 FLOATING = (torch.float32, torch.bfloat16, torch.float16)
-MARK = "clean_x_embedder.proj.weight"
 SIDECARS = (".comfy_quant", ".weight_scale", ".scale_weight")
 FP8_MARK = "scaled_fp8"  # an empty tensor, or two elements if products are to be computed in full precision
 FORMATS_KEY = "_quantization_metadata"  # where a header may keep the formats of layers
@@ -59,7 +58,7 @@ class Checkpoint:
     @cached_property
     def headers(self) -> dict[Path, tuple[dict[str, Stored], dict[str, str]]]:
         """By file, its tensors and its text entries."""
-        return {file: read_header(file) for file in self.files}
+        return {file: read_tensors(file) for file in self.files}
 
     @cached_property
     def header(self) -> dict[str, str]:
@@ -77,8 +76,8 @@ class Checkpoint:
         """Name without prefix -> its file and its place there. Raises ValueError for a file that is not FramePack."""
         places = {key: (file, stored) for file, (tensors, _) in self.headers.items() for key, stored in tensors.items()}
         places = names.strip_prefix(places)
-        if MARK not in places:
-            raise ValueError(f"{self.path.name} is not a FramePack transformer: it has no {MARK}; choose another file")
+        if not names.is_framepack(places):
+            raise ValueError(f"{self.path.name} is not a FramePack transformer: it has no {names.MARK}; choose another file")
         return places
 
     @cached_property
