@@ -7,26 +7,18 @@ from unittest.mock import patch
 
 import comfy.sd
 import torch
-from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from framepack_core.comfyui.loading import checkpoints
 from scripts.support.quantising.sizes import released_shapes
-
-VAE = {
-    "double_z": True, "z_channels": 16, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128, "ch_mult": [1, 2, 4, 4],
-    "num_res_blocks": 2, "attn_resolutions": [], "conv3d": True, "time_compress": 4,
-}  # fmt: skip
+from scripts.support.trial import autoencoder
 
 
 def released_vae(dtype: torch.dtype | None = None) -> comfy.sd.VAE:
     """HunyuanVideo's VAE, as ComfyUI's loader makes it of a file; in the dtype that ComfyUI chooses if None is given."""
-    weights = {
-        name: torch.empty(weight.shape, dtype=torch.bfloat16)
-        for name, weight in AutoencoderKL(ddconfig=VAE, embed_dim=16).state_dict().items()
-    }
+    weights = {name: torch.empty(weight.shape, dtype=torch.bfloat16) for name, weight in autoencoder().state_dict().items()}
     return comfy.sd.VAE(sd=weights, dtype=dtype)
 
 
