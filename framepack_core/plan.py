@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ from .orders import INVERTED, PADDINGS, Order, Paddings, Step, order_named, orde
 if TYPE_CHECKING:
     from .timeline import Timeline
 
-MAX_SECONDS, MAX_WINDOW = 3600.0, 64
+MAX_SECONDS, MAX_WINDOW, MAX_SECTIONS = 3600.0, 64, 4000
+MAX_LOOKS = 500_000  # at frames of a tail, which every section looks at from the video's beginning on
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class Plan:
     ) -> Plan:
         """The plan for a video of about `seconds` in the order of this name; `layout` is `auto`, a preset or a layout string.
 
-        Raises ValueError for a value out of range, a bad layout string, or a layout that does not fit the order.
+        Raises ValueError for a value out of range, for more sections than can be planned in a second, for a bad layout string
+        and for a layout that does not fit the order.
         """
         chosen = order_named(order)
         if paddings not in PADDINGS:
@@ -87,7 +90,11 @@ class Plan:
         name = chosen.layout if layout == "auto" else layout
         fitted = chosen.fit(name).with_window(window)
         name = name if name in PRESETS else "custom"
-        return cls(section_count(seconds, fps, window), chosen, window, fitted, fps, paddings, name)
+        sections = section_count(seconds, fps, window)
+        if sections > (most := max_sections(fitted, window)):
+            raise ValueError(f"{seconds:g} s at {fps:g} fps and window {window} are {sections:,} sections, but in layout {fitted} a "
+                             f"video has at most {most:,}; choose fewer seconds or a larger window")  # fmt: skip
+        return cls(sections, chosen, window, fitted, fps, paddings, name)
 
     @property
     def generated(self) -> int:
@@ -118,8 +125,8 @@ class Plan:
                 f"an end frame beyond the video is shown in the {orders_with_end('beyond')} order, not in {self.order}"
             )
         sections: list[Section] = []
-        done = set(known)
-        gaps = runs(frame for frame in range(frames) if frame not in done)
+        done = _Done(frames, known)
+        gaps = runs(frame for frame in range(frames) if frame not in done.forwards())
         for start, stop in gaps[::-1] if self.order.backwards else gaps:
             if (stop - start) % self.window:
                 raise ValueError(
@@ -128,9 +135,9 @@ class Plan:
                 )
             windows = [tuple(range(first, first + self.window)) for first in range(start, stop, self.window)]
             for step in self.order.steps(windows, self.layout, self.paddings):
-                beyond = {frames} if end and step.target[-1] + 1 == frames else set()
-                sections.append(_section(len(sections), step, frames, done | beyond))
-                done.update(step.target)
+                done.end = end and step.target[-1] + 1 == frames
+                sections.append(_section(len(sections), step, done))
+                done.add(step.target)
         return tuple(sections)
 
     def table(self, known: Collection[int] = (0,)) -> str:
@@ -154,6 +161,13 @@ class Plan:
 def section_count(seconds: float, fps: float, window: int) -> int:
     """Number of sections in a video, rounded half to even as the official program does."""
     return max(round(seconds * fps / (PIXEL_FRAMES * window)), 1)
+
+
+def max_sections(layout: Layout, window: int) -> int:
+    """How many sections a plan may have. Those of a layout with a tail each look at all frames before them."""
+    if any(side.tail in TAIL_POOL for side in (layout.left, layout.right)):
+        return min(MAX_SECTIONS, math.isqrt(2 * MAX_LOOKS // window))
+    return MAX_SECTIONS
 
 
 def runs(frames: Iterable[int | None]) -> list[tuple[int, int]]:
@@ -195,21 +209,62 @@ class _Span:
         return _Span(self.length, frames, self.kernel, self.pool)
 
 
-def _section(number: int, step: Step, frames: int, known: set[int]) -> Section:
+class _Done:
+    """The frames of a video that exist already. Each question about them takes the same time, however long the video is.
+
+    `end` says whether the frame beyond the last, an end image, is there too.
+    """
+
+    def __init__(self, frames: int, known: Iterable[int]) -> None:
+        self.last, self.end = frames - 1, False
+        self._forwards, self._backwards = bytearray(frames), bytearray(frames)  # 1 for a frame that exists
+        self.add(known)
+
+    def add(self, frames: Iterable[int]) -> None:
+        for frame in frames:
+            self._forwards[frame] = self._backwards[self.last - frame] = 1
+
+    def forwards(self) -> _Past:
+        return _Past(self._forwards, beyond=False)
+
+    def backwards(self) -> _Past:
+        """The same in the video played backwards."""
+        return _Past(self._backwards, beyond=self.end)
+
+
+@dataclass(frozen=True)
+class _Past:
+    """The frames that exist, seen from a section that looks at those before it; `beyond`: whether there is a frame -1."""
+
+    flags: bytearray
+    beyond: bool
+
+    def __contains__(self, frame: int) -> bool:
+        return self.beyond if frame == -1 else frame in range(len(self.flags)) and self.flags[frame] == 1
+
+    def nearest(self, start: int) -> int:
+        """The last frame before `start`, or -1."""
+        return self.flags.rfind(1, 0, start)
+
+    def frames(self, first: int, stop: int) -> tuple[int | None, ...]:
+        """The frames from `first` up to but not including `stop`; None for one that does not exist."""
+        return tuple(frame if frame in self else None for frame in range(first, stop))
+
+
+def _section(number: int, step: Step, done: _Done) -> Section:
     target, layout, blank = step
-    last = frames - 1
-    mirrored = {last - frame for frame in known}
-    left = _left_spans(layout.left, target[0], known, blank)
-    right = _left_spans(layout.right.mirrored(), last - target[-1], mirrored, None)
+    last = done.last
+    left = _left_spans(layout.left, target[0], done.forwards(), blank)
+    right = _left_spans(layout.right.mirrored(), last - target[-1], done.backwards(), None)
     spans = [*left, *_target_spans(target), *(span.reversed(last) for span in right[::-1])]
     indices: list[int] = []
     groups: list[ContextGroup] = []
     at = 0
     for span in spans:
-        stretch = tuple(range(at, at + span.length))
+        stretch = range(at, at + span.length)
         at += span.length
         if span.kernel:
-            groups.append(ContextGroup(span.kernel, span.frames, stretch, span.pool))
+            groups.append(ContextGroup(span.kernel, span.frames, tuple(stretch), span.pool))
         elif span.frames:
             indices += stretch
     groups.sort(key=lambda group: group.kernel.t * group.kernel.h * group.kernel.w, reverse=True)
@@ -226,32 +281,35 @@ def _target_spans(target: tuple[int, ...]) -> list[_Span]:
     return spans
 
 
-def _left_spans(side: Side, start: int, known: set[int], blank: int | None) -> list[_Span]:
+def _left_spans(side: Side, start: int, past: _Past, blank: int | None) -> list[_Span]:
     """Everything before the generated frames, which begin at `start`, in time order.
 
     Near groups are the frames just before. Far groups are the video's first frames beyond a tail, or, next to a skip, the
-    known frames nearest to the generated ones.
+    frames nearest to the generated ones that exist.
     """
     first_near = start - side.near_frames
-    near = _group_spans(side.near, first_near, known)
+    near = _group_spans(side.near, first_near, past)
     if side.skip and not side.near:
-        nearest = max((frame for frame in known if frame < start), default=-1)
+        nearest = past.nearest(start)
         blank = start - nearest - 1 if blank is None else blank
-        return [*_group_spans(side.far, nearest + 1 - side.far_frames, known), _Span(blank)]
-    far = _group_spans(side.far, 0, {frame for frame in known if frame < start})
-    between = tuple(frame if frame in known else None for frame in range(side.far_frames, first_near))
+        return [*_group_spans(side.far, nearest + 1 - side.far_frames, past), _Span(blank)]
+    far = _group_spans(side.far, 0, past, start)
+    between = max(0, first_near - side.far_frames)
     if side.skip:
-        return [*far, _Span(len(between)), *near]
+        return [*far, _Span(between), *near]
     if between and side.tail in TAIL_POOL:
-        tail = _Span(len(between), between, tail_kernel(side), TAIL_POOL[side.tail])
+        tail = _Span(between, past.frames(side.far_frames, first_near), tail_kernel(side), TAIL_POOL[side.tail])
         return [*far, tail, *near]
     return [*far, *near]
 
 
-def _group_spans(groups: tuple[Group, ...], first: int, known: set[int]) -> list[_Span]:
+def _group_spans(groups: tuple[Group, ...], first: int, past: _Past, stop: int | None = None) -> list[_Span]:
+    """Groups of frames from `first` on; those from `stop` on do not count as existing."""
     spans = []
     for group in groups:
-        frames = tuple(frame if frame in known else None for frame in range(first, first + group.frames))
+        frames = past.frames(first, first + group.frames)
+        if stop is not None:
+            frames = tuple(frame if frame is not None and frame < stop else None for frame in frames)
         spans.append(_Span(group.frames, frames, group.kernel))
         first += group.frames
     return spans

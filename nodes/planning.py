@@ -83,13 +83,14 @@ class PlanNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, seconds, order, window, layout, fps, custom_layout="", paddings="released") -> bool | str:
-        if None in (seconds, order, window, layout, fps, custom_layout, paddings):
-            return True  # a linked value is not known before the graph runs
-        try:
-            _plan(seconds, order, window, layout, fps, custom_layout, paddings)
-        except ValueError as error:
-            return f"FramePack_Plan: {error}"
+    def validate_inputs(cls, seconds, order, window, layout, fps, custom_layout="", paddings="released") -> bool:
+        """Raises what is wrong: a text that is returned would be shown once for each of these inputs."""
+        values = (seconds, order, window, layout, fps, custom_layout, paddings)
+        if None not in values:  # a linked value is not known before the graph runs
+            try:
+                _plan(*values)
+            except ValueError as error:
+                raise ValueError(f"FramePack_Plan: {error}") from error
         return True
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
@@ -52,6 +53,22 @@ class Chart:
     @property
     def frames(self) -> int:
         return len(self.made)
+
+    @cached_property
+    def made_runs(self) -> list[tuple[int, int]]:
+        """Stretches of frames that one section makes, or none: the first frame, and the section (-1: given)."""
+        changes = (frame for frame, maker in enumerate(self.made) if frame == 0 or maker != self.made[frame - 1])
+        return [(frame, self.made[frame]) for frame in changes]
+
+    @cached_property
+    def most_tokens(self) -> int:
+        """Of a section, context and generated frames together."""
+        size = self.height, self.width
+        return max(section.context_tokens(*size) + section.target_tokens(*size) for section in self.sections)
+
+    @cached_property
+    def legend(self) -> list[tuple[Mark, str]]:
+        return legend_entries(self)
 
     @property
     def full_frame(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from ..frames import PIXEL_FRAMES, pixel_frames
 from ..plan import Plan, Section, runs, spell_seconds
-from .chart import LATENT_PIXEL, Chart, Detail, Mark, heading, legend_entries, looks, missing, skips, spell_tokens, title
+from .chart import LATENT_PIXEL, Chart, Detail, Mark, heading, looks, missing, skips, spell_tokens, title
 from .marks import (
     DONE,
     FAINT,
@@ -153,9 +153,8 @@ class Grid(Rows):
 
 def _legend_columns(chart: Chart) -> list[tuple[list[tuple[Mark, str]], int]]:
     """The legend in two columns, each with its width."""
-    entries = legend_entries(chart)
-    half = math.ceil(len(entries) / 2)
-    columns = (entries[:half], entries[half:])
+    half = math.ceil(len(chart.legend) / 2)
+    columns = (chart.legend[:half], chart.legend[half:])
     return [
         (column, SWATCH + 12 + round(max(typeface(TEXT).getlength(text) for _, text in column)) + 2 * COLUMN_GAP)
         for column in columns
@@ -218,19 +217,9 @@ def _draw_row(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, sec
 
 def draw_frames(draw: ImageDraw.ImageDraw, chart: Chart, grid: Rows, row: int, section: Section, label: str) -> None:
     """Draw what happens to every frame while the section is made; its own frames carry the `label` if there is room."""
-    seen, target = looks(section), set(section.target)
-
-    def fills(frame: int) -> tuple[Colour, ...]:
-        if frame in target:
-            return (GENERATED,)
-        if frame in seen:
-            return tuple(colour_of(detail, chart) for detail in seen[frame])
-        return (DONE,) if chart.made[frame] < section.number else (PAPER,)
-
-    for colours, run in groupby(range(chart.frames), key=fills):
-        frames = list(run)
-        cell_painter(colours)(draw, grid.box(row, frames[0], frames[-1] + 1))
-        for frame in frames[1:] if grid.cell >= 6 else ():
+    for colours, start, stop in fills(section, chart):
+        cell_painter(colours)(draw, grid.box(row, start, stop))
+        for frame in range(start + 1, stop) if grid.cell >= 6 else ():
             x, top, _, bottom = grid.box(row, frame, frame + 1)
             draw.line((x - 1, top, x - 1, bottom - 1), OUTLINE if colours == (PAPER,) else PAPER)
     for start, stop in runs(section.target):
@@ -242,17 +231,32 @@ def draw_frames(draw: ImageDraw.ImageDraw, chart: Chart, grid: Rows, row: int, s
             paint_skip(draw, grid.box(row, start, stop), f"{count} skipped", str(count))
 
 
+def fills(section: Section, chart: Chart) -> Iterator[tuple[tuple[Colour, ...], int, int]]:
+    """Colours, and the stretch of frames that they fill, from the first to the last frame."""
+    found: dict[int, tuple[Colour, ...]] = {
+        start: (DONE,) if maker < section.number else (PAPER,) for start, maker in chart.made_runs
+    }
+    special = {frame: tuple(colour_of(detail, chart) for detail in details) for frame, details in looks(section).items()}
+    special |= dict.fromkeys(section.target, (GENERATED,))
+    for frame in special:
+        if frame + 1 < chart.frames:
+            found.setdefault(frame + 1, (DONE,) if chart.made[frame + 1] < section.number else (PAPER,))
+    found |= {frame: colours for frame, colours in special.items() if frame < chart.frames}
+    stretches = [(colours, next(run)) for colours, run in groupby(sorted(found), key=lambda frame: found[frame])]
+    stops = [start for _, start in stretches[1:]] + [chart.frames]
+    return ((colours, start, stop) for (colours, start), stop in zip(stretches, stops, strict=True))
+
+
 def _draw_bar(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, section: Section) -> None:
     """The section's tokens, context from fine to coarse and then generated, beside those of the other sections."""
     size = chart.height, chart.width
     parts = [(colour_of(Detail(group.kernel, group.pool), chart), group.tokens(*size)) for group in section.context[::-1]]
     parts.append((GENERATED, section.target_tokens(*size)))
-    most = max(section.context_tokens(*size) + section.target_tokens(*size) for section in chart.sections)
     _, top, _, bottom = grid.box(row, 0, 1)
     inset, tokens = (bottom - top) // 5, 0
     for colour, part in parts:
-        start, tokens = grid.bar + round(BAR * tokens / most), tokens + part
-        stop = grid.bar + round(BAR * tokens / most)
+        start, tokens = grid.bar + round(BAR * tokens / chart.most_tokens), tokens + part
+        stop = grid.bar + round(BAR * tokens / chart.most_tokens)
         if stop > start:
             draw.rectangle((start, top + inset, stop - 1, bottom - 1 - inset), colour)
 

@@ -313,6 +313,7 @@ SYMMETRIC = "f1k1f1k1h4w2f1k1h4w4_td_f1k1h4w4f1k1h4w2f1k1_g9"
         ({"seconds": 3601.0}, "seconds is 3601.0; choose a value above 0 and up to 3600"),
         ({"window": 0}, "window is 0; choose a value above 0 and up to 64"),
         ({"window": 65}, "window is 65; choose a value above 0 and up to 64"),
+        ({"seconds": 3600.0, "window": 1, "fps": 240.0}, "3600 s at 240 fps and window 1 are 216,000 sections"),
         ({"fps": 0.0}, "fps is 0.0; choose a value above 0 and up to 240"),
         ({"layout": "framepack", "order": "forward"}, f"layout framepack ({FRAMEPACK}) does not fit the order forward, which"),
         ({"layout": "f1", "order": "inverted"}, f"layout f1 ({F1}) does not fit the order inverted, which"),
@@ -375,4 +376,5 @@ def refused_when_queued(graph: Graph, server: Server, latent: Outputs) -> str:
     with pytest.raises(PromptRefused) as refusal:
         server.queue(graph.saving(latent))
     (node,) = refusal.value.details["node_errors"].values()
-    return node["errors"][0]["details"]
+    (error,) = node["errors"]
+    return error["details"]

@@ -5,12 +5,15 @@ Long because it is one specification: the same plans and their hand-written tabl
 
 import math
 import re
+import sys
+from collections import Counter
 
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from framepack_core.drawing.painting import draw_plan
 from framepack_core.layout import PRESETS, Kernel, Layout, resolve
 from framepack_core.orders import ENDPOINTS, INVERTED, ORDERS, released_paddings
 from framepack_core.plan import Plan, section_count
@@ -462,6 +465,39 @@ def test_a_layout_of_ones_own_is_named_custom():
 def test_a_number_out_of_range_is_refused_by_name_and_value(name, value):
     with pytest.raises(ValueError, match=rf"^{name} is {value}; .*above 0"):
         Plan.of(**{"seconds": 5.0, name: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"window": 1, "fps": 240.0}, "3600 s at 240 fps and window 1 are 216,000 sections, .* at most 4,000; choose fewer seconds"),
+        ({"window": 1}, "are 27,000 sections"),
+        ({"order": "forward", "layout": "ta_f16k4f2k2f1k1_g9"}, "are 3,000 sections, .* at most 333"),
+        ({"layout": "f1k1_x_g9_f1k1_tc"}, "are 3,000 sections, .* at most 333"),
+    ],
+)
+def test_more_sections_than_can_be_planned_are_refused(values, said):
+    with pytest.raises(ValueError, match=said):
+        Plan.of(3600.0, **values)
+
+
+@pytest.mark.parametrize(("order", "window"), [("inverted", 9), ("forward", 1), ("endpoints", 9)])
+@pytest.mark.parametrize("make", [lambda plan: plan.table(), draw_plan], ids=["table", "picture"])
+def test_twice_as_long_a_plan_takes_twice_the_work(order, window, make):
+    """Counted in calls of functions, which do not depend on the machine."""
+    short, long = (calls(make, Plan.of(seconds, order, window)) for seconds in (250, 500))
+
+    assert long < 2.2 * short
+
+
+def calls(function, *arguments) -> int:
+    counted = Counter()
+    sys.setprofile(lambda frame, event, argument: counted.update([event]))
+    try:
+        function(*arguments)
+    finally:
+        sys.setprofile(None)
+    return counted["call"] + counted["c_call"]
 
 
 @pytest.mark.parametrize(("name", "value"), [("order", "backward"), ("paddings", "none")])
