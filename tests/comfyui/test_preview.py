@@ -1,5 +1,6 @@
 """What a sampler node shows while it runs: pictures from a separate thread, the time left, and a growing preview."""
 
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from threading import Condition
@@ -224,6 +225,36 @@ def test_sections_that_were_there_already_count_as_done_but_not_for_the_time_lef
         "section 3 of 4: 1.23 to 2.43 s, step 1 of 5, 73 of 145 frames done, 3 min 00 s left",
     ]
     assert (progress.bar.current, progress.bar.total) == (11, 20)
+
+
+@pytest.mark.parametrize(
+    ("restored", "sampled", "error", "last"),
+    [
+        (0, 2, None, "73 of 73 frames done in 1 min 20 s"),
+        (1, 1, None, "73 of 73 frames done in 40 s"),
+        (2, 0, None, "73 of 73 frames done"),
+        (1, 0, InterruptProcessingException, "stopped: 37 of 73 frames done"),
+        (0, 1, ValueError, "stopped: 37 of 73 frames done"),
+    ],
+)
+def test_the_last_line_says_what_is_done(clock, restored, sampled, error, last):
+    plan = Plan.of(2.4)
+    timeline = Timeline.of(1 + plan.generated, {0: latents_of(0.1)})
+    sections, said = plan.bind(timeline), []
+    patcher = SimpleNamespace(load_device="cpu", model=SimpleNamespace(latent_format=None))
+
+    with suppress(error or ()), Progress(patcher, sections, [5, 5], timeline, FPS, said.append) as progress:
+        for section in sections[: restored + sampled]:
+            latents = latents_of(*[0.5] * 9)
+            if section.number >= restored:
+                progress.of(section)(4, latents, latents, 5)
+                clock.now += 40
+            timeline.write(section.target, latents)
+            progress.finish(section, latents)
+        if error:
+            raise error("stop")
+
+    assert said[-1] == last
 
 
 @pytest.fixture

@@ -81,8 +81,9 @@ def test_one_progress_bar_runs_over_all_steps_of_all_sections(run):
 
 def test_the_sampler_says_section_step_and_remaining_time(run):
     prompt, seen, _ = run
-    texts = seen.texts(sampler_of(prompt))
+    *texts, last = seen.texts(sampler_of(prompt))
 
+    assert re.fullmatch(r"73 of 73 frames done in \d+ s", last)
     said = [re.search(r"section (\d) of (\d).*step (\d) of (\d)", text).groups() for text in texts]
     assert [(int(section), int(step)) for section, _, step, _ in said] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
     assert {(int(sections), int(steps)) for _, sections, _, steps in said} == {(SECTIONS, STEPS)}

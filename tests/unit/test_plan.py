@@ -470,7 +470,10 @@ def test_a_number_out_of_range_is_refused_by_name_and_value(name, value):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"window": 1, "fps": 240.0}, "3600 s at 240 fps and window 1 are 216,000 sections, .* at most 4,000; choose fewer seconds"),
+        (
+            {"window": 1, "fps": 240.0},
+            "3600 s at 240 fps and window 1 are 216,000 sections, .* at most 4,000; choose fewer",
+        ),
         ({"window": 1}, "are 27,000 sections"),
         ({"order": "forward", "layout": "ta_f16k4f2k2f1k1_g9"}, "are 3,000 sections, .* at most 333"),
         ({"layout": "f1k1_x_g9_f1k1_tc"}, "are 3,000 sections, .* at most 333"),

@@ -81,8 +81,10 @@ class Progress:
             self._shown = shown.pop_all()
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, error: type[BaseException] | None, *exception: Any) -> None:
         self._shown.close()
+        if error:
+            self.say(f"stopped: {self._frames_done()}")
 
     def of(self, section: Section) -> Callback:
         """The sampler's callback for one section."""
@@ -110,17 +112,27 @@ class Progress:
             self.pictures.keep(section.target, latents)
         if self.clip:
             self.clip.add(section.target)
+        if done == sum(self.steps):
+            self.say(self._last_line())
 
     def line(self, section: Section, done: int) -> str:
         """The line of text after `done` steps of the whole video."""
         number = section.number
         text = f"section {number + 1} of {len(self.sections)}: {spell_seconds(section, self.fps, ' to ')} s"
         text += f", step {done - sum(self.steps[:number])} of {self.steps[number]}"
-        text += f", {shown_frames(self.timeline.known)} of {pixel_frames(self.timeline.frames)} frames done"
+        text += f", {self._frames_done()}"
         if self.start is not None and (sampled := done - self.restored):
             left = (time.monotonic() - self.start) / sampled * (sum(self.steps) - done)
             text += f", {duration(left)} left"
         return text
+
+    def _last_line(self) -> str:
+        """After the last section."""
+        taken = "" if self.start is None else f" in {duration(time.monotonic() - self.start)}"
+        return f"{self._frames_done()}{taken}"
+
+    def _frames_done(self) -> str:
+        return f"{shown_frames(self.timeline.known)} of {pixel_frames(self.timeline.frames)} frames done"
 
 
 def shown_frames(latent_frames: Collection[int]) -> int:
