@@ -93,8 +93,8 @@ class Plan:
         sections = section_count(seconds, fps, window)
         if sections > (most := max_sections(fitted, window)):
             raise ValueError(
-                f"{seconds:g} s at {fps:g} fps and window {window} are {sections:,} sections, but in layout {fitted} a video has "
-                f"at most {most:,}; choose fewer seconds or a larger window"
+                f"{seconds:g} s at {fps:g} fps and window {window} are {sections:,} sections, but in layout {fitted} a video "
+                f"has at most {most:,}; choose fewer seconds or a larger window"
             )
         return cls(sections, chosen, window, fitted, fps, paddings, name)
 
