@@ -13,6 +13,9 @@ Variant = Literal["bh1", "bh2"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 MAX_SHIFT = 7.0
+LONGEST = 3.1  # times the step before; those of `flow_sigmas` stay below 3
+
+History = list[tuple[float, Tensor]]  # (lambda, x0), newest first
 
 
 def shift_mu(tokens: int, shift: float = 0.0) -> float:
@@ -41,6 +44,8 @@ def sample_unipc(
 ) -> Tensor:
     """UniPC of order 3 (arXiv 2302.04867, B1 and B2) on x0 predictions along x = (1 - sigma) x0 + sigma noise.
 
+    The order is lower in the first steps, and in one that is much longer than those before (`usable`).
+
     With lambda = -log sigma every update reads x_t = sigma_t/sigma_0 x - (e^-h - 1) x0 - B(h) sum rho_k D_k. The first
     evaluation corrects nothing; every later one corrects the step that led to it. The result is the last x0 if the last
     sigma is 0, as in the official program, otherwise one more prediction.
@@ -51,12 +56,12 @@ def sample_unipc(
         return x
     s_in = x.new_ones(x.shape[0])
     order_max = max(1, min(3, len(sigmas) - 2))
-    history: list[tuple[float, Tensor]] = []  # (lambda, x0), newest first
+    history: History = []
     for i, sigma in enumerate(sigmas[:-1]):
         if i == 0:
             x0 = model(x, sigma * s_in, **extra_args)
         else:
-            step = _Step(x, history[: min(i, order_max)], sigmas[i - 1], sigma, variant)
+            step = _Step(x, usable(history[: min(i, order_max)], _lambda(sigma)), sigmas[i - 1], sigma, variant)
             predicted = step.predict()
             x0 = model(predicted, sigma * s_in, **extra_args)
             x = step.correct(x0)
@@ -65,7 +70,18 @@ def sample_unipc(
             callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": x0})
     if sigmas[-1] == 0:
         return history[0][1]
-    return _Step(x, history, sigmas[-2], sigmas[-1], variant).predict()
+    return _Step(x, usable(history, _lambda(sigmas[-1])), sigmas[-2], sigmas[-1], variant).predict()
+
+
+def usable(history: History, target: float) -> History:
+    """The predictions that say something about a step to lambda = `target`: those up to a step that this one exceeds too far.
+
+    Differences of the predictions are extrapolated in proportion to the steps. Some of ComfyUI's schedules end with a step so
+    long that this leads nowhere.
+    """
+    (start, _), *before = history
+    farthest = next((i for i, (lambda_k, _) in enumerate(before) if target - start > LONGEST * (start - lambda_k)), len(before))
+    return history[: 1 + farthest]
 
 
 def _lambda(sigma: Tensor) -> float:
@@ -75,9 +91,7 @@ def _lambda(sigma: Tensor) -> float:
 class _Step:
     """One UniPC update from sigma_0 to sigma_t with the x0 predictions so far, newest first."""
 
-    def __init__(
-        self, x: Tensor, history: Sequence[tuple[float, Tensor]], sigma_0: Tensor, sigma_t: Tensor, variant: Variant
-    ) -> None:
+    def __init__(self, x: Tensor, history: History, sigma_0: Tensor, sigma_t: Tensor, variant: Variant) -> None:
         lambda_0, self.x0 = history[0]
         self.h = h = _lambda(sigma_t) - lambda_0
         ratios = [(lambda_k - lambda_0) / h for lambda_k, _ in history[1:]]

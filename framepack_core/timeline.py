@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 
+def is_finite(values: Tensor) -> bool:
+    """Whether none is NaN or infinite: their sum would be, too, and takes no memory."""
+    return not bool(values.sum(dtype=torch.float32).isfinite().logical_not())
+
+
 @dataclass
 class Timeline:
     """Latent video `B C T H W`, zeros where nothing is known yet; sections fill it in.

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..framepack_core.comfyui import private
 from ..framepack_core.comfyui.log import log_once
 from ..framepack_core.comfyui.sampling.identity import origin
-from ..framepack_core.comfyui.sampling.request import ON_CANCEL, Request, make_guider, start_timeline
+from ..framepack_core.comfyui.sampling.request import ON_CANCEL, Request, make_guider, overruled, start_timeline
 from ..framepack_core.comfyui.sampling.sample import sample
 from ..framepack_core.comfyui.sampling.samplers import UNIPC, sampler_named, section_sigmas
 from ..framepack_core.plan import Plan
@@ -198,6 +198,7 @@ class SamplerNode(io.ComfyNode):
             sigmas=section_sigmas(sections, timeline, steps, shift),
             seed=seed,
             origin=_origin(cls, resume),
+            notes=overruled(model, positive, guidance),
             **options,
         )
         return _sampled(cls, request)

@@ -133,6 +133,7 @@ SYMBOLS: dict[str, Symbol] = {
             "sample": "self noise latent_image sampler sigmas * callback disable_pbar seed",
         },
     ),
+    "CONST": Symbol("comfy.model_sampling", "CONST", SAMPLERS),
     "KSAMPLER": Symbol("comfy.samplers", "KSAMPLER", SAMPLERS, {"__init__": "self sampler_function extra_options"}),
     "sampler_object": Symbol("comfy.samplers", "sampler_object", SAMPLERS, {"": "name"}),
     "SAMPLER_NAMES": Symbol("comfy.samplers", "SAMPLER_NAMES", SAMPLERS),

@@ -31,6 +31,7 @@ NAMES = {
     "device": "the device",
     "cpu": "the CPU with its threads",
     "attention": "the attention function",
+    "upcast": "the upcasting of attention",
     "fast": "--fast",
     "deterministic": "--deterministic",
 }

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..media.files import make_folder, whole_file
 from ..plan import Section
+from ..timeline import is_finite
 from .digest import digest
 
 FORMAT = 1
@@ -134,4 +135,6 @@ def read_section(path: Path, key: str, after: str) -> tuple[Finished, Tensor] | 
         raise Damaged(f"{path.name} cannot be read ({error})") from error
     if not whole:
         raise Damaged(f"{path.name} does not match its checksum")
+    if not is_finite(latents):
+        raise Damaged(f"{path.name} has values that are not finite")
     return (section, latents) if metadata["after"] == after else None

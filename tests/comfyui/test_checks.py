@@ -1,6 +1,7 @@
 """What is refused before the model is loaded, and what is warned about; tests/server does the same through a real server."""
 
 import logging
+import math
 
 import comfy.model_management
 import pytest
@@ -15,6 +16,7 @@ from framepack_core.comfyui.sampling.samplers import sampler_named
 from framepack_core.plan import Plan
 from framepack_core.trained import Trained
 
+NAN = math.nan
 I2V, F1 = "FramePackI2V_HY_bf16.safetensors", "FramePack_F1_I2V_HY_20250503.safetensors"
 TEXT = torch.zeros(1, 9, 64)
 POOLED = {"pooled_output": torch.zeros(1, 768)}
@@ -86,11 +88,37 @@ def latent(*shape: int, **extra) -> dict:
         ({"start_latent": latent(1, 16, 1, 6, 10, noise_mask=torch.ones(6, 10))}, "start_latent has a noise mask"),
         ({"start_latent": latent(1, 16, 1, 5, 10)}, "the latent is 10x5, an odd number of latent pixels"),
         ({"end_latent": latent(1, 16, 1, 6, 8)}, "start_latent is 10x6 but end_latent is 8x6"),
-        ({"end_latent": latent(2, 16, 1, 6, 10)}, "start_latent is a batch of 1 but end_latent is a batch of 2"),
+        (
+            {"start_latent": latent(3, 16, 1, 6, 10), "end_latent": latent(2, 16, 1, 6, 10)},
+            "start_latent is a batch of 3 but end_latent is a batch of 2; give both the same number of images",
+        ),
         ({"end_latent": START, "order": "forward"}, "end_latent is connected, but the forward order never looks ahead"),
         ({"clip_vision_output": {"last_hidden_state": torch.zeros(1, 5, 1024)}}, "is 1024 wide, but the model takes 32"),
         ({"sigmas": torch.tensor([])}, "sigmas holds 0 values, expected at least 2"),
         ({"sigmas": torch.tensor([1.0])}, "sigmas holds 1 values, expected at least 2"),
+        (
+            {"sigmas": torch.tensor([14.6, 1.0, 0.0])},
+            "sigmas begin at 14.6, but FramePack's go from 1 down to 0; use FramePack_Sch",
+        ),
+        ({"sigmas": torch.tensor([0.5, 0.2, 0.0])}, "sigmas begin at 0.5"),
+        ({"sigmas": torch.tensor([1.0, 0.7, 0.5])}, "sigmas end at 0.5"),
+        ({"sigmas": torch.tensor([0.0, 0.5, 1.0])}, "sigmas rise"),
+        ({"sigmas": torch.tensor([1.0, 0.4, 0.6, 0.0])}, "sigmas rise"),
+        ({"sigmas": torch.tensor([1.0, NAN, 0.0])}, "sigmas rise, or are not numbers"),
+        (
+            {"positive": [[TEXT + NAN, POOLED]]},
+            "positive has values that are not finite (NaN or infinite), which make frames black",
+        ),
+        (
+            {"positive": [[TEXT, {"pooled_output": POOLED["pooled_output"] + math.inf}]]},
+            "positive has values that are not finite",
+        ),
+        ({"start_latent": {"samples": START["samples"] + NAN}}, "start_latent has values that are not finite"),
+        ({"end_latent": {"samples": START["samples"] + NAN}}, "end_latent has values that are not finite"),
+        (
+            {"clip_vision_output": {"last_hidden_state": torch.full((1, 5, 32), NAN)}},
+            "clip_vision_output has values that are not",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_the_model_is_loaded(model, bad, said):
@@ -98,6 +126,21 @@ def test_bad_input_is_refused_before_the_model_is_loaded(model, bad, said):
         sample(model, **bad)
 
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("sigmas", [[1.0, 0.5, 0.5, 0.0], [0.88, 0.3, 0.0], [1.0, 0.3, 0.002]])
+def test_schedules_that_nearly_go_from_1_to_0_are_good(model, sigmas):
+    with pytest.raises(Loaded):
+        sample(model, sigmas=torch.tensor(sigmas))
+
+
+@pytest.mark.parametrize(("starts", "ends"), [(3, 1), (1, 3), (2, 2)])
+def test_a_single_start_or_end_image_serves_a_whole_batch(starts, ends):
+    start, end = (latent(count, 16, 1, 6, 10) for count in (starts, ends))
+
+    timeline = start_timeline(Plan.of(1.2), start, end)
+
+    assert len(timeline.latents) == len(timeline.end) == max(starts, ends)
 
 
 @pytest.mark.parametrize(

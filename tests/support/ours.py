@@ -1,5 +1,7 @@
 """A whole video from our sampler, in model space."""
 
+from collections.abc import Sequence
+
 import torch
 from support.given import GUIDANCE, Inputs
 
@@ -23,12 +25,16 @@ def sample(
     layout: str = "auto",
     seed: int = 11,
     hooks: tuple = (None, None),
+    regions: Sequence[tuple] = (),
 ) -> torch.Tensor:
-    """`hooks` are those of the positive and the negative prompt."""
+    """`hooks` are those of the positive and the negative prompt; the positive one counts once for each of the `regions`."""
     prompts = zip((inputs.positive, inputs.negative), hooks, strict=True)
     positive, negative = (
         [[text, {"pooled_output": pooled} | ({"hooks": hook} if hook else {})]] for (text, pooled), hook in prompts
     )
+    if regions:
+        [[text, options]] = positive
+        positive = [[text, {**options, "area": area}] for area in regions]
     plan = Plan.of(sections * 1.2, order, layout=layout)
     timeline = start_timeline(plan, {"samples": inputs.start / SCALE}, {"samples": inputs.end / SCALE} if end else None)
     planned = plan.bind(timeline)

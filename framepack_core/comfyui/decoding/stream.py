@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...frames import pixel_frames
+from ...timeline import is_finite
 from .. import private
 from ..encoding import CHANNELS
 from ..log import log_once
@@ -43,12 +44,15 @@ def stream_frames(
 
     `exact` gives what `vae.decode` gives for the whole video, as far as the VAE's architecture allows: with HunyuanVideo's, up
     to `attention_frames` latent frames, and nearly so beyond. `linear` decodes each section together with the one before it
-    and blends them, as the official program does. Raises ValueError for latents of another shape. Between chunks it shows
-    progress and can be interrupted.
+    and blends them, as the official program does. Raises ValueError for latents of another shape, or that are not finite.
+    Between chunks it shows progress and can be interrupted.
     """
     if latents.ndim != 5 or latents.shape[1] != CHANNELS:
         raise ValueError(f"latent has shape {tuple(latents.shape)}, expected (B, {CHANNELS}, T, H, W) from a FramePack "
                          "sampler")  # fmt: skip
+    if not is_finite(latents):
+        raise ValueError("latent has values that are not finite (NaN or infinite), which decode to black frames; sample it "
+                         "again, without LoRAs and other patches of the model")  # fmt: skip
     return _reported((frames for video in latents.split(1) for frames in chunks(vae, video, blending, attention_frames)),
                      total=len(latents) * pixel_frames(latents.shape[2]))  # fmt: skip
 
@@ -75,6 +79,8 @@ def _reported(chunks: Iterator[Tensor], total: int) -> Iterator[Tensor]:
     bar = comfy.utils.ProgressBar(total)
     for frames in chunks:
         comfy.model_management.throw_exception_if_processing_interrupted()
+        if not is_finite(frames):
+            log_once("the VAE gives values that are not finite: frames are black. Start ComfyUI with --bf16-vae or --fp32-vae")
         yield frames
         bar.update(len(frames))
         malloc_trim(0)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...layout import BASE_KERNEL
 from ...packing import Context, rotary_phases
 from ...plan import Section
 from .. import private
@@ -19,12 +20,13 @@ CONTEXT_KEY = "framepack"  # a section's PackedContext in a conditioning dict
 class PackedContext:
     """One section's context: its latents, and the rotary phases, which are computed once, here.
 
-    `rotary` `1 1 L head/2 2 2`, float32, rotates the context tokens and then the generated ones. `axes` and `theta` are the
-    transformer's.
+    `rotary` `1 1 L head/2 2 2`, float32, rotates the context tokens and then the generated ones, of which there are `size`,
+    `T H W`. `axes` and `theta` are the transformer's.
     """
 
     def __init__(self, context: Context, height: int, width: int, axes: Sequence[int], theta: float) -> None:
         cos, sin = rotary_phases(context.section, height, width, axes, theta)
+        self.size = len(context.section.target), height // BASE_KERNEL.h, width // BASE_KERNEL.w
         self.latents = context.latents
         self.kernels = tuple(group.kernel for group in context.section.context)
         self.rotary = torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2))[None, None]
@@ -44,10 +46,38 @@ class PackedContext:
         moved.rotary = rotary
         return moved
 
+    def part(self, area: Sequence[int]) -> PackedContext:
+        """The same context for a part of the generated frames: its size `T H W` in latent pixels, and where it begins.
+
+        Raises ValueError if it is not made of whole tokens.
+        """
+        steps = (*BASE_KERNEL, *BASE_KERNEL)
+        if any(value % step for value, step in zip(area, steps, strict=True)):
+            raise ValueError(
+                f"a condition's area is {area[2]}x{area[1]} latent pixels at {area[5]}, {area[4]}; FramePack needs even "
+                "numbers, multiples of 16 pixels of the picture"
+            )
+        tokens = [value // step for value, step in zip(area, steps, strict=True)]
+        sizes, places = tokens[:3], tokens[3:]
+        generated = self.rotary[:, :, self.tokens :].unflatten(2, self.size)
+        for axis, (size, place) in enumerate(zip(sizes, places, strict=True), start=2):
+            generated = generated.narrow(axis, place, size)
+        part = copy.copy(self)
+        part.size = (sizes[0], sizes[1], sizes[2])
+        part.rotary = torch.cat([self.rotary[:, :, : self.tokens], generated.flatten(2, 4)], dim=2)
+        return part
+
     @property
     def cells(self) -> int:
         """Latent pixels that cost as much as the context does."""
         return token_cells((1, self.tokens))[-1]
+
+
+class Packed(private.CONDConstant):
+    """A PackedContext as a condition: a condition with an area gets its part."""
+
+    def process_cond(self, batch_size: int, area: Sequence[int] | None = None, **kwargs) -> Packed:
+        return self._copy_with(self.cond if area is None else self.cond.part(area))
 
 
 class ContextLatents(private.CONDList):

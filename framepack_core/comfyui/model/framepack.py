@@ -15,7 +15,7 @@ from ...trained import Trained
 from ...weights.fp8 import FP8_DTYPES
 from ...weights.names import MARK
 from .. import private
-from .conditions import CONTEXT_KEY, ContextLatents, PackedContext
+from .conditions import CONTEXT_KEY, ContextLatents, Packed, PackedContext
 from .memory import memory_factor, token_cells
 from .residence import cast, settle
 from .transformer import FramePackTransformer
@@ -46,7 +46,7 @@ class FramePackModel(private.HunyuanVideoModel):
         if packed is None:
             frames, height, width = kwargs["noise"].shape[2:]
             packed = PackedContext.none(frames, height, width, params.axes_dim, params.theta)
-        out["packed"] = private.CONDConstant(packed.to(kwargs["device"]))
+        out["packed"] = Packed(packed.to(kwargs["device"]))
         if packed.latents:
             latents = [self.process_latent_in(latent.to(kwargs["device"])) for latent in packed.latents]
             out["context_latents"] = ContextLatents(latents, packed.cells)

@@ -96,6 +96,7 @@ class FramePackTransformer(private.HunyuanVideo):
         transformer_options = with_attention(transformer_options, x.device)
         img = patchify(x, BASE_KERNEL, {BASE_KERNEL: self.img_in.proj})
         generated = img.shape[1]
+        require_whole_section(x, packed)
         if context_latents:
             img = torch.cat([self.clean_x_embedder(context_latents, packed.kernels).to(img), img], dim=1)
 
@@ -145,6 +146,17 @@ class FramePackTransformer(private.HunyuanVideo):
         _, p, q = self.patch_size
         patches = tokens_BLD.unflatten(1, (T, H // p, W // q)).unflatten(-1, (self.out_channels, p, q))
         return patches.permute(0, 4, 1, 2, 5, 3, 6).reshape(B, self.out_channels, T, H, W)
+
+
+def require_whole_section(x: Tensor, packed: Any) -> None:
+    """Raises ValueError if the model gets something else than the frames that the phases are for."""
+    found = tuple(length // step for length, step in zip(x.shape[2:], BASE_KERNEL, strict=True))
+    if found != packed.size:
+        (t, h, w), (T, H, W) = found, packed.size
+        raise ValueError(
+            f"the model is given {t} latent frames of {16 * w}x{16 * h} pixels, but the section has {T} of {16 * W}x{16 * H}: "
+            "a node cuts it into windows or tiles; remove it"
+        )
 
 
 def unturned(tokens: int, rotary: Tensor) -> Tensor:

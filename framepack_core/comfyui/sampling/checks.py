@@ -10,27 +10,33 @@ from torch import Tensor
 
 from ...orders import FORWARD, INVERTED
 from ...plan import Plan
+from ...timeline import is_finite
 from ...trained import RELEASED, Trained
 from .. import private
 from ..encoding import CHANNELS
 from ..log import log_once
 from ..model.framepack import FramePackModel
+from .patches import require_fitting_patches
+from .regions import require_region
 
 if TYPE_CHECKING:
     from .request import Request
 
 POOLED = 768
+HIGHEST_SIGMA, LEAST_FIRST_SIGMA, MOST_LAST_SIGMA = 1.01, 0.8, 0.02  # schedules go from about 1 down to 0
 
 
 def require_fitting(request: Request) -> None:
     """The model, conditioning, image embedding and sigmas of a request must fit together."""
     patcher = request.guider.model_patcher
     require_framepack(patcher)
-    private.require_attributes(request.guider, "original_conds", serves=private.SAMPLERS)
+    private.require_attributes(request.guider, "original_conds", "model_options", serves=private.SAMPLERS)
     require_conditioning(request.guider.original_conds, patcher)
+    require_regions(request.guider.original_conds, *request.timeline.latents.shape[3:])
     require_image_embedding(request.clip_vision_output, patcher)
     for sigmas in request.sigmas:
-        require_steps(sigmas)
+        require_schedule(sigmas)
+    require_fitting_patches(patcher)
 
 
 def require_framepack(patcher) -> None:
@@ -49,16 +55,25 @@ def frame_latent(latent: dict, name: str) -> Tensor:
         raise ValueError(f"{name} holds {samples.shape[2]} latent frames, expected 1; encode a single image")
     if "noise_mask" in latent:
         raise ValueError(f"{name} has a noise mask, but FramePack keeps or generates whole frames; remove the mask node")
+    require_finite(samples, name, "look at the image, and start ComfyUI without --fp16-vae")
     return samples.float().cpu()
 
 
-def require_same_size(start: Tensor, end: Tensor) -> None:
-    if start.shape != end.shape:
+def require_finite(tensor: Tensor, name: str, remedy: str) -> None:
+    if not is_finite(tensor):
+        raise ValueError(f"{name} has values that are not finite (NaN or infinite), which make frames black; {remedy}")
+
+
+def same_batch(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """Start and end `B 16 1 H W` of as many videos: a single one is repeated. Raises ValueError if they do not fit together."""
+    if start.shape[3:] != end.shape[3:]:
         (sh, sw), (eh, ew) = start.shape[3:], end.shape[3:]
-        sizes = f"{sw}x{sh}", f"{ew}x{eh}"
-        if sizes[0] == sizes[1]:
-            sizes = f"a batch of {start.shape[0]}", f"a batch of {end.shape[0]}"
-        raise ValueError(f"start_latent is {sizes[0]} but end_latent is {sizes[1]}; encode both images at the same size")
+        raise ValueError(f"start_latent is {sw}x{sh} but end_latent is {ew}x{eh}; encode both images at the same size")
+    videos = max(len(start), len(end))
+    if {len(start), len(end)} - {1, videos}:
+        raise ValueError(f"start_latent is a batch of {len(start)} but end_latent is a batch of {len(end)}; give both the same "
+                         "number of images, or one of them a single image")  # fmt: skip
+    return start.expand(videos, -1, -1, -1, -1), end.expand(videos, -1, -1, -1, -1)
 
 
 def require_conditioning(conds: dict[str, list[dict]], patcher) -> None:
@@ -77,6 +92,14 @@ def require_conditioning(conds: dict[str, list[dict]], patcher) -> None:
                 raise ValueError(f"{name} has no pooled output; {remedy}")
             if pooled.shape[-1] != POOLED:
                 raise ValueError(f"{name} has a pooled output {pooled.shape[-1]} wide, expected {POOLED}; {remedy}")
+            for tensor in (text, pooled):
+                require_finite(tensor, name, "lower the weights of words in the prompt, such as (word:2.0)")
+
+
+def require_regions(conds: dict[str, list[dict]], height: int, width: int) -> None:
+    for name, entries in conds.items():
+        for cond in entries:
+            require_region(name, cond, height, width)
 
 
 def require_image_embedding(output, patcher) -> None:
@@ -87,11 +110,24 @@ def require_image_embedding(output, patcher) -> None:
     if width != expected:
         raise ValueError(f"clip_vision_output is {width} wide, but the model takes {expected}; load "
                          "sigclip_vision_patch14_384.safetensors with Load CLIP Vision")  # fmt: skip
+    require_finite(output["last_hidden_state"], "clip_vision_output", "look at the image")
 
 
-def require_steps(sigmas: Tensor) -> None:
+def require_schedule(sigmas: Tensor) -> None:
+    """Sigmas go down from about 1, pure noise, to 0."""
     if len(sigmas) < 2:
         raise ValueError(f"sigmas holds {len(sigmas)} values, expected at least 2; use FramePack_Scheduler with 1 step or more")
+    first, last = sigmas[0], sigmas[-1]
+    if not is_finite(sigmas) or bool((sigmas.diff() > 0).any()):
+        found = "rise, or are not numbers"
+    elif bool((first < LEAST_FIRST_SIGMA) | (first > HIGHEST_SIGMA)):
+        found = f"begin at {first:g}"
+    elif bool((last < 0) | (last > MOST_LAST_SIGMA)):
+        found = f"end at {last:g}"
+    else:
+        return
+    raise ValueError(f"sigmas {found}, but FramePack's go from 1 down to 0; use FramePack_Scheduler, or BasicScheduler with "
+                     "the FramePack model and denoise 1")  # fmt: skip
 
 
 def warnings(plan: Plan, patcher) -> list[str]:

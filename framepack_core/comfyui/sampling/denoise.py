@@ -10,8 +10,13 @@ from torch import Tensor
 
 from ...packing import Context
 from ...plan import Section
+from ...timeline import is_finite
 from .. import private
 from ..model.framepack import CONTEXT_KEY, PackedContext
+from .patches import require_unconditional
+from .regions import for_video
+
+PRE_CFG = "sampler_pre_cfg_function"  # ComfyUI calls these with all predictions before it combines them
 
 Callback = Callable[[int, Tensor, Tensor, int], None]  # step, x0, x, steps; in the model's space
 
@@ -38,13 +43,13 @@ class GuiderDenoiser:
         self.callback = callback
 
     def __call__(self, noise: Tensor, context: Context) -> Tensor:
-        """Latents `B C T H W`, unscaled as ComfyUI keeps them."""
+        """Latents `B C T H W`, unscaled as ComfyUI keeps them. Raises ValueError if they are not finite."""
         section = context.section
         patcher = self.guider.model_patcher
         params = patcher.model.diffusion_model.params
         height, width = noise.shape[3:]
         packed = PackedContext(context, height, width, params.axes_dim, params.theta).to(patcher.load_device)
-        latents = with_conditions(self.guider, **{CONTEXT_KEY: packed}).sample(
+        latents = self._guider(packed, noise).sample(
             noise,
             torch.zeros_like(noise),
             self.sampler,
@@ -53,7 +58,24 @@ class GuiderDenoiser:
             disable_pbar=not private.PROGRESS_BAR_ENABLED,
             seed=(self.seed + section.number) % 2**64,
         )
-        return latents.cpu()
+        latents = latents.cpu()
+        if not is_finite(latents):
+            raise ValueError(
+                f"section {section.number + 1} has values that are not finite (NaN or infinite), so its frames would be black. "
+                "This can come from a LoRA or another patch of the model, from float16 (--fp16-unet) or from the attention in "
+                "use: try without LoRAs and patches, then with --use-pytorch-cross-attention. Finished sections are kept"
+            )
+        return latents
+
+    def _guider(self, packed: PackedContext, noise: Tensor):
+        """The guider for one section."""
+        guider = with_conditions(self.guider, **{CONTEXT_KEY: packed})
+        guider.original_conds = {
+            name: [for_video(cond, *noise.shape[2:]) for cond in conds] for name, conds in guider.original_conds.items()
+        }
+        functions = [require_unconditional, *guider.model_options.get(PRE_CFG, [])]
+        guider.model_options = {**guider.model_options, PRE_CFG: functions}
+        return guider
 
 
 def with_conditions(guider, **values):

@@ -90,6 +90,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "device": comfy.model_management.get_torch_device_name(device),
         "cpu": (platform.machine(), platform.processor(), torch.get_num_threads()) if device.type == "cpu" else None,
         "attention": private.optimized_attention.__name__,
+        "upcast": str(comfy.model_management.force_upcast_attention_dtype()),
         "fast": sorted(feature.value for feature in args.fast),
         "deterministic": args.deterministic,
     }

@@ -28,7 +28,7 @@ class Request:
 
     `sections` are those of `plan` that fill `timeline`, in sampling order, and `sigmas` holds the schedule of each. Finished
     sections are kept on disk under `origin` (see `identity.origin`) and restored from there; None does neither. `on_cancel`
-    says whether a cancel raises or ends the video with the sections finished so far.
+    says whether a cancel raises or ends the video with the sections finished so far. `notes` are lines for the user.
     """
 
     guider: comfy.samplers.CFGGuider
@@ -42,6 +42,7 @@ class Request:
     preview_vae: comfy.sd.VAE | None = None
     origin: str | None = None
     on_cancel: OnCancel = "discard"
+    notes: tuple[str, ...] = ()
 
 
 def make_guider(model, positive: list, negative: list | None, cfg: float, guidance: float) -> comfy.samplers.CFGGuider:
@@ -56,6 +57,17 @@ def make_guider(model, positive: list, negative: list | None, cfg: float, guidan
     return guider
 
 
+def overruled(model, positive: list, guidance: float) -> tuple[str, ...]:
+    """Lines that name what a sampler node's own inputs take the place of."""
+    found = []
+    for given in dict.fromkeys(cond["guidance"] for _, cond in positive if "guidance" in cond):
+        if given != guidance:
+            found.append(f"guidance {given:g} of the conditioning is without effect: this node's guidance is {guidance:g}")
+    if "model_sampling" in model.object_patches:
+        found.append("the model's shift (ModelSamplingSD3 and the like) is without effect: set this node's shift")
+    return tuple(found)
+
+
 def start_timeline(plan: Plan, start_latent: dict, end_latent: dict | None) -> Timeline:
     """The video with its start image, and its end image where the plan's order has a place for it.
 
@@ -68,8 +80,7 @@ def start_timeline(plan: Plan, start_latent: dict, end_latent: dict | None) -> T
     if plan.order.end is None:
         raise ValueError(f"end_latent is connected, but the {plan.order} order never looks ahead; set the plan's order to "
                          f"{orders_with_end('beyond', 'last')}, or disconnect it")  # fmt: skip
-    end = checks.frame_latent(end_latent, "end_latent")
-    checks.require_same_size(start, end)
+    start, end = checks.same_batch(start, checks.frame_latent(end_latent, "end_latent"))
     if plan.order.end == "beyond":
         return Timeline.of(frames, {0: start}, end=end)
     return Timeline.of(frames + 1, {0: start, frames: end})

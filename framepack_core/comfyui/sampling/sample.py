@@ -13,11 +13,13 @@ from ...sections import generate
 from ...store.kept import section_keys
 from ...timeline import Timeline
 from .. import private
+from ..log import log_once
 from ..preview.progress import Progress, Say
 from . import checks
 from .denoise import GuiderDenoiser, with_conditions
 from .identity import identity
 from .kept import KeptSections
+from .patches import without_effect
 from .request import Request
 
 
@@ -36,7 +38,7 @@ def sample(request: Request, say: Say) -> Video:
     """
     checks.require_fitting(request)
     patcher, timeline = request.guider.model_patcher, request.timeline
-    notes = Notes(say, checks.warnings(request.plan, patcher))
+    notes = Notes(say, [*request.notes, *checks.warnings(request.plan, patcher), *ignored(request)])
     kept = kept_sections(request, notes)
     guider = request.guider
     if request.clip_vision_output is not None:
@@ -56,6 +58,14 @@ def sample(request: Request, say: Say) -> Video:
                 raise
             return Video(finished_part(timeline), whole=False)
     return Video(timeline.latents, whole=True)
+
+
+def ignored(request: Request) -> list[str]:
+    """What the user has connected that has no effect."""
+    lines = without_effect(request.guider.model_patcher, request.guider.original_conds)
+    for line in lines:
+        log_once(line)
+    return lines
 
 
 def kept_sections(request: Request, notes: Notes) -> KeptSections | None:
