@@ -12,7 +12,7 @@ PlanType = io.Custom("FRAMEPACK_PLAN")
 
 
 def named_errors(execute: Callable) -> Callable:
-    """Prefix the core's errors about bad input, or about a ComfyUI that lacks something, with the node's id."""
+    """Prefix the core's errors about bad input, files, or a ComfyUI that lacks something, with the node's id."""
 
     @wraps(execute)
     def run(cls: type[io.ComfyNode], *args, **kwargs) -> io.NodeOutput:
@@ -20,6 +20,8 @@ def named_errors(execute: Callable) -> Callable:
             return execute(cls, *args, **kwargs)
         except (ValueError, private.Missing) as error:
             raise ValueError(f"{cls.define_schema().node_id}: {error}") from error
+        except OSError as error:
+            raise OSError(f"{cls.define_schema().node_id}: {error}") from error
 
     return run
 

@@ -1,13 +1,13 @@
-from pathlib import Path
-
-import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import InputImpl, io, ui
 
 from ..framepack_core.comfyui.decoding.heap import large_blocks_returned
-from ..framepack_core.comfyui.decoding.stream import ATTENTION_FRAMES, EXACT, LINEAR, frame_size, stream_frames
+from ..framepack_core.comfyui.decoding.stream import ATTENTION_FRAMES, EXACT, LINEAR, footage
+from ..framepack_core.comfyui.output import output_place
 from ..framepack_core.frames import MAX_FPS
-from ..framepack_core.media.video import PIXEL_FORMATS, Audio, Encoding, write_video
+from ..framepack_core.media.saving import save_video
+from ..framepack_core.media.sound import Audio
+from ..framepack_core.media.video import PIXEL_FORMATS, Encoding
 from .schema import named_errors
 
 
@@ -102,21 +102,12 @@ class SaveVideoNode(io.ComfyNode):
         blending: str = EXACT,
         attention_frames: int = ATTENTION_FRAMES,
     ) -> io.NodeOutput:
-        chunks = stream_frames(vae, latent["samples"], blending, attention_frames)
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, folder_paths.get_output_directory(), *frame_size(vae, latent["samples"])
-        )
-        stem = f"{name}_{counter:05}_"
-        file = Path(folder, f"{stem}.mp4")
+        video = footage(vae, latent["samples"], blending, attention_frames)
+        encoding = Encoding(fps, crf, pixel_format)
+        sound = None if audio is None else Audio.of(audio)
+        place, subfolder = output_place(filename_prefix, video.width, video.height)
         with large_blocks_returned():
-            write_video(
-                file,
-                chunks,
-                Encoding(fps, crf, pixel_format),
-                None if audio is None else Audio(audio["waveform"][0], int(audio["sample_rate"])),
-                cls.metadata(),
-                Path(folder, stem) if png_frames else None,
-            )
+            file = save_video(place, video, encoding, sound, cls.metadata(), png_frames)
         saved = ui.SavedResult(file.name, subfolder, io.FolderType.output)
         return io.NodeOutput(InputImpl.VideoFromFile(str(file)), ui=ui.PreviewVideo([saved]))
 

@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from ..frames import frame_rate
-from .files import whole_file
+from .files import Numbered, name_first_free, unfinished_file
 
 # Without B-frames each packet is one frame; equal settings give the segments equal headers.
 X264 = {"preset": "veryfast", "crf": "23", "bf": "0"}
@@ -27,12 +27,17 @@ def write_segment(path: Path, frames: Iterable[np.ndarray], fps: float, width: i
         segment.mux(stream.encode(None))
 
 
-def join_segments(segments: Sequence[Path], path: Path, fps: float) -> None:
-    """Write the segments, one after the other, to an MP4 that appears once it is complete."""
+def join_segments(segments: Sequence[Path], place: Numbered, fps: float) -> Path:
+    """Write the segments, one after the other, to an MP4 that appears once it is complete, and return its path."""
+    with unfinished_file(place.folder) as unfinished:
+        _join(segments, unfinished, fps)
+        return name_first_free([unfinished], ([path] for path in place.paths(".mp4")))[0]
+
+
+def _join(segments: Sequence[Path], path: Path, fps: float) -> None:
     with (
         av.open(str(segments[0])) as first,
-        whole_file(path) as unfinished,
-        av.open(str(unfinished), "w", format="mp4", options=INDEX_IN_FRONT) as joined,
+        av.open(str(path), "w", format="mp4", options=INDEX_IN_FRONT) as joined,
     ):
         stream = joined.add_stream_from_template(first.streams.video[0])
         for number, packet in enumerate(_packets(segments)):

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..media.files import whole_file
+from ..media.remedies import remedy
 
 SUFFIX = ".safetensors"
 EMPTY, CODEBOOK = "empty", "codebook"
@@ -113,7 +114,7 @@ def save_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
         with whole_file(path) as unfinished:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, dict(metadata))
     except (SafetensorError, OSError) as error:
-        raise OSError(f"{path} was not written ({error}); free disk space or choose another folder, then rerun") from error
+        raise OSError(f"{path} was not written ({error}); {remedy(error)}, then rerun") from error
     return path
 
 

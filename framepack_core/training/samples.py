@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..media.video import Encoding, write_video
+from ..media.files import whole_file
+from ..media.remedies import named_failure
+from ..media.video import Encoding, Footage, write_video
 from ..packing import Context, rotary_phases
 from ..plan import Plan
 from ..sections import generate
@@ -92,5 +94,6 @@ def write_sample(path: Path, latents: Tensor, decode: Decode | None, fps: float 
         save_file({"latents": latents[0].contiguous()}, file)
         return file
     file = path.with_suffix(".mp4")
-    write_video(file, [(decode(latents)[0].movedim(0, -1) + 1) / 2], Encoding(fps))
+    with named_failure(file), whole_file(file) as unfinished:
+        write_video(unfinished, Footage.of((decode(latents)[0].movedim(0, -1) + 1) / 2), Encoding(fps))
     return file

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..layout import Kernel
 from ..media.files import beside, whole_file, whole_folder
+from ..media.remedies import remedy
 from ..weights.names import is_framepack
 from .transformer import PackedTransformer, context_kernels
 
@@ -52,7 +53,7 @@ def save_state(accelerator: Accelerator, output: Path, step: int, settings: str,
     except (OSError, SafetensorError, RuntimeError) as error:
         kept = last_state(output)
         raise OSError(
-            f"the state of step {step} was not written to {final} ({error}); free disk space and start again: "
+            f"the state of step {step} was not written to {final} ({error}); {remedy(error)} and start again: "
             + (f"the run continues from {kept}" if kept else "there is no earlier state")
         ) from error
     accelerator.wait_for_everyone()
@@ -113,7 +114,7 @@ def write_tensors(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[s
         with whole_file(path) as unfinished:
             save_file(tensors, unfinished, {"format": "pt", **metadata})
     except (OSError, SafetensorError) as error:
-        raise OSError(f"{path} was not written ({error}); free disk space or choose another folder") from error
+        raise OSError(f"{path} was not written ({error}); {remedy(error)}") from error
     return path
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from framepack_core.media.video import Encoding, write_video
+from framepack_core.media.video import Encoding, Footage, write_video
 from scripts.support.environment import ROOT
 from scripts.support.workflow import with_widgets
 
@@ -57,7 +57,7 @@ def test_dropping_a_saved_video_brings_its_graph_back(page, server, load_workflo
 def test_a_browser_shows_the_colours_of_pictures_of_any_height(browser, tmp_path, height, colour):
     """Without being told, it uses another matrix from 720 lines on, and colours are off by 25 levels."""
     file = tmp_path / "video.mp4"
-    write_video(file, [torch.tensor(colour).div(255).expand(8, height, 64, 3)], Encoding(crf=4))
+    write_video(file, Footage.of(torch.tensor(colour).div(255).expand(8, height, 64, 3)), Encoding(crf=4))
 
     page = browser.new_page()
     found = page.evaluate(COLOUR_IN_THE_MIDDLE, base64.b64encode(file.read_bytes()).decode())

@@ -237,6 +237,25 @@ def test_an_unknown_format_and_an_existing_destination_are_refused(source, tmp_p
     assert marks(tmp_path / "there.safetensors")
 
 
+def test_a_file_that_appears_while_quantising_stays(source, tmp_path):
+    path = tmp_path / "quantised.safetensors"
+
+    with pytest.raises(OSError, match=r"quantised\.safetensors was not written \(File exists\); .*choose another"):
+        convert(source, path, "nvfp4", progress=lambda *_: path.write_text("mine"))
+
+    assert path.read_text() == "mine"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["quantised.safetensors", "source.safetensors"]
+
+
+def test_a_name_may_be_as_long_as_the_disk_allows_and_a_longer_one_is_refused_at_once(source, tmp_path):
+    def never(*_):
+        raise AssertionError("it was quantised")
+
+    assert convert(source, tmp_path / f"{243 * 'a'}.safetensors", "nvfp4").after
+    with pytest.raises(OSError, match=r"was not written \(File name too long\); choose a shorter name"):
+        convert(source, tmp_path / f"{244 * 'a'}.safetensors", "nvfp4", progress=never)
+
+
 def test_too_little_space_is_told_before_anything_is_written(source, tmp_path, monkeypatch):
     monkeypatch.setattr(conversion.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
 

@@ -1,6 +1,8 @@
 """FramePack_SaveVideo in a real server: what the file holds, and that it is complete or not there at all."""
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -126,3 +128,97 @@ def test_a_bad_latent_is_refused_by_name(graph, server):
         server.run(graph.prompt)
 
     assert "FramePack_SaveVideo: latent has shape (1, 4, 8, 8), expected (B, 16, T, H, W)" in failure.value.message
+
+
+# Nothing is replaced, and what can be known is known before the first frame
+
+
+class WhenDecoding(Seen):
+    """`do` is called once, when the first frames are there."""
+
+    def __init__(self, node: Outputs, do: Callable[[], object]) -> None:
+        super().__init__()
+        self.node, self.do, self.done = node, do, False
+
+    def __call__(self, message) -> None:
+        super().__call__(message)
+        if not self.done and self.steps(self.node):
+            self.done = True
+            self.do()
+
+
+def test_a_file_that_another_program_finishes_meanwhile_stays(graph, server):
+    node = saving(graph, frames=400, filename_prefix="shared/x", png_frames=True)
+    other = server.base / "output" / "shared" / "x_00001_.mp4"
+    meanwhile = WhenDecoding(node, lambda: other.write_bytes(b"other"))
+
+    path = saved_file(server, server.run(graph.prompt, on_message=meanwhile), node)
+
+    assert meanwhile.done and other.read_bytes() == b"other"
+    assert path == other.with_name("x_00002_.mp4") and len(pictures(path)) == 1597
+    assert sorted(file.name for file in other.parent.iterdir()) == ["x_00001_.mp4", "x_00002_", "x_00002_.mp4"]
+
+
+def sound(server: Server, name: str, rate: int, samples: numpy.ndarray) -> str:
+    """A WAV file of floats in the input folder."""
+    path = server.base / "input" / f"{name}.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_f32le", rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None].astype(numpy.float32), format="flt", layout="mono")
+        frame.sample_rate = rate
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path.name
+
+
+@pytest.mark.parametrize(
+    ("rate", "wrong"), [(4000, 0.0), (40000, 0.0), (44100, numpy.nan), (176400, numpy.inf), (192000, 0.0), (48000, 1e30)]
+)
+def test_sound_of_any_rate_and_any_samples_is_heard(graph, server, rate, wrong):
+    samples = numpy.sin(2 * numpy.pi * 440 * numpy.arange(rate) / rate) / 2
+    samples[::100] = wrong
+    audio = graph.add("LoadAudio", audio=sound(server, f"{rate}_{wrong}", rate, samples))
+    node = saving(graph, audio=audio)
+
+    path = saved_file(server, server.run(graph.prompt), node)
+
+    with av.open(str(path)) as container:
+        heard = numpy.concatenate([part.to_ndarray() for part in container.decode(audio=0)], axis=1)
+    assert numpy.isfinite(heard).all() and abs(heard).max() > 0.1
+
+
+def refusal(server: Server, graph: DemoGraph, node: Outputs) -> str:
+    """The error, once it is sure that nothing was decoded."""
+    seen = Seen()
+    with pytest.raises(RunFailed) as failure:
+        server.run(graph.prompt, on_message=seen)
+    assert seen.steps(node) == []
+    return failure.value.message
+
+
+@pytest.mark.parametrize("prefix", [78 * "写", 244 * "a"], ids=["Chinese", "letters"])
+def test_a_long_name_is_as_good_as_a_short_one(graph, server, prefix):
+    node = saving(graph, filename_prefix=prefix, png_frames=True)
+
+    path = saved_file(server, server.run(graph.prompt), node)
+
+    assert path.name == f"{prefix}_00001_.mp4" and len(pictures(path)) == 33
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [
+        (300 * "a", r"was not written \(File name too long\); choose a shorter name"),
+        (245 * "a", r"was not written \(File name too long\); choose a shorter name"),
+        (f"{300 * 'a'}/x", r"was not written \(File name too long\); choose a shorter name"),
+        ("../x", r"filename_prefix '\.\./x' is no name within the output folder; choose one"),
+        ("/elsewhere/x", r"filename_prefix '/elsewhere/x' is no name within the output folder"),
+        ("a file/x", r"was not written \(Not a directory\); a file has the name of that folder"),
+    ],
+)
+def test_a_name_that_cannot_be_is_refused_before_decoding(graph, server, prefix, message):
+    (server.base / "output").mkdir(exist_ok=True)
+    (server.base / "output" / "a file").touch()
+    node = saving(graph, filename_prefix=prefix)
+
+    assert re.search("FramePack_SaveVideo: .*" + message, refusal(server, graph, node))

@@ -2,11 +2,12 @@
 
 import errno
 import os
+from functools import partial
 
 import pytest
 
 from framepack_core.media import files
-from framepack_core.media.files import beside, make_folder, whole_file, whole_folder
+from framepack_core.media.files import beside, make_folder, require_name, whole_file, whole_folder
 
 
 def names(folder) -> list[str]:
@@ -38,6 +39,48 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path, error):
     assert names(tmp_path) == ["video.mp4"]
 
 
+def test_a_file_that_must_not_replace_another_does_not(tmp_path):
+    path = tmp_path / "model.safetensors"
+
+    with pytest.raises(FileExistsError), whole_file(path, replace=False) as unfinished:
+        unfinished.write_bytes(b"ours")
+        path.write_bytes(b"came meanwhile")
+
+    assert path.read_bytes() == b"came meanwhile"
+    assert names(tmp_path) == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("name", [255 * "a", 85 * "写"])
+def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path, name):
+    with whole_file(tmp_path / name) as unfinished:
+        assert len(unfinished.name) < 30
+    (tmp_path / name).unlink()
+    with whole_folder(tmp_path / name, "run") as unfinished:
+        assert len(unfinished.name) < 30
+
+    assert names(tmp_path) == [name]
+
+
+def test_a_name_that_is_too_long_is_told_without_a_trace(tmp_path):
+    require_name(tmp_path / (255 * "a"))
+    require_name(tmp_path / (85 * "写"))
+    with pytest.raises(OSError) as refused:
+        require_name(tmp_path / (256 * "a"))
+
+    assert refused.value.errno == errno.ENAMETOOLONG and names(tmp_path) == []
+
+
+def test_two_that_write_the_same_file_at_once_do_not_write_into_each_other(tmp_path):
+    path = tmp_path / "video.mp4"
+
+    with whole_file(path) as first, whole_file(path) as second:
+        first.write_bytes(b"first")
+        second.write_bytes(b"second")
+
+    assert path.read_bytes() == b"first", "the last to end"
+    assert names(tmp_path) == ["video.mp4"]
+
+
 def test_a_folder_that_is_missing_is_told_before_anything_is_made(tmp_path):
     with pytest.raises(FileNotFoundError), whole_file(tmp_path / "gone" / "video.mp4"):
         raise AssertionError("the block ran")
@@ -57,7 +100,7 @@ def test_file_and_folder_are_on_the_disk_before_the_name_is(tmp_path, monkeypatc
 
 
 def test_a_folder_appears_with_all_its_files(tmp_path):
-    with whole_folder(tmp_path / "frames") as unfinished:
+    with whole_folder(tmp_path / "frames", "run") as unfinished:
         (unfinished / "1.png").write_bytes(b"1")
         assert names(tmp_path) == [unfinished.name]
 
@@ -65,7 +108,7 @@ def test_a_folder_appears_with_all_its_files(tmp_path):
 
 
 def test_a_folder_that_fails_is_removed(tmp_path):
-    with pytest.raises(ValueError), whole_folder(tmp_path / "frames") as unfinished:
+    with pytest.raises(ValueError), whole_folder(tmp_path / "frames", "run") as unfinished:
         (unfinished / "1.png").write_bytes(b"1")
         raise ValueError("no more")
 
@@ -123,14 +166,14 @@ def test_a_lock_that_goes_away_costs_a_moment(tmp_path, monkeypatch, waited, cal
 
     with whole_file(tmp_path / "section") as unfinished:
         unfinished.write_bytes(b"content")
-    with whole_folder(tmp_path / "frames") as unfinished:
+    with whole_folder(tmp_path / "frames", "run") as unfinished:
         (unfinished / "1.png").write_bytes(b"1")
 
     assert names(tmp_path) == ["frames", "section"] and names(tmp_path / "frames") == ["1.png"]
     assert len(waited) == times and waited == sorted(waited) and sum(waited) < 6
 
 
-@pytest.mark.parametrize("whole", [whole_file, whole_folder])
+@pytest.mark.parametrize("whole", [whole_file, partial(whole_folder, mark="run")])
 def test_a_lock_that_stays_is_an_error_after_a_few_seconds(tmp_path, monkeypatch, waited, whole):
     monkeypatch.setattr(os, "replace", Locked(os.replace, 1000))
 

@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from framepack_core.media.files import Numbered
 from framepack_core.media.segments import join_segments, write_segment
 
 SIZE = (96, 64)  # width, height
@@ -28,9 +29,9 @@ def decoded(path: Path) -> tuple[list[float], list[int]]:
 def test_segments_follow_each_other_in_the_given_order_at_an_even_pace(tmp_path):
     first, second, single = (segment(tmp_path, *shape) for shape in ((60, 37), (120, 36), (180, 1)))
 
-    join_segments([single, second, first], tmp_path / "joined.mp4", 30.0)
+    joined = join_segments([single, second, first], Numbered(tmp_path, "joined"), 30.0)
 
-    times, levels = decoded(tmp_path / "joined.mp4")
+    times, levels = decoded(joined)
     assert times == pytest.approx([number / 30 for number in range(74)])
     assert [levels[0], levels[1], levels[36], levels[37], levels[73]] == pytest.approx([180, 120, 120, 60, 60], abs=2)
 
@@ -39,9 +40,9 @@ def test_segments_follow_each_other_in_the_given_order_at_an_even_pace(tmp_path)
 def test_the_rate_is_kept(tmp_path, fps):
     parts = [segment(tmp_path, level, 4, fps) for level in (60, 120)]
 
-    join_segments(parts, tmp_path / "joined.mp4", fps)
+    joined = join_segments(parts, Numbered(tmp_path, "joined"), fps)
 
-    with av.open(str(tmp_path / "joined.mp4")) as video:
+    with av.open(str(joined)) as video:
         assert float(video.streams.video[0].average_rate) == pytest.approx(fps, abs=1e-3)
 
 
@@ -52,11 +53,20 @@ def test_frames_are_scaled_to_the_segments_size(tmp_path):
         assert (video.streams.video[0].width, video.streams.video[0].height) == (512, 486)
 
 
+def test_a_join_replaces_nothing(tmp_path):
+    other = tmp_path / "joined_00001_.mp4"
+    other.write_bytes(b"other")
+
+    joined = join_segments([segment(tmp_path, 60, 4)], Numbered(tmp_path, "joined"), 30.0)
+
+    assert other.read_bytes() == b"other" and len(decoded(joined)[0]) == 4
+
+
 def test_a_join_that_fails_leaves_nothing(tmp_path):
     good, broken = segment(tmp_path, 60, 4), tmp_path / "broken.mp4"
     broken.write_bytes(b"not a video")
 
     with pytest.raises(av.error.InvalidDataError):
-        join_segments([good, broken], tmp_path / "joined.mp4", 30.0)
+        join_segments([good, broken], Numbered(tmp_path, "joined"), 30.0)
 
     assert {path.name for path in tmp_path.iterdir()} == {"60.mp4", "broken.mp4"}

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...frames import pixel_frames
+from ...media.video import Footage
 from ...timeline import is_finite
 from .. import private
 from ..encoding import CHANNELS
@@ -47,26 +48,37 @@ def stream_frames(
     and blends them, as the official program does. Raises ValueError for latents of another shape, or that are not finite.
     Between chunks it shows progress and can be interrupted.
     """
-    if latents.ndim != 5 or latents.shape[1] != CHANNELS:
+    if latents.ndim != 5 or latents.shape[1] != CHANNELS or latents.numel() == 0:
         raise ValueError(f"latent has shape {tuple(latents.shape)}, expected (B, {CHANNELS}, T, H, W) from a FramePack "
                          "sampler")  # fmt: skip
     if not is_finite(latents):
         raise ValueError("latent has values that are not finite (NaN or infinite), which decode to black frames; sample it "
                          "again, without LoRAs and other patches of the model")  # fmt: skip
     return _reported((frames for video in latents.split(1) for frames in chunks(vae, video, blending, attention_frames)),
-                     total=len(latents) * pixel_frames(latents.shape[2]))  # fmt: skip
+                     total=frame_count(latents))  # fmt: skip
 
 
 def decode_video(vae: comfy.sd.VAE, latents: Tensor) -> Tensor:
     """All frames `N H W 3` at once, N = B (4 T - 3), decoded as `exact`. Raises ValueError for latents of another shape."""
     chunks = stream_frames(vae, latents)
     width, height = frame_size(vae, latents)
-    images = torch.empty(len(latents) * pixel_frames(latents.shape[2]), height, width, 3, dtype=vae.vae_output_dtype())
+    images = torch.empty(frame_count(latents), height, width, 3, dtype=vae.vae_output_dtype())
     end = 0
     for frames in chunks:
         start, end = end, end + len(frames)
         images[start:end] = frames
     return images
+
+
+def footage(vae: comfy.sd.VAE, latents: Tensor, blending: str = EXACT, attention_frames: int = ATTENTION_FRAMES) -> Footage:
+    """`stream_frames`, with the number and the size of its frames."""
+    frames = stream_frames(vae, latents, blending, attention_frames)
+    return Footage(frames, frame_count(latents), *frame_size(vae, latents))
+
+
+def frame_count(latents: Tensor) -> int:
+    """Frames of all the videos in latents."""
+    return len(latents) * pixel_frames(latents.shape[2])
 
 
 def frame_size(vae: comfy.sd.VAE, latents: Tensor) -> tuple[int, int]:

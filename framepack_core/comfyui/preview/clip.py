@@ -14,6 +14,7 @@ import folder_paths
 import torch
 from torch import Tensor
 
+from ...media.files import Numbered
 from ...media.segments import join_segments, write_segment
 from ...media.video import pixels
 from ...plan import runs
@@ -99,8 +100,8 @@ class Clip:
         if len(self.segments) == self.shown:
             return
         self.shown = len(self.segments)
-        outdated, self.file = self.file, folder / f"clip_{len(self.segments):06}.mp4"
-        join_segments([self.segments[start] for start in sorted(self.segments)], self.file, self.fps)
+        segments = [self.segments[start] for start in sorted(self.segments)]
+        outdated, self.file = self.file, join_segments(segments, Numbered(folder, "clip", len(segments)), self.fps)
         self.tell(EVENT, {"filename": self.file.name, "subfolder": folder.name, "type": "temp"})
         if outdated:
             with suppress(OSError):  # some systems do not remove a file that is being read

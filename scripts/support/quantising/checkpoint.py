@@ -156,11 +156,12 @@ class StreamedFile:
         for name, tensor in ...:
             file.write(name, tensor)
 
-    It appears under its name when the block ends, and not at all if the block fails.
+    It appears under its name when the block ends, and not at all if the block fails. Without `replace` a file of that name
+    stays, and FileExistsError is raised.
     """
 
-    def __init__(self, path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
-        self.path = path
+    def __init__(self, path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, str], replace: bool = True) -> None:
+        self.path, self.replace = path, replace
         self.specs, self.expected = specs, iter(specs)
         self.header = header(specs, metadata)
 
@@ -170,7 +171,7 @@ class StreamedFile:
 
     def __enter__(self) -> StreamedFile:
         with ExitStack() as opened:
-            self.file = opened.enter_context(opened.enter_context(whole_file(self.path)).open("wb"))
+            self.file = opened.enter_context(opened.enter_context(whole_file(self.path, self.replace)).open("wb"))
             self.file.write(self.header)
             self.opened = opened.pop_all()
         return self

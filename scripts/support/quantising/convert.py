@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from framepack_core.comfyui.loading.quantise import FORMATS, Spec, format_of, quantise, specs
+from framepack_core.media.files import require_name
+from framepack_core.media.remedies import named_failure
 from scripts.support.quantising.checkpoint import Checkpoint, StreamedFile, of_tensors
 
 SAME = "same"  # only the names change
@@ -69,19 +71,15 @@ def convert(
     """
     if format not in (SAME, *FORMAT_NAMES):
         raise ValueError(f"{format} is not a format; choose one of {', '.join((SAME, *FORMAT_NAMES))}")
-    if destination.suffix != ".safetensors":
-        raise ValueError(f"{destination} must end in .safetensors")
-    if destination.exists() and not force:
-        raise ValueError(f"{destination} exists; choose another name or add --force")
+    with named_failure(destination):
+        require_destination(destination, force)
     checkpoint = Checkpoint(source)
     if format != SAME:
         checkpoint.require_full_precision()
-    file = StreamedFile(destination, planned(checkpoint, format), checkpoint.metadata)
+    file = StreamedFile(destination, planned(checkpoint, format), checkpoint.metadata, replace=force)
     require_space(destination, file.nbytes)
-    try:
+    with named_failure(destination):
         return _write(checkpoint, file, format, progress)
-    except OSError as error:
-        raise OSError(f"{destination} was not written ({error}); free disk space or choose another folder") from error
 
 
 def planned(checkpoint: Checkpoint, format: str) -> dict[str, Spec]:
@@ -97,9 +95,18 @@ def planned(checkpoint: Checkpoint, format: str) -> dict[str, Spec]:
     return result
 
 
-def require_space(destination: Path, needed: int) -> None:
+def require_destination(destination: Path, force: bool) -> None:
+    """Raises ValueError and OSError."""
+    if destination.suffix != ".safetensors":
+        raise ValueError(f"{destination} must end in .safetensors")
     if not destination.parent.is_dir():
         raise ValueError(f"{destination.parent} is not a folder; create it first")
+    if destination.exists() and not force:
+        raise ValueError(f"{destination} exists; choose another name or add --force")
+    require_name(destination)
+
+
+def require_space(destination: Path, needed: int) -> None:
     free = shutil.disk_usage(destination.parent).free
     if free < needed:
         raise ValueError(f"{destination} needs {needed / 1e9:.2f} GB, but its disk has {free / 1e9:.2f} GB left; make room")

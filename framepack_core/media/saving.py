@@ -1,0 +1,72 @@
+"""Saving a video under a number that is free: nothing is replaced, and what can fail early does."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+
+from .files import Numbered, name_first_free, require_name, unfinished_file, unfinished_folder
+from .remedies import named_failure
+from .sound import Audio
+from .video import Encoding, Footage, write_video
+
+DEFLATE = 1032  # a PNG's compression makes one byte of no more than this many
+
+
+def save_video(
+    place: Numbered,
+    footage: Footage,
+    encoding: Encoding,
+    audio: Audio | None = None,
+    metadata: Mapping[str, object] | None = None,
+    pngs: bool = False,
+) -> Path:
+    """Write frames as they arrive and return the path of the MP4.
+
+    `audio` is cut to the video's length. `metadata` is stored as JSON in tags of these names. With `pngs`, every frame is
+    also saved as a PNG in a folder of the same name beside it, starting with `frame_00001.png`. Until all is written, file
+    and folder have hidden names; if it fails they are removed. Neither ever replaces anything: what has the number when they
+    are complete keeps it, and they go on to the next one.
+
+    Before the first frame is asked for, everything that can be known is checked. Raises OSError, with the path and what to
+    do, if the name cannot be used, the disk has too little space or cannot be written to; ValueError for what the encoder
+    does not take.
+    """
+    texts = tags(metadata or {})
+    mp4 = next(place.paths(".mp4"))
+    with (
+        named_failure(mp4),
+        unfinished_file(place.folder) as file,
+        unfinished_folder(place.folder) if pngs else nullcontext() as folder,
+    ):
+        require_name(mp4)
+        require_space(place.folder, least_bytes(footage, texts, pngs))
+        write_video(file, footage, encoding, audio, texts, folder)
+        if folder is None:
+            return name_first_free([file], ([mp4] for mp4 in place.paths(".mp4")))[0]
+        return name_first_free([folder, file], zip(place.paths(), place.paths(".mp4"), strict=True))[1]
+
+
+def tags(metadata: Mapping[str, object]) -> dict[str, str]:
+    """As JSON. What JSON does not know is written as Python prints it. Raises ValueError for what contains itself."""
+    try:
+        return {name: json.dumps(value, default=str, skipkeys=True) for name, value in metadata.items()}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the workflow cannot be stored ({error}); start ComfyUI with --disable-metadata") from error
+
+
+def least_bytes(footage: Footage, texts: Mapping[str, str], pngs: bool) -> int:
+    """What the files need in any case: their tags, and of each PNG the frame as well as it can possibly be compressed."""
+    tagged = sum(len(name) + len(text) for name, text in texts.items())
+    return tagged + pngs * footage.count * (tagged + footage.height * footage.width * 3 // DEFLATE)
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raises OSError if the disk certainly has too little space."""
+    usage = shutil.disk_usage(folder)
+    if usage.total and usage.free <= needed:  # some disks in a network say nothing of themselves
+        raise OSError(errno.ENOSPC, f"at least {needed / 1e6:.3g} MB are needed, {usage.free / 1e6:.3g} MB are free")
