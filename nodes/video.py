@@ -1,3 +1,4 @@
+from datetime import datetime
 from pathlib import Path
 
 import folder_paths
@@ -7,6 +8,7 @@ from comfy_api.latest import InputImpl, io, ui
 from ..framepack_core.comfyui.decoding.heap import large_blocks_returned
 from ..framepack_core.comfyui.decoding.stream import ATTENTION_FRAMES, EXACT, LINEAR, frame_size, stream_frames
 from ..framepack_core.frames import MAX_FPS
+from ..framepack_core.media.names import check_prefix, fill_in
 from ..framepack_core.media.video import PIXEL_FORMATS, Audio, Encoding, write_video
 from .schema import named_errors
 
@@ -35,7 +37,8 @@ class SaveVideoNode(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="video/FramePack",
-                    tooltip="Folder within the output folder, and the start of the file's name. May contain %date:yyyy-MM-dd%.",
+                    tooltip="Folder within the output folder, and the start of the file's name. May contain %date:yyyy-MM-dd% "
+                    "and values of other nodes, e.g. %FramePack Sampler.seed%.",
                 ),
                 io.Int.Input(
                     "crf",
@@ -88,6 +91,16 @@ class SaveVideoNode(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix) -> bool | str:
+        if filename_prefix is None:
+            return True  # a linked value is not known before the graph runs
+        try:
+            check_prefix(filename_prefix, Path(folder_paths.get_output_directory()))
+        except ValueError as error:
+            return f"FramePack_SaveVideo: {error}"
+        return True
+
+    @classmethod
     @named_errors
     def execute(
         cls,
@@ -103,8 +116,11 @@ class SaveVideoNode(io.ComfyNode):
         attention_frames: int = ATTENTION_FRAMES,
     ) -> io.NodeOutput:
         chunks = stream_frames(vae, latent["samples"], blending, attention_frames)
+        output = folder_paths.get_output_directory()
+        prefix = fill_in(filename_prefix, cls.hidden.prompt or {}, datetime.now())
+        check_prefix(prefix, Path(output))
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, folder_paths.get_output_directory(), *frame_size(vae, latent["samples"])
+            prefix, output, *frame_size(vae, latent["samples"])
         )
         stem = f"{name}_{counter:05}_"
         file = Path(folder, f"{stem}.mp4")
