@@ -127,16 +127,11 @@ def heading(chart: Chart) -> list[str]:
     """The paragraphs under the title."""
     plan, length = chart.plan, pixel_frames(chart.frames)
     bound = plan.layout.context_bound(chart.height, chart.width)
-    limit = (
-        "grows with the video"
-        if math.isinf(bound)
-        else f"never more than {_count(bound, 'token')}, as many as {_short(bound / chart.full_frame)} full frames"
-    )
+    limit = "grows with the video" if math.isinf(bound) else f"up to {_count(bound, 'token')}"
     return [
         f"{chart.frames} latent frames = {length} frames = {length / plan.fps:.2f} s at {plan.fps:g} fps, "
         f"{chart.width * LATENT_PIXEL}x{chart.height * LATENT_PIXEL} pixels",
-        f"Layout {plan.name}: {plan.layout}",
-        f"Context: {limit}",
+        f"Layout {plan.name}: {plan.layout}, context: {limit}",
     ]
 
 

@@ -15,7 +15,7 @@ Box = tuple[int, int, int, int]
 Paint = Callable[[ImageDraw.ImageDraw, Box], None]
 
 # Twice the size that they have in ComfyUI, in a node that is half as wide as the picture.
-TITLE, TEXT, SMALL, LINE = 28, 26, 22, 36
+TITLE, TEXT, SMALL, LINE = 28, 26, 22, 33
 
 
 def swatch(mark: Mark, chart: Chart) -> Paint:

@@ -32,12 +32,12 @@ from .marks import (
 from .palette import LIGHT, Colour, Palette
 
 MAX_WIDTH, MAX_HEIGHT = 2000, 4000
-MARGIN, COLUMN_GAP = 18, 16
+MARGIN, COLUMN_GAP = 16, 16
 CELL = 13
-PITCH_MIN, PITCH_MAX, ROWS_HEIGHT = 24, 40, 1500  # rows shrink if together they would exceed ROWS_HEIGHT
+PITCH_MIN, PITCH_MAX, ROWS_HEIGHT = 24, 36, 1500  # rows shrink if together they would exceed ROWS_HEIGHT
 CHIP, CHIPS_WIDTH = 38, 200
 TEXT_WIDTH = 1350  # longer lines are hard to read
-LEGEND_PITCH, SWATCH = 36, 28
+LEGEND_PITCH, SWATCH = 33, 26
 TOKENS = "tokens seen + made"
 
 
@@ -118,8 +118,8 @@ class Grid(Rows):
         legend_width = 2 * MARGIN + sum(width for _, width in _legend_columns(chart))
         width = min(max(plot_end + right, legend_width), MAX_WIDTH)
 
-        legend = MARGIN + TITLE + 14 + len(_heading_lines(chart, width)) * LINE + 12
-        top = legend + len(_legend_columns(chart)[0][0]) * LEGEND_PITCH + 72
+        legend = MARGIN + TITLE + 8 + len(_heading_lines(chart, width)) * LINE + 10
+        top = legend + len(_legend_columns(chart)[0][0]) * LEGEND_PITCH + 66
         pitch = min(max(ROWS_HEIGHT // len(chart.sections), PITCH_MIN), PITCH_MAX)
         rows = min(len(chart.sections), (MAX_HEIGHT - top - MARGIN) // pitch)
         token_column = round(plot_end + after + COLUMN_GAP)
@@ -163,7 +163,7 @@ def _wrap(text: str, width: int) -> list[str]:
 def _draw_heading(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
     draw.text((MARGIN, MARGIN), title(chart), chart.palette.ink, typeface(TITLE))
     for i, line in enumerate(_heading_lines(chart, grid.width)):
-        draw.text((MARGIN, MARGIN + TITLE + 14 + i * LINE), line, chart.palette.ink, typeface(TEXT))
+        draw.text((MARGIN, MARGIN + TITLE + 8 + i * LINE), line, chart.palette.ink, typeface(TEXT))
 
 
 def _heading_lines(chart: Chart, width: int) -> list[str]:

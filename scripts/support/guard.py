@@ -33,7 +33,7 @@ def guard(pid: int, folders: Sequence[Path]) -> subprocess.Popen:
 def main() -> None:
     pid, *folders = sys.argv[1:]
     sys.stdin.buffer.read()
-    with suppress(ProcessLookupError):
+    with suppress(OSError):  # it has ended already
         os.kill(int(pid), getattr(signal, "SIGKILL", signal.SIGTERM))
     for wait in WAITS:
         time.sleep(wait)
