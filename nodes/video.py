@@ -3,7 +3,7 @@ from comfy_api.latest import InputImpl, io, ui
 
 from ..framepack_core.comfyui.decoding.heap import large_blocks_returned
 from ..framepack_core.comfyui.decoding.stream import ATTENTION_FRAMES, EXACT, LINEAR, footage
-from ..framepack_core.comfyui.output import output_place
+from ..framepack_core.comfyui.output import output_place, require_prefix
 from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.media.saving import save_video
 from ..framepack_core.media.sound import Audio
@@ -35,7 +35,8 @@ class SaveVideoNode(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="video/FramePack",
-                    tooltip="Folder within the output folder, and the start of the file's name. May contain %date:yyyy-MM-dd%.",
+                    tooltip="Folder within the output folder, and the start of the file's name. May contain %date:yyyy-MM-dd% "
+                    "and values of other nodes, e.g. %FramePack Sampler.seed%.",
                 ),
                 io.Int.Input(
                     "crf",
@@ -88,6 +89,16 @@ class SaveVideoNode(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix) -> bool | str:
+        if filename_prefix is None:
+            return True  # a linked value is not known before the graph runs
+        try:
+            require_prefix(filename_prefix)
+        except ValueError as error:
+            return f"FramePack_SaveVideo: {error}"
+        return True
+
+    @classmethod
     @named_errors
     def execute(
         cls,
@@ -105,7 +116,7 @@ class SaveVideoNode(io.ComfyNode):
         video = footage(vae, latent["samples"], blending, attention_frames)
         encoding = Encoding(fps, crf, pixel_format)
         sound = None if audio is None else Audio.of(audio)
-        place, subfolder = output_place(filename_prefix, video.width, video.height)
+        place, subfolder = output_place(filename_prefix, cls.hidden.prompt or {}, video.width, video.height)
         with large_blocks_returned():
             file = save_video(place, video, encoding, sound, cls.metadata(), png_frames)
         saved = ui.SavedResult(file.name, subfolder, io.FolderType.output)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ WORKFLOW = ROOT / "example_workflows" / "FramePack demo.json"
 PICTURE = ROOT / "scripts" / "demo_image.png"
 VIDEO = ROOT / "output" / "framepack_demo.mp4"
 SERVED = "your_demo"  # the name of the template that --serve opens
+FOLDER = "framepack_demo_"
 COUNT_FRAMES = "import av, sys; print(sum(1 for _ in av.open(sys.argv[1]).decode(video=0)))"
 
 
@@ -34,7 +36,7 @@ def main() -> None:
     options = parse_arguments()
     environment = prepare_or_exit(tests=False)
     print("Starting ComfyUI ...", flush=True)
-    with tempfile.TemporaryDirectory() as base, Server(environment, Path(base)) as server:
+    with tempfile.TemporaryDirectory(prefix=FOLDER) as base, Server(environment, Path(base), temporary=True) as server:
         try:
             workflow = chosen_workflow(server, options)
             make_video(server, workflow)
@@ -44,7 +46,7 @@ def main() -> None:
             sys.exit(f"framepack: {error}")
         print(f"{VIDEO}: {count_frames(environment, VIDEO)} frames")
         if options.serve:
-            serve(server, workflow)
+            serve(server, with_another_seed(workflow, server))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -90,6 +92,11 @@ def make_video(server: Server, workflow: Json) -> None:
     shutil.copyfile(video, VIDEO)
 
 
+def with_another_seed(workflow: Json, server: Server) -> Json:
+    """A copy that makes another video of the same scene: ComfyUI would not make the same one again."""
+    return with_widgets(workflow, server.object_info(), {"seed": random.randrange(2**32)})
+
+
 class Progress:
     """Prints the step counts that the server sends, on one line."""
 
@@ -111,7 +118,7 @@ def count_frames(environment: Environment, video: Path) -> int:
 
 def serve(server: Server, workflow: Json) -> None:
     print(f"ComfyUI is running with the workflow at {server.offer(SERVED, workflow)}", flush=True)
-    print("Press Run there to make the video again, and Ctrl+C here to stop ComfyUI.", flush=True)
+    print("Press Run there for another video of the same scene, and Ctrl+C here to stop ComfyUI.", flush=True)
     try:
         while True:
             time.sleep(1)

@@ -162,7 +162,7 @@ class Bench:
 
     @contextmanager
     def server(self) -> Iterator[Server]:
-        with TemporaryDirectory(dir=self.folder) as base, Server(self.environment, Path(base)) as server:
+        with TemporaryDirectory(dir=self.folder) as base, Server(self.environment, Path(base), temporary=True) as server:
             yield server
 
 

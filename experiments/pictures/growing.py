@@ -18,8 +18,9 @@ from PIL import Image, ImageDraw
 
 from experiments.pictures.take import Preview, Take, shown, span
 from framepack_core.drawing.chart import LATENT_PIXEL, Chart, Mark, looks
-from framepack_core.drawing.marks import FAINT, GENERATED, INK, OUTLINE, PAPER, Box, Colour, cell_painter, swatch, typeface
+from framepack_core.drawing.marks import Box, empty_painter, swatch, typeface
 from framepack_core.drawing.painting import Rows, draw_frames
+from framepack_core.drawing.palette import LIGHT, Colour
 from framepack_core.frames import PIXEL_FRAMES, pixel_frames
 from framepack_core.plan import Section, runs, spell_seconds
 
@@ -28,7 +29,7 @@ SCREEN = 256  # pixels: the side of the frame being played
 CELL, PITCH = 23, 32  # pixels in the plan: the largest width of a latent frame, and a section's height
 THUMB = 3  # latent frames that one thumbnail stands for
 TITLE, CAPTION, TEXT, SWATCH = 25, 21, 17, 22
-HIGHLIGHT: Colour = (252, 234, 220)  # behind the row of the section being made: GENERATED, faded almost to PAPER
+HIGHLIGHT: Colour = (252, 234, 220)  # behind the row of the section being made: GENERATED, faded almost to LIGHT.paper
 
 FRAME_TIME = 67  # milliseconds, the duration of two frames of the video
 EVERY = 2  # frames of the video from each one shown to the next
@@ -133,13 +134,13 @@ class Stage:
     @cached_property
     def backdrop(self) -> Image.Image:
         """Draw what stays the same in every picture."""
-        image = Image.new("RGB", self.size, PAPER)
+        image = Image.new("RGB", self.size, LIGHT.paper)
         draw = ImageDraw.Draw(image)
-        draw.rectangle((0, 0, image.width - 1, image.height - 1), outline=OUTLINE)
+        draw.rectangle((0, 0, image.width - 1, image.height - 1), outline=LIGHT.outline)
         left = self.screen_box[2] + MARGIN
-        lines = [(line, INK, TITLE) for line in wrapped(f"“{self.take.prompt}”", TITLE, WIDTH - MARGIN - left)]
+        lines = [(line, LIGHT.ink, TITLE) for line in wrapped(f"“{self.take.prompt}”", TITLE, WIDTH - MARGIN - left)]
         top = MARGIN - 5
-        for text, colour, size in [*lines, (self._story(), FAINT, TEXT)]:
+        for text, colour, size in [*lines, (self._story(), LIGHT.faint, TEXT)]:
             draw.text((left, top), text, colour, typeface(size))
             top += size + 8
         self._draw_legend(draw, left, self.screen_box[3])
@@ -164,29 +165,29 @@ class Stage:
                 for mark in marks:
                     swatch(mark, self.chart)(draw, (x, top, x + SWATCH, top + SWATCH))
                     x += SWATCH + 4
-                draw.text((x + 6, top + SWATCH // 2), text, INK, typeface(TEXT), anchor="lm")
+                draw.text((x + 6, top + SWATCH // 2), text, LIGHT.ink, typeface(TEXT), anchor="lm")
 
     def _draw_seconds(self, draw: ImageDraw.ImageDraw) -> None:
         fps, top = self.take.plan.fps, self.rows.top + len(self.chart.sections) * PITCH
         for second in range(int(len(self.take.frames) / fps) + 1):
             x = self._x(second * fps)
-            draw.line((x, top, x, top + 5), OUTLINE)
-            draw.text((x, top + GAP + TEXT // 2), f"{second} s", FAINT, typeface(TEXT), anchor="mm")
+            draw.line((x, top, x, top + 5), LIGHT.outline)
+            draw.text((x, top + GAP + TEXT // 2), f"{second} s", LIGHT.faint, typeface(TEXT), anchor="mm")
 
     def _draw_screen(self, image: Image.Image, draw: ImageDraw.ImageDraw, moment: Moment) -> None:
         left, top, right, bottom = self.screen_box
         image.paste(_resized(moment.screen, SCREEN), (left, top))
         if moment.section is not None:
-            draw.rectangle((left - 4, top - 4, right + 3, bottom + 3), outline=GENERATED, width=4)
-        draw.text((left, bottom + GAP + TEXT // 2), moment.caption, FAINT, typeface(TEXT), anchor="lm")
+            draw.rectangle((left - 4, top - 4, right + 3, bottom + 3), outline=LIGHT.generated, width=4)
+        draw.text((left, bottom + GAP + TEXT // 2), moment.caption, LIGHT.faint, typeface(TEXT), anchor="lm")
 
     def _draw_caption(self, draw: ImageDraw.ImageDraw, moment: Moment) -> None:
         """Two lines: the section being made, what it sees, and what that costs in frames at full detail."""
         left, top = self.screen_box[2] + MARGIN, MARGIN + 118
-        colour = INK if moment.section is None else GENERATED
+        colour = LIGHT.ink if moment.section is None else LIGHT.generated
         first, second = self.lines(moment)
         draw.text((left, top), first, colour, typeface(CAPTION))
-        draw.text((left, top + CAPTION + 9), second, INK, typeface(CAPTION))
+        draw.text((left, top + CAPTION + 9), second, LIGHT.ink, typeface(CAPTION))
 
     def lines(self, moment: Moment) -> tuple[str, str]:
         chart, sections = self.chart, len(self.chart.sections)
@@ -210,17 +211,17 @@ class Stage:
         for frame, box in self.thumbs.items():
             picture = self._picture(frame, moment)
             if picture is None:
-                cell_painter((PAPER,))(draw, box)
+                empty_painter(LIGHT)(draw, box)
             else:
                 image.paste(_resized(picture, self.thumb).crop((0, 0, box[2] - box[0] - 1, self.thumb)), box[:2])
         if moment.preview is not None and moment.section is not None:
             for start, stop in runs(self.chart.sections[moment.section].target):
                 corners = self.rows.x(start), self.strip_top, self.rows.x(stop) - 2, self.strip_top + self.thumb - 1
-                draw.rectangle(corners, outline=GENERATED, width=3)
+                draw.rectangle(corners, outline=LIGHT.generated, width=3)
         if moment.playing is not None:
             x, bottom = self._x(moment.playing + 0.5), self.strip_top + self.thumb
-            draw.rectangle((x - 2, self.strip_top - 4, x + 2, bottom + 3), PAPER)
-            draw.rectangle((x - 1, self.strip_top - 4, x + 1, bottom + 3), INK)
+            draw.rectangle((x - 2, self.strip_top - 4, x + 2, bottom + 3), LIGHT.paper)
+            draw.rectangle((x - 1, self.strip_top - 4, x + 1, bottom + 3), LIGHT.ink)
 
     @cached_property
     def thumbs(self) -> dict[int, Box]:
@@ -253,13 +254,13 @@ class Stage:
             now = row == moment.section
             if now:
                 draw.rectangle(self.row_box(row), HIGHLIGHT)
-            colour = GENERATED if now else INK if row < moment.rows else FAINT
+            colour = LIGHT.generated if now else LIGHT.ink if row < moment.rows else LIGHT.faint
             draw.text((MARGIN, self.rows.middle(row)), f"{row + 1}", colour, typeface(CAPTION), anchor="lm")
             if row < moment.rows:
                 label = f"{spell_seconds(section, self.take.plan.fps, ' to ')} s"
                 draw_frames(draw, self.chart, self.rows, row, section, label)
             else:
-                cell_painter((PAPER,))(draw, self.rows.box(row, 0, self.chart.frames))
+                empty_painter(LIGHT)(draw, self.rows.box(row, 0, self.chart.frames))
 
     def row_box(self, row: int) -> Box:
         """The box of a section's whole row."""

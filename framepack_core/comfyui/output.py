@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 
 from ..media.files import Numbered
+from ..media.names import check_prefix, fill_in
 from ..media.remedies import named_failure
 
 
-def output_place(prefix: str, width: int, height: int) -> tuple[Numbered, str]:
+def require_prefix(prefix: str) -> None:
+    """Raises ValueError for a `filename_prefix` that no file in the output folder can have."""
+    check_prefix(prefix, Path(folder_paths.get_output_directory()))
+
+
+def output_place(prefix: str, prompt: Mapping[str, Any], width: int, height: int) -> tuple[Numbered, str]:
     """The place for a video of this size, as ComfyUI reads `filename_prefix`, and its folder within the output folder.
 
-    The folder is made. Raises ValueError for a prefix that no file can have, and OSError if the folder cannot be made.
+    Dates and values of other nodes of the API prompt are filled in, and the folder is made. Raises ValueError for a prefix that
+    no file can have, and OSError if the folder cannot be made.
     """
     output = folder_paths.get_output_directory()
-    if not folder_paths.is_within_directory(output, os.path.join(output, os.path.dirname(os.path.normpath(prefix)))):
-        raise ValueError(f"filename_prefix {prefix!r} is no name within the output folder; choose one, such as video/FramePack")
+    prefix = fill_in(prefix, prompt, datetime.now())
+    require_prefix(prefix)
     with named_failure(Path(output, prefix)):
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, output, width, height)
     return Numbered(Path(folder), name, counter), subfolder

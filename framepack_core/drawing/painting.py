@@ -12,49 +12,47 @@ from PIL import Image, ImageDraw
 
 from ..frames import PIXEL_FRAMES, pixel_frames
 from ..plan import Plan, Section, runs, spell_seconds
-from .chart import LATENT_PIXEL, Chart, Detail, Mark, heading, looks, missing, skips, spell_tokens, title
+from .chart import LATENT_PIXEL, Chart, Mark, heading, looks, missing, skips, spell_tokens, title
 from .marks import (
-    DONE,
-    FAINT,
-    GENERATED,
-    INK,
     LINE,
-    OUTLINE,
-    PAPER,
     SMALL,
     TEXT,
     TITLE,
     Box,
-    Colour,
+    Paint,
     cell_painter,
     chip_painter,
     colour_of,
-    paint_skip,
+    empty_painter,
+    skip_painter,
     swatch,
     text_within,
     typeface,
 )
+from .palette import LIGHT, Colour, Palette
 
 MAX_WIDTH, MAX_HEIGHT = 2000, 4000
-MARGIN, COLUMN_GAP = 28, 22
-CELL = 30
-PITCH_MIN, PITCH_MAX, ROWS_HEIGHT = 20, 38, 1500  # rows shrink if together they would exceed ROWS_HEIGHT
-CHIP, CHIPS_WIDTH = 32, 260
-BAR = 170
+MARGIN, COLUMN_GAP = 16, 16
+CELL = 13
+PITCH_MIN, PITCH_MAX, ROWS_HEIGHT = 24, 36, 1500  # rows shrink if together they would exceed ROWS_HEIGHT
+CHIP, CHIPS_WIDTH = 38, 200
 TEXT_WIDTH = 1350  # longer lines are hard to read
-LEGEND_PITCH, SWATCH = 38, 32
+LEGEND_PITCH, SWATCH = 33, 26
+TOKENS = "tokens seen + made"
 
 
-def draw_plan(plan: Plan, width: int = 640, height: int = 608, known: Collection[int] = (0,)) -> Image.Image:
+def draw_plan(
+    plan: Plan, width: int = 640, height: int = 608, known: Collection[int] = (0,), palette: Palette = LIGHT
+) -> Image.Image:
     """Which latent frames each section of `plan` generates, looks at and how finely, and skips, with its tokens.
 
     `width` and `height` are the video's, in pixels: they decide the tokens. `known` are the latent frames given before
     the first section (default: a start image). The picture is at most about 2000 x 4000 pixels: if there are more
     sections than fit, those in the middle are left out and counted.
     """
-    chart = Chart.of(plan, height // LATENT_PIXEL, width // LATENT_PIXEL, known)
+    chart = Chart.of(plan, height // LATENT_PIXEL, width // LATENT_PIXEL, known, palette)
     grid = Grid.of(chart)
-    image = Image.new("RGB", (grid.width, grid.height), PAPER)
+    image = Image.new("RGB", (grid.width, grid.height), palette.paper)
     draw = ImageDraw.Draw(image)
     _draw_heading(draw, chart, grid)
     _draw_legend(draw, chart, grid)
@@ -62,7 +60,7 @@ def draw_plan(plan: Plan, width: int = 640, height: int = 608, known: Collection
     for row, section in enumerate(chart.shown(grid.rows)):
         if section is None:
             left_out = f"... {len(chart.sections) - grid.rows + 1} more sections, filled in the same way ..."
-            draw.text((grid.left, grid.middle(row)), left_out, FAINT, typeface(TEXT), anchor="lm")
+            draw.text((grid.left, grid.middle(row)), left_out, palette.faint, typeface(TEXT), anchor="lm")
         else:
             _draw_row(draw, chart, grid, row, section)
     return image
@@ -101,32 +99,30 @@ class Grid(Rows):
     chip: int
     seconds: int
     tokens: int
-    bar: int
 
     @classmethod
     def of(cls, chart: Chart) -> Grid:
         text = typeface(TEXT)
-        numbers = text.getlength("section")
+        numbers = typeface(SMALL).getlength("section")
         times = max(text.getlength(spell_seconds(section, chart.plan.fps, " - ")) for section in chart.sections)
-        tokens = max(text.getlength(spell_tokens(section, chart)) for section in chart.sections)
+        tokens = max(typeface(SMALL).getlength(TOKENS), *(text.getlength(spell_tokens(s, chart)) for s in chart.sections))
         chips = [max(len(missing(section)[side]) for section in chart.sections) for side in (0, 1)]
         chip = max(min(CHIP, CHIPS_WIDTH // max(*chips, 1)), 4)
         before, after = ((count * chip + COLUMN_GAP // 2 if count else 0) for count in chips)
 
         seconds = round(MARGIN + numbers + COLUMN_GAP)
         left = round(seconds + times + COLUMN_GAP + before)
-        right = round(after + COLUMN_GAP + tokens + COLUMN_GAP + BAR + MARGIN)
+        right = round(after + COLUMN_GAP + tokens + MARGIN)
         cell = min(CELL, (MAX_WIDTH - left - right) / chart.frames)
         plot_end = round(left + cell * chart.frames)
         legend_width = 2 * MARGIN + sum(width for _, width in _legend_columns(chart))
         width = min(max(plot_end + right, legend_width), MAX_WIDTH)
 
-        legend = MARGIN + TITLE + 14 + len(_heading_lines(chart, width)) * LINE + 12
-        top = legend + len(_legend_columns(chart)[0][0]) * LEGEND_PITCH + 72
+        legend = MARGIN + TITLE + 8 + len(_heading_lines(chart, width)) * LINE + 10
+        top = legend + len(_legend_columns(chart)[0][0]) * LEGEND_PITCH + 66
         pitch = min(max(ROWS_HEIGHT // len(chart.sections), PITCH_MIN), PITCH_MAX)
         rows = min(len(chart.sections), (MAX_HEIGHT - top - MARGIN) // pitch)
         token_column = round(plot_end + after + COLUMN_GAP)
-        bar = round(token_column + tokens + COLUMN_GAP)
         height = top + rows * pitch + MARGIN
         return cls(
             width=width,
@@ -140,7 +136,6 @@ class Grid(Rows):
             chip=chip,
             seconds=seconds,
             tokens=token_column,
-            bar=bar,
         )
 
     def chip_box(self, row: int, place: int, count: int, after: bool, frames: int) -> Box:
@@ -166,9 +161,9 @@ def _wrap(text: str, width: int) -> list[str]:
 
 
 def _draw_heading(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
-    draw.text((MARGIN, MARGIN), title(chart), INK, typeface(TITLE))
+    draw.text((MARGIN, MARGIN), title(chart), chart.palette.ink, typeface(TITLE))
     for i, line in enumerate(_heading_lines(chart, grid.width)):
-        draw.text((MARGIN, MARGIN + TITLE + 14 + i * LINE), line, INK, typeface(TEXT))
+        draw.text((MARGIN, MARGIN + TITLE + 8 + i * LINE), line, chart.palette.ink, typeface(TEXT))
 
 
 def _heading_lines(chart: Chart, width: int) -> list[str]:
@@ -181,84 +176,74 @@ def _draw_legend(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
         for i, (mark, text) in enumerate(entries):
             top = grid.legend + i * LEGEND_PITCH
             swatch(mark, chart)(draw, (left, top, left + SWATCH, top + SWATCH))
-            draw.text((left + SWATCH + 12, top + SWATCH // 2), text, INK, typeface(TEXT), anchor="lm")
+            draw.text((left + SWATCH + 12, top + SWATCH // 2), text, chart.palette.ink, typeface(TEXT), anchor="lm")
         left += width
 
 
 def _draw_axis(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
     """Column titles, seconds and latent frame numbers above the rows, a bar over the given frames."""
     small = typeface(SMALL)
-    titles = ((MARGIN, "section"), (grid.seconds, "seconds"), (grid.tokens, "tokens: context + generated"))
+    titles = ((MARGIN, "section"), (grid.seconds, "seconds"), (grid.tokens, TOKENS))
     for x, text in titles:
-        draw.text((x, grid.top - 12), text, FAINT, small, anchor="ls")
+        draw.text((x, grid.top - 12), text, chart.palette.faint, small, anchor="ls")
     seconds = pixel_frames(chart.frames) / chart.plan.fps
     for second in _ticks(seconds, grid.cell * chart.plan.fps / PIXEL_FRAMES):
         x = grid.x((second * chart.plan.fps + 3) / PIXEL_FRAMES) if second else grid.left
-        draw.text((x, grid.top - 34), f"{second:g} s", FAINT, small, anchor="ls")
-        draw.line((x, grid.top - 32, x, grid.top - 28), OUTLINE)
+        draw.text((x, grid.top - 34), f"{second:g} s", chart.palette.faint, small, anchor="ls")
+        draw.line((x, grid.top - 32, x, grid.top - 28), chart.palette.outline)
     for frame in _ticks(chart.frames - 1, grid.cell):
-        draw.text((grid.x(frame + 0.5), grid.top - 12), f"{frame:g}", FAINT, small, anchor="ms")
+        draw.text((grid.x(frame + 0.5), grid.top - 12), f"{frame:g}", chart.palette.faint, small, anchor="ms")
     for start, stop in runs(tuple(frame for frame, maker in enumerate(chart.made) if maker < 0)):
-        draw.rectangle((grid.x(start), grid.top - 7, max(grid.x(stop) - 1, grid.x(start) + 2), grid.top - 3), INK)
+        draw.rectangle((grid.x(start), grid.top - 7, max(grid.x(stop) - 1, grid.x(start) + 2), grid.top - 3), chart.palette.ink)
 
 
 def _draw_row(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, section: Section) -> None:
-    middle = grid.middle(row)
-    draw.text((MARGIN, middle), str(section.number + 1), INK, typeface(TEXT), anchor="lm")
-    draw.text((grid.seconds, middle), spell_seconds(section, chart.plan.fps, " - "), INK, typeface(TEXT), anchor="lm")
-    draw.text((grid.tokens, middle), spell_tokens(section, chart), INK, typeface(TEXT), anchor="lm")
+    middle, ink = grid.middle(row), chart.palette.ink
+    draw.text((MARGIN, middle), str(section.number + 1), ink, typeface(TEXT), anchor="lm")
+    draw.text((grid.seconds, middle), spell_seconds(section, chart.plan.fps, " - "), ink, typeface(TEXT), anchor="lm")
+    draw.text((grid.tokens, middle), spell_tokens(section, chart), ink, typeface(TEXT), anchor="lm")
     draw_frames(draw, chart, grid, row, section, "generated")
     for after, counts in enumerate(missing(section)):
         for place, (detail, count) in enumerate(counts.items()):
             box = grid.chip_box(row, place, len(counts), bool(after), chart.frames)
-            chip_painter(colour_of(detail, chart), str(count))(draw, box)
-    _draw_bar(draw, chart, grid, row, section)
+            chip_painter(colour_of(detail, chart), str(count), chart.palette)(draw, box)
 
 
 def draw_frames(draw: ImageDraw.ImageDraw, chart: Chart, grid: Rows, row: int, section: Section, label: str) -> None:
     """Draw what happens to every frame while the section is made; its own frames carry the `label` if there is room."""
+    palette = chart.palette
     for colours, start, stop in fills(section, chart):
-        cell_painter(colours)(draw, grid.box(row, start, stop))
+        paint: Paint = cell_painter(colours) if colours else empty_painter(palette)
+        paint(draw, grid.box(row, start, stop))
         for frame in range(start + 1, stop) if grid.cell >= 6 else ():
             x, top, _, bottom = grid.box(row, frame, frame + 1)
-            draw.line((x - 1, top, x - 1, bottom - 1), OUTLINE if colours == (PAPER,) else PAPER)
+            draw.line((x - 1, top, x - 1, bottom - 1), palette.paper if colours else palette.outline)
     for start, stop in runs(section.target):
-        text_within(draw, grid.box(row, start, stop), PAPER, label, str(section.number + 1), backdrop=GENERATED)
+        box = grid.box(row, start, stop)
+        text_within(draw, box, palette.paper, label, str(section.number + 1), backdrop=palette.generated)
     for before, after, count in skips(section):
         start = 0 if before is None else before + 1
         stop = chart.frames if after is None else after
         if start < stop:
-            paint_skip(draw, grid.box(row, start, stop), f"{count} skipped", str(count))
+            skip_painter(palette, f"{count} skipped", str(count))(draw, grid.box(row, start, stop))
 
 
 def fills(section: Section, chart: Chart) -> Iterator[tuple[tuple[Colour, ...], int, int]]:
-    """Colours, and the stretch of frames that they fill, from the first to the last frame."""
-    found: dict[int, tuple[Colour, ...]] = {
-        start: (DONE,) if maker < section.number else (PAPER,) for start, maker in chart.made_runs
-    }
+    """Colours, one for each look and none if not made yet, and the frames that they fill, from the first to the last."""
+
+    def unseen(maker: int) -> tuple[Colour, ...]:
+        return (chart.palette.done,) if maker < section.number else ()
+
+    found = {start: unseen(maker) for start, maker in chart.made_runs}
     special = {frame: tuple(colour_of(detail, chart) for detail in details) for frame, details in looks(section).items()}
-    special |= dict.fromkeys(section.target, (GENERATED,))
+    special |= dict.fromkeys(section.target, (chart.palette.generated,))
     for frame in special:
         if frame + 1 < chart.frames:
-            found.setdefault(frame + 1, (DONE,) if chart.made[frame + 1] < section.number else (PAPER,))
+            found.setdefault(frame + 1, unseen(chart.made[frame + 1]))
     found |= {frame: colours for frame, colours in special.items() if frame < chart.frames}
     stretches = [(colours, next(run)) for colours, run in groupby(sorted(found), key=lambda frame: found[frame])]
     stops = [start for _, start in stretches[1:]] + [chart.frames]
     return ((colours, start, stop) for (colours, start), stop in zip(stretches, stops, strict=True))
-
-
-def _draw_bar(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, section: Section) -> None:
-    """The section's tokens, context from fine to coarse and then generated, beside those of the other sections."""
-    size = chart.height, chart.width
-    parts = [(colour_of(Detail(group.kernel, group.pool), chart), group.tokens(*size)) for group in section.context[::-1]]
-    parts.append((GENERATED, section.target_tokens(*size)))
-    _, top, _, bottom = grid.box(row, 0, 1)
-    inset, tokens = (bottom - top) // 5, 0
-    for colour, part in parts:
-        start, tokens = grid.bar + round(BAR * tokens / chart.most_tokens), tokens + part
-        stop = grid.bar + round(BAR * tokens / chart.most_tokens)
-        if stop > start:
-            draw.rectangle((start, top + inset, stop - 1, bottom - 1 - inset), colour)
 
 
 def _ticks(last: float, unit: float) -> list[int]:

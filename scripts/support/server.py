@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.support.environment import ROOT, Environment
+from scripts.support.guard import guard
 from scripts.support.websocket import Message, Messages
 
 HOST = "127.0.0.1"
@@ -66,7 +67,10 @@ class RunFailed(ServerError):
 
 
 class Server:
-    """ComfyUI in its own folder `base`, with copies of this pack and of other `packs` (folders) in its custom_nodes."""
+    """ComfyUI in its own folder `base`, with copies of this pack and of other `packs` (folders) in its custom_nodes.
+
+    It ends with this process, even if that is killed; `base` is then removed too if it is `temporary`.
+    """
 
     def __init__(
         self,
@@ -77,6 +81,7 @@ class Server:
         gpu: bool = False,
         flags: Sequence[str] = (),
         packs: Sequence[Path] = (),
+        temporary: bool = False,
     ) -> None:
         self.environment = environment
         self.base = base
@@ -86,8 +91,10 @@ class Server:
         self._models = models or base / "models"
         self._flags = [*([] if gpu else ["--cpu"]), *flags]
         self._packs = packs
+        self._temporary = temporary
         self._client_id = uuid.uuid4().hex
         self._process: subprocess.Popen
+        self._guard: subprocess.Popen
 
     def __enter__(self) -> Server:
         install_custom_nodes(self.base / "custom_nodes", self._packs)
@@ -99,6 +106,7 @@ class Server:
             self._process = subprocess.Popen(
                 self._command(), cwd=self.base, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
+        self._guard = guard(self.pid, [self.base] if self._temporary else [])
         try:
             self._wait_until_ready()
         except BaseException:
@@ -119,6 +127,8 @@ class Server:
         self._process.wait()
 
     def stop(self) -> None:
+        self._guard.kill()
+        self._guard.communicate()
         self._process.terminate()
         try:
             self._process.wait(10)

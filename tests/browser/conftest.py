@@ -64,6 +64,14 @@ def page(browser: Browser, server: Server) -> Iterator[Page]:
     assert not errors, "\n".join(errors)
 
 
+@pytest.fixture(params=[False, True], ids=["canvas", "elements"])
+def nodes_as_elements(request, server: Server) -> Iterator[bool]:
+    """The front end draws nodes on a canvas or, if the user chooses so, as elements of the page."""
+    server.set_setting("Comfy.VueNodes.Enabled", request.param)
+    yield request.param
+    server.set_setting("Comfy.VueNodes.Enabled", False)
+
+
 @pytest.fixture
 def open_address(page: Page) -> Callable[[str], None]:
     """`open_address(url)` goes to a page of the front end and waits until it is ready."""

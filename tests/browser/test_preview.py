@@ -2,7 +2,7 @@
 
 import json
 
-import pytest
+from support.canvas import nodes_of, overlapping
 
 from scripts.support.environment import ROOT
 from scripts.support.workflow import with_widgets
@@ -11,21 +11,8 @@ WORKFLOW = ROOT / "example_workflows" / "FramePack demo.json"
 FRAMES = 73  # of two sections
 FPS = 30
 
-CONNECT_AND_RUN = """async () => {
-  const find = type => app.graph.nodes.find(node => node.type === type)
-  const demo = find('FramePack_LoadDemo'), sampler = find('FramePack_Sampler')
-  demo.connect(demo.outputs.findIndex(output => output.type === 'VAE'), sampler, 'preview_vae')
-  await app.queuePrompt(0)
-}"""
+RUN = "app.queuePrompt(0)"
 PLAYER = "app.graph.nodes.find(node => node.type === 'FramePack_Sampler').widgets.find(w => w.name === 'framepack_clip')"
-
-
-@pytest.fixture(params=[False, True], ids=["canvas", "elements"])
-def nodes_as_elements(request, server):
-    """The front end draws nodes on a canvas or, if the user chooses so, as elements of the page."""
-    server.set_setting("Comfy.VueNodes.Enabled", request.param)
-    yield request.param
-    server.set_setting("Comfy.VueNodes.Enabled", False)
 
 
 def test_the_finished_sections_play_in_the_node(nodes_as_elements, page, server, load_workflow):
@@ -33,12 +20,13 @@ def test_the_finished_sections_play_in_the_node(nodes_as_elements, page, server,
     unseen = 100 + nodes_as_elements  # because ComfyUI would not make the same video again
     load_workflow(with_widgets(workflow, server.object_info(), {"seconds": 2.4, "steps": 2, "seed": unseen}))
 
-    page.evaluate(CONNECT_AND_RUN)
+    page.evaluate(RUN)
     page.wait_for_function(f"{PLAYER}?.element.duration > {(FRAMES - 0.5) / FPS}")
     page.wait_for_function(f"(({{ element }}) => !element.paused && element.currentTime > 0)({PLAYER})")
 
     assert page.evaluate(f"(({{ element }}) => element.isConnected && element.offsetHeight)({PLAYER})") >= 100
     assert page.evaluate(f"(({{ element }}) => element.muted && element.loop)({PLAYER})")
+    assert nodes_as_elements or overlapping(nodes_of(page)) == [], "the previews have room in the demo"
 
 
 def test_the_player_is_no_part_of_prompts_and_saved_workflows(page, server, load_workflow):
@@ -46,7 +34,7 @@ def test_the_player_is_no_part_of_prompts_and_saved_workflows(page, server, load
     load_workflow(with_widgets(workflow, server.object_info(), {"seconds": 1.2, "steps": 1, "seed": 102}))
     before = page.evaluate("app.graph.serialize().nodes.map(node => node.widgets_values)")
 
-    page.evaluate(CONNECT_AND_RUN)
+    page.evaluate(RUN)
     page.wait_for_function(f"{PLAYER}?.element.duration > 0")
 
     assert page.evaluate("app.graph.serialize().nodes.map(node => node.widgets_values)") == before

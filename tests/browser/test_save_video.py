@@ -16,6 +16,23 @@ WORKFLOW = ROOT / "example_workflows" / "FramePack demo.json"
 
 RUN = "app.queuePrompt(0)"
 PROMPT = "async () => (await app.graphToPrompt()).output"
+ADD_CORE_S = """() => {
+  const core = LiteGraph.createNode('SaveVideo')
+  app.graph.add(core)
+  app.graph.nodes.find(node => node.type === 'FramePack_SaveVideo').connect(0, core, 0)
+}"""
+NAME = """name => app.graph.nodes.filter(node => node.type.endsWith('SaveVideo'))
+  .forEach(node => { node.widgets.find(widget => widget.name === 'filename_prefix').value = name })"""
+NAMES = """async () => Object.values((await app.graphToPrompt()).output)
+  .filter(node => node.class_type.endsWith('SaveVideo')).map(node => node.inputs.filename_prefix)"""
+INTO_A_SUBGRAPH = """() => {
+  app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(node => node.type.endsWith('SaveVideo'))))
+}"""
+PROMOTE = """name => {
+  const outer = app.graph.nodes.find(node => node.isSubgraphNode?.()), [inner] = outer.subgraph.nodes
+  outer.subgraph.addInput('name', 'STRING').connect(inner.inputs.find(input => input.name === 'filename_prefix'), inner)
+  outer.widgets.find(widget => widget.name === 'name').value = name
+}"""
 CLEAR = "app.graph.clear()"
 DROP = """video => {
   const bytes = Uint8Array.from(atob(video), letter => letter.charCodeAt(0))
@@ -50,6 +67,31 @@ def test_dropping_a_saved_video_brings_its_graph_back(page, server, load_workflo
     page.wait_for_function(f"app.graph.nodes.length === {len(workflow['nodes'])}")
 
     assert page.evaluate(PROMPT) == prompt
+
+
+def test_a_date_and_a_widget_in_the_name_are_those_of_core_s_save_video(page, load_workflow):
+    load_workflow(json.loads(WORKFLOW.read_text(encoding="utf-8")))
+    page.evaluate(ADD_CORE_S)
+
+    page.evaluate(NAME, "%date:yyyy-MM-dd%/%FramePack_Sampler.seed% %Prompt.text%")
+    today = page.evaluate("new Date().toLocaleDateString('sv')")
+
+    assert page.evaluate(NAMES) == [f"{today}/1 a pink circle bounces"] * 2
+    page.evaluate(INTO_A_SUBGRAPH)
+    assert page.evaluate(NAMES) == [f"{today}/1 a pink circle bounces"] * 2
+
+
+def test_a_name_that_is_a_widget_of_a_subgraph_is_filled_in(page, server, load_workflow):
+    """The front end leaves it as it is, in core's nodes too."""
+    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    load_workflow(with_widgets(workflow, server.object_info(), {"seconds": 1.2, "steps": 1, "seed": 104}))
+    page.evaluate(INTO_A_SUBGRAPH)
+
+    page.evaluate(PROMOTE, "promoted/%date:yyyy%_%FramePack_Sampler.seed%")
+    page.evaluate(RUN)
+
+    year = page.evaluate("new Date().getFullYear()")
+    assert appeared(server.base / "output" / "promoted" / f"{year}_104_00001_.mp4").exists()
 
 
 @pytest.mark.parametrize("height", [64, 832])

@@ -9,7 +9,7 @@ from PIL import Image
 from experiments.pictures import readme
 from experiments.pictures.growing import HIGHLIGHT, THUMB, Moment, Stage, moments
 from experiments.pictures.take import Preview, Take, shown, span
-from framepack_core.drawing.marks import GENERATED, INK, OUTLINE, PAPER
+from framepack_core.drawing.palette import LIGHT
 from framepack_core.plan import Plan
 
 SIDE, STEPS, WINDOW = 128, 4, 3
@@ -61,8 +61,8 @@ def test_frames_that_are_not_made_yet_are_blank(take, stage):
     first, making, *_ = moments(take)
     last = list(moments(take))[-1]
 
-    assert thumbs(stage, first) == [(MADE,) * 3, PAPER, PAPER]
-    assert thumbs(stage, making) == [(MADE,) * 3, PAPER, (EXPECTED,) * 3]
+    assert thumbs(stage, first) == [(MADE,) * 3, LIGHT.paper, LIGHT.paper]
+    assert thumbs(stage, making) == [(MADE,) * 3, LIGHT.paper, (EXPECTED,) * 3]
     assert thumbs(stage, last) == [(MADE,) * 3] * 3
 
 
@@ -79,7 +79,7 @@ def test_the_row_of_the_section_that_is_being_made_is_highlighted_and_later_ones
         assert found == [moment.section == row for row in (0, 1)]
         for row, section in enumerate(take.sections):
             x0, y0, _, _ = stage.rows.box(row, section.target[0], section.target[0] + 1)
-            assert image.getpixel((x0 + 3, y0 + 3)) == (GENERATED if row < moment.rows else PAPER)
+            assert image.getpixel((x0 + 3, y0 + 3)) == (LIGHT.generated if row < moment.rows else LIGHT.paper)
 
 
 def test_the_caption_has_the_plans_own_numbers(take, stage):
@@ -93,7 +93,7 @@ def test_latent_frames_are_one_frame_and_then_four_each():
 
 
 def test_a_written_animation_keeps_its_times_and_starts_again(tmp_path):
-    colours = [PAPER, GENERATED, INK, OUTLINE]
+    colours = [LIGHT.paper, LIGHT.generated, LIGHT.ink, LIGHT.outline]
 
     readme.write_animation(tmp_path / "a.webp", (Image.new("RGB", (40, 20), colour) for colour in colours), [100, 50, 50, 900])
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from argparse import Namespace
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import av
 import numpy
@@ -252,6 +256,49 @@ def test_a_widget_that_no_node_has_is_refused(server):
 
     with pytest.raises(ValueError, match="no node of the workflow has a widget colour"):
         with_widgets(workflow, server.object_info(), {"colour": "red"})
+
+
+def test_what_is_served_makes_another_video_at_each_press_of_run(server):
+    made = demo.chosen_workflow(server, options(seconds=1.2, seed=8))
+    served = demo.with_another_seed(made, server)
+    first, second = (to_prompt(workflow, server.object_info()) for workflow in (made, served))
+    (sampler,) = (name for name, node in first.items() if node["class_type"] == "FramePack_Sampler")
+
+    assert first[sampler]["inputs"].pop("seed") != second[sampler]["inputs"].pop("seed")
+    assert first == second
+    assert widgets_of(served, "FramePack_Sampler")[1] == "randomize", "the second press would make nothing"
+
+
+def widgets_of(workflow: dict, kind: str) -> list:
+    (node,) = (node for node in workflow["nodes"] if node["type"] == kind)
+    return node["widgets_values"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGHUP")
+def test_a_served_demo_leaves_nothing_behind_when_its_terminal_closes(tmp_path):
+    command = [sys.executable, ROOT / "scripts" / "demo.py", "--serve", "--seconds", "1.2"]
+
+    def left() -> list[Path]:
+        return list(tmp_path.glob(f"{demo.FOLDER}*"))
+
+    surroundings = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=surroundings, start_new_session=True) as running:
+        assert running.stdout
+        said = iter(running.stdout)
+        address = next(line.split()[-1] for line in said if line.startswith("ComfyUI is running"))
+        assert "another video" in next(said)
+        with urlopen(address) as page:
+            assert page.status == 200 and left()
+
+        os.kill(running.pid, signal.SIGHUP)
+
+    deadline = time.monotonic() + 10
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left()
+    with pytest.raises(URLError):
+        urlopen(address)
 
 
 @pytest.mark.slow

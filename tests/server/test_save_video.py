@@ -3,14 +3,15 @@
 import json
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import av
 import numpy
 import pytest
-from support.graph import DemoGraph, Outputs, Seen
+from support.graph import DEMO_SEED, DemoGraph, Outputs, Seen
 
-from scripts.support.server import Json, RunFailed, Server
+from scripts.support.server import Json, PromptRefused, RunFailed, Server
 
 PREFIX = "saved"
 
@@ -60,6 +61,23 @@ def test_the_video_shows_what_decode_shows(graph, server):
     assert found.shape == expected.shape == (37, 128, 128, 3)
     assert psnr(found, expected) > 30
     assert seen.steps(node)[-1] == (37, 37)
+
+
+def test_the_server_fills_in_a_name_that_no_front_end_has_filled_in(graph, server):
+    node = saving(graph, filename_prefix="%date:yyyy%/%FramePack_DemoImage.seed%")
+
+    path = saved_file(server, server.run(graph.prompt), node)
+
+    folder = server.base / "output" / str(datetime.now().year)
+    assert path == folder / f"{DEMO_SEED}_00001_.mp4"
+
+
+@pytest.mark.parametrize("prefix", ["../elsewhere", "/elsewhere/x", "a/../../x"])
+def test_a_name_out_of_the_output_folder_is_refused_before_anything_runs(graph, server, prefix):
+    saving(graph, filename_prefix=prefix)
+
+    with pytest.raises(PromptRefused, match=r"FramePack_SaveVideo: filename_prefix is .* leads out of the output folder"):
+        server.queue(graph.prompt)
 
 
 def test_the_file_brings_the_graph_back(graph, server):
@@ -211,8 +229,6 @@ def test_a_long_name_is_as_good_as_a_short_one(graph, server, prefix):
         (300 * "a", r"was not written \(File name too long\); choose a shorter name"),
         (245 * "a", r"was not written \(File name too long\); choose a shorter name"),
         (f"{300 * 'a'}/x", r"was not written \(File name too long\); choose a shorter name"),
-        ("../x", r"filename_prefix '\.\./x' is no name within the output folder; choose one"),
-        ("/elsewhere/x", r"filename_prefix '/elsewhere/x' is no name within the output folder"),
         ("a file/x", r"was not written \(Not a directory\); a file has the name of that folder"),
     ],
 )

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from framepack_core.drawing.chart import Chart, Detail, legend_entries
-from framepack_core.drawing.marks import DONE, GENERATED, PAPER, Colour, colour_of
+from framepack_core.drawing.marks import TEXT, colour_of
 from framepack_core.drawing.painting import MAX_HEIGHT, MAX_WIDTH, Grid, draw_plan
+from framepack_core.drawing.palette import DARK, LIGHT, Colour, Palette
 from framepack_core.layout import PRESETS, Kernel
 from framepack_core.orders import ORDERS
 from framepack_core.plan import Plan
@@ -52,31 +53,49 @@ def test_a_picture_of_any_length_has_a_bounded_size(order: str, seconds: float) 
     assert height <= MAX_HEIGHT
 
 
+@pytest.mark.parametrize("order", ["inverted", "forward"])
+def test_a_picture_of_five_seconds_can_be_read_in_its_node(order: str) -> None:
+    """In the example workflows the node is 494 units wide, where ComfyUI writes in letters of 12 units."""
+    picture = draw_plan(Plan.of(5, order))
+    assert TEXT * 474 / picture.width >= 11
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_the_finer_a_frame_is_seen_the_more_it_stands_out_from_the_paper(palette: Palette) -> None:
+    def contrast(colour: Colour) -> int:
+        return sum(abs(a - b) for a, b in zip(colour, palette.paper, strict=True))
+
+    chart = Chart.of(Plan.of(5, "inverted"), HEIGHT // 8, WIDTH // 8, (0,), palette)
+    contrasts = [contrast(colour_of(detail, chart)) for detail in (K1, K2, K4)]
+    assert contrasts == sorted(contrasts, reverse=True)
+    assert draw_plan(Plan.of(5), palette=palette).getpixel((0, 0)) == palette.paper
+
+
 @pytest.mark.parametrize(("order", "layout"), [(order, name) for order in ORDERS for name in fitting_layouts(order)])
 def test_every_layout_draws_in_every_order_it_fits(order: str, layout: str) -> None:
     plan = Plan.of(5, order, layout=layout)
     picture = Picture(plan)
     for row, section in enumerate(picture.chart.sections):
-        assert picture.frames(row, GENERATED) == list(section.target)
+        assert picture.frames(row, LIGHT.generated) == list(section.target)
 
 
 def test_inverted_looks_back_at_the_start_and_at_what_follows() -> None:
     picture = Picture(Plan.of(5, "inverted"))
     colour = partial(colour_of, chart=picture.chart)
-    assert picture.frames(0, GENERATED) == list(range(28, 37))
+    assert picture.frames(0, LIGHT.generated) == list(range(28, 37))
     assert picture.frames(0, colour(K1)) == [0]
-    assert picture.frames(0, PAPER) == list(range(1, 28))
-    assert picture.frames(3, GENERATED) == list(range(1, 10))
+    assert picture.frames(0, LIGHT.paper) == list(range(1, 28))
+    assert picture.frames(3, LIGHT.generated) == list(range(1, 10))
     assert picture.frames(3, colour(K1)) == [0, 10]
     assert picture.frames(3, colour(K2)) == [11, 12]
     assert picture.frames(3, colour(K4)) == list(range(13, 29))
-    assert picture.frames(3, DONE) == list(range(29, 37))
+    assert picture.frames(3, LIGHT.done) == list(range(29, 37))
 
 
 def test_endpoints_generates_both_ends_in_its_first_row() -> None:
     picture = Picture(Plan.of(5, "endpoints"))
-    assert picture.frames(0, GENERATED) == [*range(1, 10), *range(28, 37)]
-    assert picture.frames(1, GENERATED) == list(range(10, 19))
+    assert picture.frames(0, LIGHT.generated) == [*range(1, 10), *range(28, 37)]
+    assert picture.frames(1, LIGHT.generated) == list(range(10, 19))
 
 
 def test_a_frame_looked_at_twice_shows_both_colours() -> None:
@@ -95,8 +114,8 @@ def test_frames_that_do_not_exist_yet_stand_beyond_the_end() -> None:
 
 def test_a_known_prefix_is_there_from_the_start() -> None:
     picture = Picture(Plan.of(1, "forward"), known=tuple(range(30)))
-    assert picture.frames(0, GENERATED) == list(range(30, 39))
-    assert picture.frames(0, DONE) == list(range(1, 11))
+    assert picture.frames(0, LIGHT.generated) == list(range(30, 39))
+    assert picture.frames(0, LIGHT.done) == list(range(1, 11))
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -110,14 +129,21 @@ def test_the_legend_explains_every_kernel_of_the_layout(name: str) -> None:
 
 def test_the_legend_says_what_each_kernel_costs() -> None:
     texts = [text for _, text in legend_entries(chart_of(Plan.of(5, "inverted")))]
-    assert "k1: seen in full detail: 1,520 tokens per frame, each 16x16 pixels" in texts
-    assert "k2: seen in 1/8 of full detail: 190 tokens per frame, each 32x32 pixels of 2 frames" in texts
-    assert "k4: seen in 1/64 of full detail: 25 tokens per frame, each 64x64 pixels of 4 frames" in texts
+    assert "k1: full detail, 1,520 tokens a frame" in texts
+    assert "k2: 1/8 detail, 190 tokens a frame" in texts
+    assert "k4: 1/64 detail, 25 tokens a frame" in texts
+
+
+def test_the_legend_writes_one_token_in_the_singular() -> None:
+    small = Chart.of(Plan.of(5, "inverted"), 16, 16, (0,))
+    texts = [text for _, text in legend_entries(small)]
+    assert "k2: 1/8 detail, 8 tokens a frame" in texts
+    assert "k4: 1/64 detail, 1 token a frame" in texts
 
 
 def test_the_legend_leaves_out_what_does_not_occur() -> None:
     texts = " ".join(text for _, text in legend_entries(chart_of(Plan.of(1, "inverted"))))
-    for mark in ("skipped", "split", "exists already", "not generated yet"):
+    for mark in ("skipped", "twice", "there already", "not made yet"):
         assert mark not in texts
 
 
