@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from ..framepack_core.comfyui import private
 from ..framepack_core.comfyui.log import log_once
 from ..framepack_core.comfyui.sampling.identity import origin
+from ..framepack_core.comfyui.sampling.loras import unused
 from ..framepack_core.comfyui.sampling.request import ON_CANCEL, Request, make_guider, overruled, start_timeline
 from ..framepack_core.comfyui.sampling.sample import sample
 from ..framepack_core.comfyui.sampling.samplers import UNIPC, sampler_named, section_sigmas
@@ -88,6 +89,17 @@ def _origin(node: type[io.ComfyNode], resume: bool) -> str | None:
     except private.Missing as missing:
         log_once(f"finished sections are not kept: {missing}")
         return None
+
+
+def _unused_loras(node: type[io.ComfyNode], model) -> tuple[str, ...]:
+    """A line for each LoRA that changes nothing."""
+    try:
+        lines = () if node.hidden.dynprompt is None else unused(node.hidden.dynprompt, node.hidden.unique_id, model)
+    except private.Missing:
+        return ()
+    for line in lines:
+        log_once(line)
+    return tuple(lines)
 
 
 def _sampled(node: type[io.ComfyNode], request: Request) -> io.NodeOutput:
@@ -198,7 +210,7 @@ class SamplerNode(io.ComfyNode):
             sigmas=section_sigmas(sections, timeline, steps, shift),
             seed=seed,
             origin=_origin(cls, resume),
-            notes=overruled(model, positive, guidance),
+            notes=(*overruled(model, positive, guidance), *_unused_loras(cls, model)),
             **options,
         )
         return _sampled(cls, request)
@@ -260,6 +272,7 @@ class SamplerCustomNode(io.ComfyNode):
             sigmas=[sigmas for _ in sections],
             seed=seed,
             origin=_origin(cls, resume),
+            notes=_unused_loras(cls, guider.model_patcher),
             **options,
         )
         return _sampled(cls, request)

@@ -58,7 +58,9 @@ def server(environment: Environment, models_directory: Path, tmp_path_factory) -
 
 
 def linked_models(folder: Path) -> Path:
-    """The config of empty files for the models that the example workflows link to, so that the front end misses none."""
+    """The config of empty files for the models that the example workflows link to, so that the front end misses none, and of an
+    empty folder of LoRAs."""
+    (folder / "loras").mkdir(parents=True)
     for workflow in (ROOT / "example_workflows").glob("*.json"):
         for node in json.loads(workflow.read_text(encoding="utf-8"))["nodes"]:
             for model in node["properties"].get("models", []):

@@ -24,6 +24,7 @@ PREVIEWS = "previews while a video is sampled"
 RESUMING = "resuming from finished sections"
 DEMO = "the demo's models"
 SAMPLERS = "FramePack's samplers"
+LORAS = "warnings about LoRAs that change nothing"
 
 
 class Missing(ImportError):
@@ -138,6 +139,10 @@ SYMBOLS: dict[str, Symbol] = {
     "sampler_object": Symbol("comfy.samplers", "sampler_object", SAMPLERS, {"": "name"}),
     "SAMPLER_NAMES": Symbol("comfy.samplers", "SAMPLER_NAMES", SAMPLERS),
     "PROGRESS_BAR_ENABLED": Symbol("comfy.utils", "PROGRESS_BAR_ENABLED", SAMPLERS),
+    # LoRAs
+    "model_lora_keys_unet": Symbol("comfy.lora", "model_lora_keys_unet", LORAS, {"": "model key_map"}),
+    "load_lora": Symbol("comfy.lora", "load_lora", LORAS, {"": "lora to_load * log_missing"}),
+    "convert_lora": Symbol("comfy.lora_convert", "convert_lora", LORAS, {"": "sd"}),
     # Resuming
     "optimized_attention": Symbol("comfy.ldm.modules.attention", "optimized_attention", RESUMING),
     "is_link": Symbol("comfy_execution.graph_utils", "is_link", RESUMING, {"": "obj"}),

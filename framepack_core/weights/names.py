@@ -135,7 +135,7 @@ def to_comfy(weights: Weights) -> Weights:
         module, _, leaf = key.rpartition(".")
         new = rename_module(module)
         if new is None:
-            raise ValueError(f"{key} is not a weight of FramePack's transformer")
+            raise ValueError(f"{key} is not a weight of FramePack's transformer; choose another file, or remove that weight")
         if new.part is None:
             out[f"{new.name}.{leaf}"] = weights.pop(key)
         else:

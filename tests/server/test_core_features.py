@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.graph import Graph, new_log_lines, own_models
+from support.graph import Graph, Seen, new_log_lines, own_models
 from support.stand_ins.prompt import INVERTED, LORA, PLAIN, SHARDED
 
 from framepack_core.weights.names import to_comfy
@@ -31,6 +31,22 @@ def test_a_stock_lora_loader_changes_the_video(graph, server, plain):
     with new_log_lines(server) as log:
         assert change(1.0) > change(0.2) > 1e-3
     assert "not loaded" not in log.text
+
+
+@pytest.mark.parametrize("names", ["peft", "kohya"])
+def test_a_lora_that_changes_nothing_is_named_in_the_sampler(graph, server, names, plain):
+    """Its weights have names that ComfyUI does not know."""
+    key = {"peft": "blocks.0.attn.to_q.lora_{}.weight", "kohya": "lora_unet_blocks_0_to_q.lora_{}.weight"}[names]
+    with own_models(server, "loras") as folder:
+        save_file({key.format(part): torch.ones(4, 4) for part in ("down", "up")}, folder / "other.safetensors")
+        name = f"{folder.name}/other.safetensors"
+        lora = graph.add("LoraLoaderModelOnly", model=graph.model, lora_name=name, strength_model=1.0)
+        sampler, seen = graph.sampler(model=lora, resume=False), Seen()
+
+        latents = graph.latents(server, sampler, on_message=seen)
+
+    assert torch.equal(latents, plain)
+    assert all(f"LoRA {name} changes nothing: it is for another model" in text for text in seen.texts(sampler))
 
 
 def test_a_lora_hook_on_the_conditioning_does_what_the_loader_does(graph, server, plain):

@@ -201,7 +201,7 @@ def new_log_lines(server: Server) -> Iterator[LogLines]:
 
 
 @contextmanager
-def own_models(server: Server) -> Iterator[Path]:
-    """A folder of diffusion models that only this server lists, as `<folder's name>/...`; it is removed after the block."""
-    with TemporaryDirectory(dir=server.base / "linked" / "diffusion_models") as folder:
+def own_models(server: Server, kind: str = "diffusion_models") -> Iterator[Path]:
+    """A folder of models that only this server lists, as `<folder's name>/...`; it is removed after the block."""
+    with TemporaryDirectory(dir=server.base / "linked" / kind) as folder:
         yield Path(folder)

@@ -77,7 +77,12 @@ class FramePackModel(private.HunyuanVideoModel):
         weights.clear()
         require_all({*missing, *never_made(transformer)})
         if unexpected:
-            log.warning("FramePack: the file has weights that the model does not use: %s", ", ".join(unexpected))
+            log.warning(
+                "FramePack: the file has %d weights that the model does not use, first %s. They may be another model's; if the "
+                "video looks wrong, download the file again",
+                len(unexpected),
+                unexpected[0],
+            )
         if self.get_dtype() in FP8_DTYPES:
             private.archive_model_dtypes(transformer)
             for layer in fp8_layers(transformer):
@@ -111,6 +116,11 @@ def say_precision(dtype: torch.dtype, device: torch.device) -> None:
         log.warning(
             "FramePack: the model computes in float16, in which its activations can overflow: frames may be black. Start "
             "ComfyUI without --fp16-unet, so that it computes in bfloat16, or in float32 on a card that lacks it"
+        )
+    elif dtype == torch.float64:
+        log.warning(
+            "FramePack: the model computes in float64, in which it takes four times the memory and far longer, and looks the "
+            "same. Start ComfyUI without --fp64-unet"
         )
     elif dtype == torch.float32 and device.type != "cpu" and not comfy.model_management.should_use_bf16(device):
         log.info(
