@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framepack_core.solver import VARIANTS, flow_sigmas, sample_unipc, shift_mu
+from framepack_core.solver import VARIANTS, flow_sigmas, sample_unipc, shift_mu, usable
 
 # The schedule
 
@@ -298,3 +298,53 @@ def test_a_step_between_equal_sigmas_is_left_out():
     twice = sample_unipc(model, x, torch.tensor([1.0, 0.7, 0.7, 0.3, 0.0]))
 
     assert torch.equal(twice, sample_unipc(model, x, torch.tensor([1.0, 0.7, 0.3, 0.0])))
+
+
+# Schedules of other programs
+
+CENTRES = torch.randn(6, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def mixture(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """The exact x0 prediction for data that is noise of 0.3 around six points."""
+    s, a = sigma[0].double(), 1 - sigma[0].double()
+    variance = (0.3 * a) ** 2 + s**2
+    offsets = x[:, None] - a * CENTRES
+    weights = torch.softmax(-offsets.square().sum(-1) / (2 * variance), dim=1)
+    return ((CENTRES + a * 0.09 / variance * offsets) * weights[..., None]).sum(1)
+
+
+def euler(x: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
+    for sigma, after in pairwise(sigmas):
+        x0 = mixture(x, sigma.expand(len(x)))
+        x = x0 + (x - x0) * after / sigma
+    return x
+
+
+def decibels(x: torch.Tensor, exact: torch.Tensor) -> float:
+    return 20 * math.log10(exact.norm() / (x - exact).norm())
+
+
+@pytest.mark.parametrize("steps", [8, 12, 25])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_schedule_that_ends_with_a_long_step_is_no_worse_than_with_euler(steps, variant):
+    """As ComfyUI's `normal` and `ddim_uniform` do: in equal steps to 0.001, and then to 0."""
+    noise = torch.randn(16, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    exact = euler(noise, torch.linspace(1, 0, 2001, dtype=torch.float64))
+    sigmas = torch.cat([torch.linspace(1, 0.001, steps, dtype=torch.float64), torch.zeros(1)])
+
+    found = sample_unipc(mixture, noise, sigmas, variant=variant)
+
+    assert decibels(found, exact) > decibels(euler(noise, sigmas), exact)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.1, 1.0, 7.0, 100.0])
+@pytest.mark.parametrize("steps", [2, 3, 4, 5, 8, 25, 100])
+@pytest.mark.parametrize("tokens", [256, 13_680])
+def test_the_official_schedule_uses_every_prediction(shift, steps, tokens):
+    sigmas = torch.unique_consecutive(flow_sigmas(steps, tokens, shift))[:-1].double()
+    lambdas = [-math.log(sigma) for sigma in sigmas]
+
+    for number in range(1, len(lambdas)):
+        history = [(value, torch.zeros(1)) for value in lambdas[max(0, number - 3) : number][::-1]]
+        assert usable(history, lambdas[number]) == history
