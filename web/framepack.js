@@ -17,7 +17,7 @@ app.registerExtension({
 })
 
 /** In a path, "12:3" is node 3 inside subgraph node 12. */
-function findNode(path) {
+export function findNode(path) {
   let graph = app.rootGraph ?? app.graph
   let node
   for (const id of String(path).split(":")) {

@@ -40,3 +40,14 @@ def test_the_player_is_no_part_of_prompts_and_saved_workflows(page, server, load
 
     assert page.evaluate(SAVED_VALUES) == before
     assert "framepack_clip" not in page.evaluate("async () => JSON.stringify((await app.graphToPrompt()).output)")
+
+
+def test_the_text_in_the_node_breaks_between_words(page, server, load_workflow):
+    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    load_workflow(with_widgets(workflow, server.object_info(), {"seconds": 1.2, "steps": 2, "seed": 103}))
+
+    page.evaluate("app.queuePrompt(0)")
+    page.wait_for_function("document.body.innerText.includes('37 of 37 frames done in')")
+
+    page.wait_for_function("""() => [...document.querySelectorAll('.break-all')].some(element =>
+        element.innerText.includes('frames done') && getComputedStyle(element).wordBreak === 'normal')""")
