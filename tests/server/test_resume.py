@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import time
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.graph import Graph, Outputs, Seen, new_log_lines
+from safetensors.torch import load_file, save_file
+from support.graph import Graph, Outputs, Seen, new_log_lines, own_models
 from support.stand_ins.models import NODES
 from support.stand_ins.prompt import LORA
 
@@ -175,6 +177,23 @@ def test_a_cancel_may_return_the_finished_part_and_the_graph_goes_on(graph, serv
 
 def test_a_cancel_before_anything_is_finished_is_a_cancel(graph, server):
     cancel(graph, server, graph.sampler(plan=graph.plan_of(2), steps=6, seed=501, on_cancel=RETURN), steps=2)
+
+
+def test_a_section_that_is_not_finite_ends_the_run_and_is_never_kept(graph, server, models_directory):
+    weights = load_file(models_directory / "loras" / LORA)
+    with own_models(server, "loras") as folder:
+        save_file({name: weight * math.nan for name, weight in weights.items()}, folder / "nan.safetensors")
+        lora = graph.add(
+            "LoraLoaderModelOnly", model=graph.model, lora_name=f"{folder.name}/nan.safetensors", strength_model=1.0
+        )
+        saving = graph.saving(graph.sampler(model=lora, plan=graph.plan_of(2), seed=650))
+        before = {*sections_folder(server).rglob("*")}
+
+        for _ in range(2):
+            with pytest.raises(RunFailed, match="FramePack_Sampler: section 1 has values that are not finite"):
+                server.run(saving)
+
+    assert {*sections_folder(server).rglob("*")} == before
 
 
 # Trouble with the disk

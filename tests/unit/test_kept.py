@@ -219,6 +219,15 @@ def test_a_file_of_another_run_under_this_name_is_damaged(whole):
         kept.read_section(whole, "other", "")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_section_that_is_not_finite_is_damaged(tmp_path, value):
+    """Earlier versions have kept such sections."""
+    kept.write_section(tmp_path / "0001.safetensors", "k", "", torch.full((1, 16, 9, 4, 4), value))
+
+    with pytest.raises(Damaged, match="values that are not finite"):
+        kept.read_section(tmp_path / "0001.safetensors", "k", "")
+
+
 def test_a_damaged_section_goes_and_those_before_it_stay(tmp_path):
     keys = keys_of(Plan.of(4.8))
     written(tmp_path, keys)
