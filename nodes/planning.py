@@ -1,8 +1,9 @@
 from comfy_api.latest import io
 
 from ..framepack_core.comfyui.encoding import to_image
+from ..framepack_core.comfyui.settings import is_light
 from ..framepack_core.drawing.painting import draw_plan
-from ..framepack_core.drawing.palette import DARK
+from ..framepack_core.drawing.palette import DARK, LIGHT
 from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.layout import PRESETS
 from ..framepack_core.orders import ORDERS, PADDINGS
@@ -134,7 +135,7 @@ class DrawPlanNode(io.ComfyNode):
     @classmethod
     @named_errors
     def execute(cls, plan: Plan, width: int, height: int) -> io.NodeOutput:
-        return io.NodeOutput(to_image(draw_plan(plan, width, height, palette=DARK)))
+        return io.NodeOutput(to_image(draw_plan(plan, width, height, palette=LIGHT if is_light() else DARK)))
 
 
 def _plan(seconds, order, window, layout, fps, custom_layout, paddings) -> Plan:

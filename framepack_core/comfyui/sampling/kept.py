@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -18,6 +17,7 @@ from ...plan import Section
 from ...store.identity import Identity
 from ...store.kept import Damaged, Run
 from ...store.pruning import Limits, oldest_first, prune
+from ..settings import front_end_settings
 
 log = logging.getLogger("framepack")
 
@@ -135,15 +135,6 @@ def limits() -> Limits:
     settings = front_end_settings()
     given = {name: os.environ.get(VARIABLES[name], settings.get(SETTINGS[name])) for name in SETTINGS}
     return Limits(**{name: _amount(name, value) for name, value in given.items() if value is not None})
-
-
-def front_end_settings() -> dict[str, Any]:
-    """Those of the default user. With --multi-user each user has their own, and only environment variables count."""
-    path = Path(folder_paths.get_public_user_directory("default")) / "comfy.settings.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def _amount(name: str, value: Any) -> float:
