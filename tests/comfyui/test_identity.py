@@ -289,3 +289,11 @@ def test_the_machine_is_named_by_all_that_the_last_bit_hangs_on():
 
 def test_the_pack_s_version_is_that_of_its_project():
     assert f'version = "{identity.pack_version()}"' in identity.PYPROJECT.read_text(encoding="utf-8")
+
+
+def test_upcasting_attention_makes_another_run_and_its_absence_the_one_of_earlier_versions(monkeypatch):
+    before = identity.machine(torch.device("cpu"))
+    monkeypatch.setattr(identity.args, "force_upcast_attention", True)
+
+    assert "upcast" not in before
+    assert identity.machine(torch.device("cpu")) == {**before, "upcast": str({torch.float16: torch.float32})}

@@ -86,13 +86,14 @@ def pack_version() -> str:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What else the last bit of a result depends on."""
+    upcast = comfy.model_management.force_upcast_attention_dtype()
     return {
         "device": comfy.model_management.get_torch_device_name(device),
         "cpu": (platform.machine(), platform.processor(), torch.get_num_threads()) if device.type == "cpu" else None,
         "attention": private.optimized_attention.__name__,
-        "upcast": str(comfy.model_management.force_upcast_attention_dtype()),
         "fast": sorted(feature.value for feature in args.fast),
         "deterministic": args.deterministic,
+        **({"upcast": str(upcast)} if upcast else {}),  # left out if there is none, as in earlier versions
     }
 
 
