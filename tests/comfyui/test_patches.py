@@ -128,6 +128,12 @@ def test_a_patch_that_raises_cfg_needs_a_negative_prompt(model):
         sample(patched(custom.CFGOverride, model, cfg=3.0), given.inputs(), sections=1)
 
 
+def test_guidance_by_perturbed_attention_is_named_when_it_runs(model, caplog):
+    sample(patched(pag.PerturbedAttentionGuidance, model), given.inputs(), sections=1, steps=1)
+
+    assert "without effect on FramePack: replaced parts of U-Nets (attn1: PAG and the like)" in caplog.text
+
+
 def test_a_section_that_is_not_finite_ends_the_run(model):
     """A LoRA with a NaN, for example."""
     model.add_patches({"diffusion_model.final_layer.linear.bias": (torch.full((64,), float("nan")),)})

@@ -8,7 +8,7 @@ from support.ours import sample
 
 from framepack_core.comfyui.loading.checkpoints import load_path
 from framepack_core.comfyui.model.conditions import Packed, PackedContext
-from framepack_core.comfyui.sampling.regions import for_video, require_region
+from framepack_core.comfyui.sampling.regions import for_video, require_condition, require_region, require_whole_picture
 from framepack_core.packing import gather
 from framepack_core.plan import Plan
 from framepack_core.timeline import Timeline
@@ -91,6 +91,44 @@ def test_regions_that_a_section_cannot_have_are_refused(cond, said):
         require_region("positive", cond, HEIGHT, WIDTH)
 
     assert said in str(error.value)
+
+
+LEFT, RIGHT, ALL = ({"area": area} for area in ((HEIGHT, 10, 0, 0), (HEIGHT, 10, 0, 10), (HEIGHT, WIDTH, 0, 0)))
+
+
+@pytest.mark.parametrize("conds", [[], [{}], [LEFT, RIGHT], [ALL], [LEFT, {}], [LEFT, {**RIGHT, "default": True}]])
+def test_together_conditions_cover_the_picture(conds):
+    require_whole_picture("positive", conds, HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("conds", [[LEFT], [LEFT, {"area": (6, 10, 0, 10)}], [{"area": ("percentage", 0.5, 0.5, 0.0, 0.0)}]])
+def test_a_part_without_a_prompt_is_refused(conds):
+    with pytest.raises(ValueError, match="positive has areas only, which leave part of the picture without a prompt"):
+        require_whole_picture("positive", conds, HEIGHT, WIDTH)
+
+
+def early(percent: float) -> dict:
+    return {"start_percent": 0.0, "end_percent": percent}
+
+
+def late(percent: float) -> dict:
+    return {"start_percent": percent, "end_percent": 1.0}
+
+
+SIGMAS = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
+
+
+@pytest.mark.parametrize(
+    "conds", [[], [{}], [early(1.0)], [early(0.5), late(0.5)], [early(0.3), {}], [early(0.3), {"default": 1}]]
+)
+def test_together_conditions_cover_the_steps(conds):
+    require_condition("positive", conds, SIGMAS, lambda percent: 1 - percent)
+
+
+@pytest.mark.parametrize(("conds", "sigma"), [([early(0.3)], "0.5"), ([late(0.1)], "1"), ([early(0.2), late(0.6)], "0.75")])
+def test_steps_without_a_prompt_are_refused(conds, sigma):
+    with pytest.raises(ValueError, match=f"positive has no prompt for the step at sigma {sigma}, because of a timestep range"):
+        require_condition("positive", conds, SIGMAS, lambda percent: 1 - percent)
 
 
 def test_an_area_of_the_whole_picture_changes_nothing_and_a_part_does(checkpoint):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...layout import BASE_KERNEL, Kernel
 from ...packing import context_tokens, patchify
 from .. import private
+from ..log import log_once
 
 private.require_for(private.MODELS)
 
@@ -118,7 +119,10 @@ class FramePackTransformer(private.HunyuanVideo):
 
     def run_blocks(self, img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor, transformer_options: dict) -> Tensor:
         """The image tokens after all blocks, honouring ComfyUI's block replacements."""
-        replace = transformer_options.get("patches_replace", {}).get("dit", {})
+        replaced = transformer_options.get("patches_replace", {})
+        if others := replaced.keys() - {"dit"}:
+            log_once(f"without effect on FramePack: replaced parts of U-Nets ({', '.join(sorted(others))}: PAG and the like)")
+        replace = replaced.get("dit", {})
         options = transformer_options
         options["total_blocks"], options["block_type"] = len(self.double_blocks), "double"
         for i, block in enumerate(self.double_blocks):

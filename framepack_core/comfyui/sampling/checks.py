@@ -17,7 +17,7 @@ from ..encoding import CHANNELS
 from ..log import log_once
 from ..model.framepack import FramePackModel
 from .patches import require_fitting_patches
-from .regions import require_region
+from .regions import require_condition, require_region, require_whole_picture
 
 if TYPE_CHECKING:
     from .request import Request
@@ -34,9 +34,10 @@ def require_fitting(request: Request) -> None:
     require_conditioning(request.guider.original_conds, patcher)
     require_regions(request.guider.original_conds, *request.timeline.latents.shape[3:])
     require_image_embedding(request.clip_vision_output, patcher)
+    require_fitting_patches(patcher)
     for sigmas in request.sigmas:
         require_schedule(sigmas)
-    require_fitting_patches(patcher)
+        require_every_step(request.guider.original_conds, sigmas, patcher)
 
 
 def require_framepack(patcher) -> None:
@@ -100,6 +101,13 @@ def require_regions(conds: dict[str, list[dict]], height: int, width: int) -> No
     for name, entries in conds.items():
         for cond in entries:
             require_region(name, cond, height, width)
+        require_whole_picture(name, entries, height, width)
+
+
+def require_every_step(conds: dict[str, list[dict]], sigmas: Tensor, patcher) -> None:
+    percent_to_sigma = patcher.get_model_object("model_sampling").percent_to_sigma
+    for name, entries in conds.items():
+        require_condition(name, entries, sigmas, percent_to_sigma)
 
 
 def require_image_embedding(output, patcher) -> None:

@@ -1,13 +1,17 @@
-"""Conditions for a part of the picture. ComfyUI's areas and masks are those of pictures; a section needs those of a video."""
+"""Conditions for a part of the picture or of the steps. ComfyUI's areas and masks are those of pictures; a section needs those
+of a video."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...layout import BASE_KERNEL
+
+Percent = Callable[[float], float]  # a part of the schedule, 0..1, as a sigma
 
 PERCENTAGE = "percentage"  # in front of an area that is given in fractions
 EVERYWHERE = (1.0, 0.0)  # the fraction of a video's length, and where it begins
@@ -28,6 +32,41 @@ def require_region(name: str, cond: dict[str, Any], height: int, width: int) -> 
     if not (0 <= y < height and 0 <= x < width):
         raise ValueError(f"{name} has an area that begins at {8 * x}, {8 * y}, outside the picture of {8 * width}x{8 * height} "
                          "pixels; move it")  # fmt: skip
+
+
+def require_whole_picture(name: str, conds: Sequence[dict[str, Any]], height: int, width: int) -> None:
+    """Raises a ValueError if some of the picture is in no condition's area: it would stay grey. A mask counts as everything."""
+    covered = torch.zeros(height, width, dtype=torch.bool)
+    for cond in conds:
+        if cond.get("area") is None or "default" in cond:
+            return
+        h, w, y, x = _area(cond["area"], height, width)
+        covered[y : y + h, x : x + w] = True
+    if conds and bool(covered.logical_not().any()):
+        raise ValueError(
+            f"{name} has areas only, which leave part of the picture without a prompt; combine them with a prompt for the "
+            "whole picture"
+        )
+
+
+def require_condition(name: str, conds: Sequence[dict[str, Any]], sigmas: Tensor, percent_to_sigma: Percent) -> None:
+    """Raises a ValueError if there are steps in which no condition counts: they would give noise."""
+    if not any("start_percent" in cond or "end_percent" in cond for cond in conds):
+        return
+    for sigma in sigmas[:-1].tolist():
+        if not any(_counts(cond, sigma, percent_to_sigma) for cond in conds):
+            raise ValueError(
+                f"{name} has no prompt for the step at sigma {sigma:.3g}, because of a timestep range; combine it with a "
+                "prompt for the other steps"
+            )
+
+
+def _counts(cond: dict[str, Any], sigma: float, percent_to_sigma: Percent) -> bool:
+    """As ComfyUI's sampler decides it."""
+    if "default" in cond:
+        return True
+    first, last = cond.get("start_percent"), cond.get("end_percent")
+    return (first is None or sigma <= percent_to_sigma(first)) and (last is None or sigma >= percent_to_sigma(last))
 
 
 def for_video(cond: dict[str, Any], frames: int, height: int, width: int) -> dict[str, Any]:
