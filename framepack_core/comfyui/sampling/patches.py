@@ -90,20 +90,20 @@ def without_effect(patcher, conds: Mapping[str, list[dict[str, Any]]]) -> list[s
 
 def _ignored_conditions(conds: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:
     for cond in (cond for entries in conds.values() for cond in entries):
-        for key in cond.keys() - READ_CONDITIONS:
+        for key in sorted(cond.keys() - READ_CONDITIONS):
             if cond[key] is not None:
                 yield CONDITIONS.get(key, key)
 
 
 def _ignored_patches(patcher) -> Iterator[str]:
     options, transformer = _options(patcher), patcher.model.diffusion_model
-    for key in options.get("patches", {}).keys() - {*READ_PATCHES}:
+    for key in sorted(options.get("patches", {}).keys() - {*READ_PATCHES}):
         yield PATCHES.get(key, f"patches of {key}")
     replaced = options.get("patches_replace", {})
-    for key in replaced.keys() - {"dit"}:
+    for key in sorted(replaced.keys() - {"dit"}):
         yield f"replaced parts of U-Nets ({key}: PAG and the like)"
     counts = {"double_block": len(transformer.double_blocks), "single_block": len(transformer.single_blocks)}
-    for kind, number in replaced.get("dit", {}):
+    for kind, number, *_ in replaced.get("dit", {}):
         if number >= counts.get(kind, 0):
             yield f"the replaced {kind.replace('_', ' ')} {number}, which the model lacks"
     if options.get("rope_options"):
