@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 from support.graph import DEMO_SCENE, DEMO_SEED, DemoGraph, new_log_lines
+from support.signals import undo_ignored
 from support.stand_ins.prompt import LORA
 
 from experiments.measures.motions import obeys
@@ -283,7 +284,9 @@ def test_a_served_demo_leaves_nothing_behind_when_its_terminal_closes(tmp_path):
         return list(tmp_path.glob(f"{demo.FOLDER}*"))
 
     surroundings = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=surroundings, start_new_session=True) as running:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=surroundings, start_new_session=True, preexec_fn=undo_ignored
+    ) as running:
         assert running.stdout
         said = iter(running.stdout)
         address = next(line.split()[-1] for line in said if line.startswith("ComfyUI is running"))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.signals import undo_ignored
 
 from scripts.support.environment import ROOT, Environment
 from scripts.support.server import Server
@@ -58,7 +59,9 @@ def test_a_command_that_is_ended_takes_its_server_and_its_folder_along(tmp_path,
     bases = tmp_path / "bases"
     bases.mkdir()
     command = [sys.executable, "-c", COMMAND, ROOT, comfyui, bases]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=undo_ignored
+    ) as running:
         assert running.stdout
         url = running.stdout.readline().strip()
         assert answers(url) and len(list(bases.iterdir())) == 1
