@@ -15,7 +15,7 @@ from support import given
 from support.ours import sample
 
 from framepack_core.comfyui.loading.checkpoints import load_path
-from framepack_core.comfyui.sampling.patches import require_fitting_patches, without_effect
+from framepack_core.comfyui.sampling.patches import require_fitting_patches, require_unconditional, without_effect
 from framepack_core.comfyui.sampling.request import overruled
 
 
@@ -121,6 +121,13 @@ def test_a_sampler_that_uses_the_negative_prompt_needs_one(model, sampler):
         sample(model, inputs, sections=1, sampler=sampler)
 
     assert sample(model, inputs, sections=1, sampler=sampler, cfg=1.5).isfinite().all()
+
+
+def test_a_guider_with_three_predictions_may_leave_one_out():
+    """As PerpNegGuider does with the negative prompt at a scale of 0."""
+    given = {"cond_scale": 2.0, "model_options": {}, "conds": [[1], None, [2]], "conds_out": ["a", "b", "c"]}
+
+    assert require_unconditional(given) == ["a", "b", "c"]
 
 
 def test_a_patch_that_raises_cfg_needs_a_negative_prompt(model):

@@ -70,11 +70,11 @@ def _require_fitting(patch: Any) -> None:
 def require_unconditional(predictions: Mapping[str, Any]) -> list[Tensor]:
     """ComfyUI's `sampler_pre_cfg_function`. Raises ValueError if the unconditional prediction is used, but there is none.
 
-    ComfyUI would put zeros in its place.
+    ComfyUI would put zeros in its place. Guiders with more predictions than two know themselves which they use.
     """
-    scale, options = predictions["cond_scale"], predictions["model_options"]
+    scale, options, conds = predictions["cond_scale"], predictions["model_options"], predictions["conds"]
     used = not math.isclose(scale, 1.0) or options.get("disable_cfg1_optimization", False)
-    if used and predictions["conds"][1] is None:
+    if used and len(conds) == 2 and conds[1] is None:
         raise ValueError(
             f"the sampler or a patch of the model uses a negative prompt (cfg {scale:g}), but there is none; connect negative, "
             "or choose a sampler without cfg_pp and remove patches that change cfg"
