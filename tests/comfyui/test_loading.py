@@ -1,8 +1,8 @@
 """Every kind of checkpoint file gives the same model, and other files are refused before anything is loaded."""
 
+import errno
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -353,10 +353,17 @@ def test_a_linked_folder_of_shards_is_one_model(models, weights, expected, tmp_p
     assert torch.equal(video(checkpoints.load("linked/sharded/", "default")), expected)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable to root")
-def test_a_folder_that_cannot_be_read_hides_no_others(models):
+def test_a_folder_that_cannot_be_read_hides_no_others(models, monkeypatch):
     touch(models / "model.safetensors")
-    (models / "closed").mkdir(mode=0)
+    touch(models / "closed" / "hidden.safetensors")
+    listed = Path.iterdir
+
+    def iterdir(folder: Path):
+        if folder.name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied")  # root, who may run this, can read everything
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
 
     assert checkpoints.model_names() == ["model.safetensors"]
 
