@@ -2,7 +2,8 @@
 
 For each card (free memory, in GB of 10^9 bytes) and file: how much of the transformer's weights stays on the card while it
 samples, how much every step fetches, and the most memory in use. Then the same for decoding ten latent frames at 640x608, with
-how often a pixel is computed and whether a layer is computed whole. Nothing here runs on a GPU: see experiments/card.
+how often a pixel is computed and whether a layer is computed whole. With --long, only the most memory in use that decoding a
+minute takes, in two sizes and three precisions (an hour). Nothing here runs on a GPU: see experiments/card.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -27,18 +30,37 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("comfyui", type=Path)
     parser.add_argument("--cards", nargs="+", type=float, default=CARDS, help="free memory in GB")
+    parser.add_argument("--long", action="store_true", help="decoding of a minute in all sizes and precisions")
     options = parser.parse_args()
     load_comfyui(options.comfyui)
     logging.disable(logging.INFO)
+    return long(options.cards) if options.long else short(options.cards)
+
+
+def short(cards: Sequence[float]) -> int:
     print("| free GB | file | weights on the card | fetched at each step | most in use |\n| ---: | --- | ---: | ---: | ---: |")
-    for size in options.cards:
+    for size in cards:
         for name, dtype in FILES.items():
             print(f"| {size:g} | {name} | {sampling(size, dtype)} |", flush=True)
     print("\n| free GB | VAE | layers | most in use | pixels computed over pixels shown |\n| ---: | --- | --- | ---: | ---: |")
-    for size in options.cards:
+    for size in cards:
         for name, dtype in DECODES.items():
             print(f"| {size:g} | {name} | {decoding(size, dtype)} |", flush=True)
     return 0
+
+
+def long(cards: Sequence[float]) -> int:
+    """Returns 1 if any decode takes more than is free."""
+    from experiments.card.card import GB
+    from experiments.card.decoding import DTYPES, SIZES, decode_long
+
+    failed = False
+    print("| free GB | size | VAE | most in use | refused |\n| ---: | --- | --- | ---: | ---: |")
+    for free, size, dtype in product(cards, SIZES, DTYPES):
+        memory = decode_long(free, SIZES[size], dtype).memory
+        failed |= memory.peak > memory.size or memory.refused > 0
+        print(f"| {free:g} | {size} | {dtype} | {memory.peak / GB:.1f} GB | {memory.refused} |", flush=True)
+    return int(failed)
 
 
 def sampling(size: float, dtype: torch.dtype) -> str:

@@ -1,6 +1,6 @@
 """Decoding on cards of every size: never more than is free, never on the CPU, and no pixel twice."""
 
-from itertools import islice
+from itertools import cycle, product
 
 import comfy.model_management
 import pytest
@@ -9,15 +9,12 @@ from comfy.model_management import InterruptProcessingException
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments.card.card import DEVICE, GB, FakeCard
+from experiments.card.decoding import CARDS, DTYPES, SIZES, decode, decode_long
 from experiments.card.models import released_transformer, released_vae, released_weights
 from framepack_core.comfyui.decoding import bands
 from framepack_core.comfyui.decoding.hunyuan import UP_PLANES, plane_size
 from framepack_core.comfyui.decoding.stream import LINEAR, stream_frames
 from framepack_core.frames import pixel_frames
-
-SIZES = {"640x608": (76, 80), "832x480": (60, 104)}
-CARDS = (2, 3, 4, 5, 6, 7, 8, 9, 10.5, 12, 16, 24)
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 class Pixels(TorchDispatchMode):
@@ -33,17 +30,6 @@ class Pixels(TorchDispatchMode):
             assert out.device == DEVICE
             self.values += out.numel()
         return out
-
-
-def decode(
-    free: float, frames: int, size: tuple[int, int], dtype: torch.dtype, steps: int | None = None, watching=()
-) -> FakeCard:
-    """The card after decoding with so many GB free, or after this many steps of it."""
-    with FakeCard(free * GB, watching=watching) as card:
-        chunks = stream_frames(released_vae(dtype), torch.zeros(1, 16, frames, *size))
-        found = sum(len(chunk) for chunk in islice(chunks, steps))
-        assert steps or found == pixel_frames(frames)
-    return card
 
 
 def require_within(card: FakeCard) -> None:
@@ -68,8 +54,17 @@ def test_in_any_precision_and_shape_it_takes_no_more(free, frames, dtype, size):
 
 
 @pytest.mark.slow
-def test_however_long_the_video_is_it_takes_no_more():
-    """The middle block passes over the whole video before the first step; fewer keys than by default save time here only."""
+@pytest.mark.parametrize(("free", "shape"), [*zip(CARDS, cycle(product(SIZES.values(), DTYPES)), strict=False)], ids=str)
+def test_however_long_the_video_is_it_takes_no_more(free, shape):
+    """All sizes and precisions at each of these cards: `python3 scripts/bench.py card --long`."""
+    size, dtype = shape
+
+    require_within(decode_long(free, size, dtype))
+
+
+@pytest.mark.slow
+def test_with_every_key_of_a_long_video_it_takes_no_more():
+    """None of the blocks of keys left out, but fewer frames to attend to."""
     with FakeCard(3 * GB) as card:
         next(stream_frames(released_vae(torch.bfloat16), torch.zeros(1, 16, 450, *SIZES["640x608"]), attention_frames=16))
 

@@ -14,6 +14,7 @@ import folder_paths
 import torch
 from torch import Tensor
 
+from ...frames import PIXEL_FRAMES
 from ...media.files import Numbered
 from ...media.segments import join_segments, write_segment
 from ...media.video import pixels
@@ -27,8 +28,8 @@ EVENT = "framepack.clip"
 LONGEST = 16  # latent frames that are decoded at once
 WIDEST = 512  # pixels
 MEMORY = 2**30  # bytes beside the VAE's weights: fewer than a call of the transformer takes, whose weights stay on the card
-SHARE = 0.02  # of the time, at most, is spent on previews,
-FREE_SECONDS = 15.0  # but for these, since the previews of short videos take no longer
+SHARE = 0.01  # of the time, at most, is spent on the clip; as much again on the filmstrip
+FREE_SECONDS = 1.0  # of a run, at most, in any case: small models show a short video with less
 
 
 class Clip:
@@ -50,6 +51,7 @@ class Clip:
         self.begun = time.monotonic()
         self.shown = 0  # segments in the file
         self.spent = 0.0  # seconds
+        self.cost: float | None = None  # seconds a frame of video took in the decode before
 
     def __enter__(self) -> Clip:
         return self
@@ -63,31 +65,41 @@ class Clip:
                 self.folder.rmdir()
 
     def add(self, frames: Collection[int]) -> None:
-        """These latent frames of the timeline are finished. They are shown at once or, if that would take too long, later."""
+        """These latent frames of the timeline are finished. They are shown at once if that takes little time, or else later."""
         self.waiting |= {*frames}
         if self.vae is None:
             return
         try:
             self.folder = self.folder or _new_folder()
-            for start, stop in pieces(self.waiting):
-                if self._is_due():
-                    self._decode(start, stop, self.folder)
+            while stretch := self._affordable():
+                self._decode(*stretch, self.folder)
             self._show(self.folder)
         except Exception as error:  # whatever a VAE may raise: the video is worth more than its preview
             log.warning("FramePack: preview_vae cannot show the video (%s); sampling continues without a preview", error)
             self.vae = None
 
-    def _is_due(self) -> bool:
-        """Too long a decode is made up for: the next one waits."""
-        return self.spent <= max(FREE_SECONDS, SHARE * (time.monotonic() - self.begun))
+    def _affordable(self) -> tuple[int, int] | None:
+        """The first waiting stretch, if it can be decoded in the time allowed.
+
+        The first decode, of a single frame, also loads the VAE; the second, of another, tells what frames cost.
+        """
+        allowed = max(FREE_SECONDS, SHARE * (time.monotonic() - self.begun)) - self.spent
+        start, stop = next(pieces(self.waiting), (0, 0))
+        if self.cost is None:
+            stop = min(stop, start + 1)
+        affordable = (self.cost or 0.0) * PIXEL_FRAMES * (stop - start) <= allowed
+        return (start, stop) if start < stop and affordable else None
 
     def _decode(self, start: int, stop: int, folder: Path) -> None:
         begun = time.monotonic()
         images = self._images(start, stop)
         write_segment(folder / _name(start), pixels(images), self.fps, *shrunk(images.shape[2], images.shape[1]))
+        taken = time.monotonic() - begun
+        self.spent += taken
+        if self.segments:
+            self.cost = taken / len(images)
         self.segments[start] = folder / _name(start)
         self.waiting -= {*range(start, stop)}
-        self.spent += time.monotonic() - begun
 
     def _images(self, start: int, stop: int) -> Tensor:
         """`F H W 3`. The first latent frame is decoded after the one before it, or a copy of itself, to give four frames."""
@@ -99,18 +111,21 @@ class Clip:
     def _show(self, folder: Path) -> None:
         if len(self.segments) == self.shown:
             return
-        self.shown = len(self.segments)
+        begun, self.shown = time.monotonic(), len(self.segments)
         segments = [self.segments[start] for start in sorted(self.segments)]
         outdated, self.file = self.file, join_segments(segments, Numbered(folder, "clip", len(segments)), self.fps)
         self.tell(EVENT, {"filename": self.file.name, "subfolder": folder.name, "type": "temp"})
         if outdated:
             with suppress(OSError):  # some systems do not remove a file that is being read
                 outdated.unlink()
+        self.spent += time.monotonic() - begun
 
 
 def pieces(frames: Collection[int]) -> Iterator[tuple[int, int]]:
-    """Stretches of consecutive frames, as (start, stop), none longer than `LONGEST`."""
-    for start, stop in runs(sorted(frames)):
+    """Stretches of consecutive frames, as (start, stop), none longer than `LONGEST`. The first frame of all is by itself."""
+    if 0 in frames:
+        yield 0, 1
+    for start, stop in runs(sorted({*frames} - {0})):
         for first in range(start, stop, LONGEST):
             yield first, min(first + LONGEST, stop)
 

@@ -19,7 +19,7 @@ from .. import private
 from .node import RunningNode
 
 FASTEST = 8.0  # pictures per second, at most
-SHARE = 0.02  # of the time, at most, is spent on pictures
+SHARE = 0.01  # of the time, at most, is spent on pictures
 
 
 class Pictures:
