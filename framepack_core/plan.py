@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -113,10 +113,22 @@ class Plan:
             raise ValueError(
                 f"the latent is {width}x{height}, an odd number of latent pixels; crop the image to multiples of 16 pixels"
             )
-        return self.fill(timeline.frames, timeline.known, end=timeline.end is not None)
+        guides = [(guide.start, guide.stop) for guide in timeline.guides]
+        return self.fill(timeline.frames, timeline.known, timeline.end is not None, guides)
 
-    def fill(self, frames: int, known: Collection[int] = (0,), end: bool = False) -> tuple[Section, ...]:
-        """`bind` for plain integers: `frames` latent frames, of which `known` exist already, with or without an end frame."""
+    def fill(
+        self, frames: int, known: Collection[int] = (0,), end: bool = False, guides: Sequence[tuple[int, int]] = ()
+    ) -> tuple[Section, ...]:
+        """`bind` for plain integers: `frames` latent frames, of which `known` exist already, with or without an end frame.
+
+        Each guide counts for the sections that generate any frame from its start up to but not including its stop; it has the
+        index `frames` + 1 or, if there are more, the next one.
+        """
+        if guides and not self.layout.left.far:
+            raise ValueError(
+                f"a guide is shown in the place of the start image, but layout {self.layout} has no such place; choose "
+                "framepack or f1, or make it fixed"
+            )
         if frames != len(known) + self.generated:
             raise ValueError(
                 f"the plan generates {self.sections} x {self.window} = {self.generated} latent frames, but "
@@ -138,7 +150,8 @@ class Plan:
             windows = [tuple(range(first, first + self.window)) for first in range(start, stop, self.window)]
             for step in self.order.steps(windows, self.layout, self.paddings):
                 done.end = end and step.target[-1] + 1 == frames
-                sections.append(_section(len(sections), step, done))
+                guide = _covering(step.target, guides)
+                sections.append(_section(len(sections), step, done, None if guide is None else frames + 1 + guide))
                 done.add(step.target)
         return tuple(sections)
 
@@ -253,10 +266,21 @@ class _Past:
         return tuple(frame if frame in self else None for frame in range(first, stop))
 
 
-def _section(number: int, step: Step, done: _Done) -> Section:
+def _covering(target: Sequence[int], guides: Sequence[tuple[int, int]]) -> int | None:
+    """Which of the guides covers most of these frames, if any covers one."""
+    covered = [sum(start <= frame < stop for frame in target) for start, stop in guides]
+    return covered.index(max(covered)) if any(covered) else None
+
+
+def _section(number: int, step: Step, done: _Done, guide: int | None) -> Section:
     target, layout, blank = step
     last = done.last
     left = _left_spans(layout.left, target[0], done.forwards(), blank)
+    far = len(layout.left.far)
+    if guide is not None:
+        left = [*(_Span(span.length, (guide,) * span.length, span.kernel) for span in left[:far]), *left[far:]]
+    elif done.forwards().nearest(target[0]) < 0:
+        left = [_Span(span.length) for span in left]  # nothing, rather than zeros: no token, the same indices
     right = _left_spans(layout.right.mirrored(), last - target[-1], done.backwards(), None)
     spans = [*left, *_target_spans(target), *(span.reversed(last) for span in right[::-1])]
     indices: list[int] = []

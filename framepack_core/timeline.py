@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,17 +15,28 @@ def is_finite(values: Tensor) -> bool:
     return not bool(values.sum(dtype=torch.float32).isfinite().logical_not())
 
 
+class Guide(NamedTuple):
+    """A frame `B C 1 H W` that is shown, instead of the start, to the sections that generate frames `start` to `stop` - 1."""
+
+    latent: Tensor
+    start: int
+    stop: int
+
+
 @dataclass
 class Timeline:
     """Latent video `B C T H W`, zeros where nothing is known yet; sections fill it in.
 
     Image-to-video knows frame 0, first-last-frame two, extension a prefix, text-to-video none.
-    `end` `B C 1 H W` is shown to the section that samples the last frame as its next neighbour; it is not part of the video.
+    `end` `B C 1 H W` is shown to the section that samples the last frame as its next neighbour. It is not part of the video,
+    nor are the `guides`. `shown` has what sections see of a known frame where that is not what is written.
     """
 
     latents: Tensor
     known: set[int] = field(default_factory=set)
     end: Tensor | None = None
+    guides: tuple[Guide, ...] = ()
+    shown: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, frames: int, known: Mapping[int, Tensor], end: Tensor | None = None) -> Timeline:
@@ -61,7 +73,7 @@ class Timeline:
         self.known.update(frames)
 
     def read(self, frames: Iterable[int | None]) -> Tensor:
-        """Frames as `B C T H W`: zeros for None, the end frame for the index just past the last."""
+        """Frames as sections see them, `B C T H W`: zeros for None; beyond the last frame the end frame, then the guides."""
         return torch.cat([self._frame(frame) for frame in frames], dim=2)
 
     def _frame(self, frame: int | None) -> Tensor:
@@ -71,4 +83,6 @@ class Timeline:
             if self.end is None:
                 raise ValueError(f"frame {frame} is the end frame, but this timeline has none")
             return self.end
-        return self.latents[:, :, frame : frame + 1]
+        if frame > self.frames:
+            return self.guides[frame - self.frames - 1].latent
+        return self.shown.get(frame, self.latents[:, :, frame : frame + 1])

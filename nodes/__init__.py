@@ -13,6 +13,7 @@ NODES = {
     "model": ("LoadModelNode",),
     "demo": ("LoadDemoNode",),
     "image": ("EncodeImageNode", "DemoImageNode", "DecodeNode"),
+    "frames": ("PlaceNode",),
     "planning": ("PlanNode", "DrawPlanNode"),
     "sampling": ("SamplerNode", "SamplerCustomNode"),
     "solver": ("UniPCNode", "SchedulerNode"),

@@ -1,7 +1,7 @@
 from comfy_api.latest import io, ui
 
 from ..framepack_core.comfyui.decoding.stream import decode_video
-from ..framepack_core.comfyui.encoding import encode_image, fit_image
+from ..framepack_core.comfyui.encoding import encode_images, fit_image
 from ..framepack_core.demo.scenes import draw_scene
 from ..framepack_core.weights.buckets import BASE, STEP
 from .schema import named_errors
@@ -54,7 +54,7 @@ class EncodeImageNode(io.ComfyNode):
     def execute(cls, image, vae, clip_vision=None, base_resolution: int = BASE) -> io.NodeOutput:
         image = fit_image(image, base_resolution)
         vision = None if clip_vision is None else clip_vision.encode_image(image, crop=False)
-        return io.NodeOutput({"samples": encode_image(vae, image)}, vision, image)
+        return io.NodeOutput({"samples": encode_images(vae, image)}, vision, image)
 
 
 class DemoImageNode(io.ComfyNode):

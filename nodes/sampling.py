@@ -5,13 +5,14 @@ from comfy_api.latest import io
 
 from ..framepack_core.comfyui import private
 from ..framepack_core.comfyui.log import log_once
+from ..framepack_core.comfyui.sampling.checks import begins_in_noise
 from ..framepack_core.comfyui.sampling.identity import origin
 from ..framepack_core.comfyui.sampling.loras import unused
-from ..framepack_core.comfyui.sampling.request import ON_CANCEL, Request, make_guider, overruled, start_timeline
+from ..framepack_core.comfyui.sampling.request import ON_CANCEL, Given, Request, make_guider, overruled
 from ..framepack_core.comfyui.sampling.sample import sample
 from ..framepack_core.comfyui.sampling.samplers import UNIPC, sampler_named, section_sigmas
 from ..framepack_core.plan import Plan
-from .schema import PlanType, named_errors, progress_text
+from .schema import FramesType, PlanType, named_errors, progress_text
 
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
@@ -19,9 +20,14 @@ MAX_SEED = 0xFFFFFFFFFFFFFFFF
 _cut_short: Counter[str] = Counter()
 
 
-def _frames() -> list[io.Input]:
+def _images() -> list[io.Input]:
     return [
-        io.Latent.Input("start_latent", tooltip="The video's first frame, from FramePack Encode Image or VAE Encode."),
+        io.Latent.Input(
+            "start_latent",
+            optional=True,
+            tooltip="The video's first frame, from FramePack Encode Image or VAE Encode. Without it and without frames, the "
+            "video is made from the prompt alone.",
+        ),
         io.Latent.Input(
             "end_latent",
             optional=True,
@@ -76,6 +82,57 @@ def _stopping() -> list[io.Input]:
     ]
 
 
+def _given() -> list[io.Input]:
+    return [
+        FramesType.Input(
+            "frames",
+            optional=True,
+            tooltip="Stills and clips that are part of the video or guide it, from FramePack Place; or what stays of a "
+            "finished video, from FramePack Redo.",
+        ),
+        io.Latent.Input(
+            "latent_image",
+            optional=True,
+            tooltip="Gives the size where no image does: an empty latent (EmptyHunyuanLatentVideo). With a denoise below 1, "
+            "the video that is changed: as long as the plan says.",
+        ),
+        io.Float.Input(
+            "end_strength",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            optional=True,
+            tooltip="How strongly sections see end_latent. Below 1 they see it paler, and follow it less; in the endpoints "
+            "order the last frame itself stays as it is.",
+            advanced=True,
+        ),
+        io.Float.Input(
+            "colour_anchor",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            optional=True,
+            tooltip="Pulls the colours of every section towards those of the first frame, so that a long video does not drift; "
+            "0 is off. It also takes back changes of light that the prompt asks for.",
+            advanced=True,
+        ),
+    ]
+
+
+def _denoise() -> io.Input:
+    return io.Float.Input(
+        "denoise",
+        default=1.0,
+        min=0.01,
+        max=1.0,
+        step=0.01,
+        optional=True,
+        tooltip="How much of latent_image is made anew. 1 begins from noise; 0.3 to 0.6 keeps its motion and changes its look.",
+    )
+
+
 def _video() -> io.Output:
     return io.Latent.Output(display_name="latent", tooltip="The whole video, start frame included, for FramePack Decode.")
 
@@ -112,7 +169,7 @@ def _sampled(node: type[io.ComfyNode], request: Request) -> io.NodeOutput:
 class SamplerNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        start_latent, *optional = _frames()
+        start_latent, *others = _images()
         return io.Schema(
             node_id="FramePack_Sampler",
             display_name="FramePack Sampler",
@@ -127,7 +184,7 @@ class SamplerNode(io.ComfyNode):
                 ),
                 PlanType.Input("plan", tooltip="Length, order and layout, from FramePack Plan."),
                 start_latent,
-                *optional,
+                *others,
                 _seed(),
                 io.Int.Input(
                     "steps",
@@ -174,6 +231,8 @@ class SamplerNode(io.ComfyNode):
                 ),
                 _preview_vae(),
                 *_stopping(),
+                *_given(),
+                _denoise(),
             ],
             outputs=[_video()],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
@@ -186,7 +245,6 @@ class SamplerNode(io.ComfyNode):
         model,
         positive,
         plan: Plan,
-        start_latent: dict,
         seed: int,
         steps: int,
         cfg: float,
@@ -194,12 +252,12 @@ class SamplerNode(io.ComfyNode):
         shift: float,
         sampler: str,
         negative=None,
-        end_latent: dict | None = None,
+        denoise: float = 1.0,
         resume: bool = True,
         **options: Any,
     ) -> io.NodeOutput:
-        guider = make_guider(model, positive, negative, cfg, guidance)
-        timeline = start_timeline(plan, start_latent, end_latent)
+        guider, given = make_guider(model, positive, negative, cfg, guidance), Given.taken(options)
+        timeline = given.timeline(plan)
         sections = plan.bind(timeline)
         request = Request(
             guider=guider,
@@ -207,10 +265,13 @@ class SamplerNode(io.ComfyNode):
             plan=plan,
             timeline=timeline,
             sections=sections,
-            sigmas=section_sigmas(sections, timeline, steps, shift),
+            sigmas=section_sigmas(sections, timeline, steps, shift, denoise),
             seed=seed,
+            clip_vision_output=given.clip_vision_output,
+            embeddings=given.embeddings(plan, sections),
+            initial=given.initial(timeline, from_noise=denoise >= 1.0),
             origin=_origin(cls, resume),
-            notes=(*overruled(model, positive, guidance), *_unused_loras(cls, model)),
+            notes=(*given.arrangement(plan).notes(), *overruled(model, positive, guidance), *_unused_loras(cls, model)),
             **options,
         )
         return _sampled(cls, request)
@@ -239,9 +300,10 @@ class SamplerCustomNode(io.ComfyNode):
                 io.Sigmas.Input("sigmas", tooltip="Any schedule from 1 to 0. The official program's is FramePack Scheduler."),
                 PlanType.Input("plan", tooltip="Length, order and layout, from FramePack Plan."),
                 _seed(),
-                *_frames(),
+                *_images(),
                 _preview_vae(),
                 *_stopping(),
+                *_given(),
             ],
             outputs=[_video()],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
@@ -256,12 +318,11 @@ class SamplerCustomNode(io.ComfyNode):
         sigmas,
         plan: Plan,
         seed: int,
-        start_latent: dict,
-        end_latent: dict | None = None,
         resume: bool = True,
         **options: Any,
     ) -> io.NodeOutput:
-        timeline = start_timeline(plan, start_latent, end_latent)
+        given = Given.taken(options)
+        timeline = given.timeline(plan)
         sections = plan.bind(timeline)
         request = Request(
             guider=guider,
@@ -271,8 +332,11 @@ class SamplerCustomNode(io.ComfyNode):
             sections=sections,
             sigmas=[sigmas for _ in sections],
             seed=seed,
+            clip_vision_output=given.clip_vision_output,
+            embeddings=given.embeddings(plan, sections),
+            initial=given.initial(timeline, from_noise=given.latent_image is None or begins_in_noise(sigmas)),
             origin=_origin(cls, resume),
-            notes=_unused_loras(cls, guider.model_patcher),
+            notes=(*given.arrangement(plan).notes(), *_unused_loras(cls, guider.model_patcher)),
             **options,
         )
         return _sampled(cls, request)

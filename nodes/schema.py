@@ -1,4 +1,4 @@
-"""What several nodes share: the plan's type, and errors that name the node."""
+"""What several nodes share: the types of plans and of given frames, and errors that name the node."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -9,6 +9,7 @@ from server import PromptServer
 from ..framepack_core.comfyui import private
 
 PlanType = io.Custom("FRAMEPACK_PLAN")
+FramesType = io.Custom("FRAMEPACK_FRAMES")
 
 
 def named_errors(execute: Callable) -> Callable:

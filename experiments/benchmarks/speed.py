@@ -106,7 +106,7 @@ def transformer_calls(options: argparse.Namespace, sizes: Sequence[Size], device
 
 def section_overhead(options: argparse.Namespace, device: torch.device) -> bool:
     """One section through the sampler node's path against the transformer calls inside it."""
-    from framepack_core.comfyui.sampling.request import Request, make_guider, start_timeline
+    from framepack_core.comfyui.sampling.request import Given, Request, make_guider
     from framepack_core.comfyui.sampling.sample import sample
     from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
     from framepack_core.plan import Plan
@@ -121,7 +121,7 @@ def section_overhead(options: argparse.Namespace, device: torch.device) -> bool:
     def section() -> None:
         plan = Plan.of(1.2)
         guider, sampler = make_guider(patcher, conditioning, None, 1.0, 10.0), sampler_named("unipc_bh1")
-        timeline = start_timeline(plan, {"samples": torch.zeros(1, 16, 1, size.height, size.width)}, None)
+        timeline = Given({"samples": torch.zeros(1, 16, 1, size.height, size.width)}).timeline(plan)
         sections = plan.bind(timeline)
         sigmas = section_sigmas(sections, timeline, STEPS, 0.0)
         embedding = {"last_hidden_state": inputs["image"]}

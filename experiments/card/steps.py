@@ -11,7 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from experiments.card.card import FakeCard
-from framepack_core.comfyui.sampling.request import Request, make_guider, start_timeline
+from framepack_core.comfyui.sampling.request import Given, Request, make_guider
 from framepack_core.comfyui.sampling.sample import sample
 from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
 from framepack_core.plan import Plan
@@ -35,7 +35,7 @@ def request(
     """What a sampler node asks for, with an end image where the order takes one."""
     prompt = [[torch.zeros(1, TEXT, 4096), {"pooled_output": torch.zeros(1, 768)}]]
     image = {"samples": torch.zeros(batch, 16, 1, *size)}
-    timeline = start_timeline(plan, image, image if plan.order.end else None)
+    timeline = Given(image, image if plan.order.end else None).timeline(plan)
     sections = plan.bind(timeline)
     return Request(
         guider=make_guider(model, prompt, prompt if cfg != 1 else None, cfg, 10.0),

@@ -14,9 +14,9 @@ from torch import Tensor
 from experiments.study.videos import Video
 from framepack_core.comfyui.decoding.stream import decode_video
 from framepack_core.comfyui.demo import TEXT, TRANSFORMER, VAE, VISION, load_demo, weights_file
-from framepack_core.comfyui.encoding import encode_image
+from framepack_core.comfyui.encoding import encode_images
 from framepack_core.comfyui.sampling.denoise import Callback, GuiderDenoiser, with_conditions
-from framepack_core.comfyui.sampling.request import make_guider, start_timeline
+from framepack_core.comfyui.sampling.request import Given, make_guider
 from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
 from framepack_core.demo.scenes import picture
 from framepack_core.demo.world import Scene
@@ -64,7 +64,7 @@ class Studio:
         called after every section, and what `watch` returns for a section after each of its steps."""
         plan, first = videos[0].plan, videos[0]
         scenes = [video.told for video in videos]
-        timeline = start_timeline(plan, {"samples": torch.cat([self.start(scene) for scene in scenes])}, None)
+        timeline = Given({"samples": torch.cat([self.start(scene) for scene in scenes])}).timeline(plan)
         sections = plan.bind(timeline)
         denoise = GuiderDenoiser(
             self.guider(scenes),
@@ -97,7 +97,7 @@ class Studio:
         return with_conditions(guider, clip_vision_output={"last_hidden_state": torch.cat(seen)})
 
     def start(self, scene: Scene) -> Tensor:
-        return encode_image(self.vae, picture(scene))
+        return encode_images(self.vae, picture(scene))
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """Frames uint8 `F H W 3` of one video's latents."""

@@ -20,12 +20,23 @@ def fit_image(image_NHWC: Tensor, base_resolution: int) -> Tensor:
     """
     if image_NHWC.shape[0] != 1:
         raise ValueError(f"image holds {image_NHWC.shape[0]} images, expected one; pick one with ImageFromBatch")
-    size = image_NHWC.shape[1:3]
-    height, width = nearest_bucket(size[0], size[1], base_resolution)
-    if size == (height, width):
-        return image_NHWC[..., :3]  # ComfyUI's resizing would round its pixels down
-    image_NCHW = image_NHWC[..., :3].movedim(-1, 1)
-    return comfy.utils.common_upscale(image_NCHW, width, height, "lanczos", "center").movedim(1, -1)
+    height, width = nearest_bucket(image_NHWC.shape[1], image_NHWC.shape[2], base_resolution)
+    return fit_images(image_NHWC, height, width)
+
+
+def fit_images(images_NHWC: Tensor, height: int, width: int) -> Tensor:
+    """Images resized and centre-cropped, `N H W 3`; unchanged if they already have that size."""
+    if images_NHWC.shape[1:3] == (height, width):
+        return images_NHWC[..., :3]  # ComfyUI's resizing would round its pixels down
+    images_NCHW = images_NHWC[..., :3].movedim(-1, 1)
+    return comfy.utils.common_upscale(images_NCHW, width, height, "lanczos", "center").movedim(1, -1)
+
+
+def resampled(images_NHWC: Tensor, fps: float, wanted: float) -> Tensor:
+    """A clip of `fps` frames a second as one of `wanted`: the nearest frame by time. Unchanged if the rates are equal."""
+    count = max(1, round(len(images_NHWC) * wanted / fps))
+    nearest = [min(round(index * fps / wanted), len(images_NHWC) - 1) for index in range(count)]
+    return images_NHWC if fps == wanted else images_NHWC[nearest]
 
 
 def to_image(picture: Image.Image) -> Tensor:
@@ -33,10 +44,10 @@ def to_image(picture: Image.Image) -> Tensor:
     return torch.from_numpy(numpy.array(picture.convert("RGB")))[None] / 255
 
 
-def encode_image(vae, image_NHWC: Tensor) -> Tensor:
-    """The latent `1 16 1 H W`, unscaled. Raises ValueError if the VAE is not HunyuanVideo's."""
-    latent = vae.encode(image_NHWC)
+def encode_images(vae, images_NHWC: Tensor) -> Tensor:
+    """The latent `1 16 T H W` of 4 T - 3 images, unscaled. Raises ValueError if the VAE is not HunyuanVideo's."""
+    latent = vae.encode(images_NHWC)
     if latent.ndim != 5 or latent.shape[1] != CHANNELS:
-        raise ValueError(f"vae gives latents of shape {tuple(latent.shape)}, expected (1, {CHANNELS}, 1, H, W); "
+        raise ValueError(f"vae gives latents of shape {tuple(latent.shape)}, expected (1, {CHANNELS}, T, H, W); "
                          "load HunyuanVideo's VAE (hunyuan_video_vae_bf16.safetensors)")  # fmt: skip
     return latent

@@ -11,7 +11,7 @@ import torch
 
 from experiments.card.card import GB, FakeCard
 from experiments.card.models import released_vae
-from framepack_core.comfyui.encoding import encode_image
+from framepack_core.comfyui.encoding import encode_images
 
 SIGLIP = "clip_vision_siglip_384.json"
 
@@ -20,7 +20,7 @@ SIGLIP = "clip_vision_siglip_384.json"
 def test_the_start_image_is_encoded(size):
     """As a whole or, after running out of memory, in tiles."""
     with FakeCard(size * GB) as card:
-        latent = encode_image(released_vae(torch.bfloat16), torch.zeros(1, 608, 640, 3))
+        latent = encode_images(released_vae(torch.bfloat16), torch.zeros(1, 608, 640, 3))
 
     assert latent.shape == (1, 16, 1, 76, 80)
     assert card.memory.peak <= size * GB
@@ -30,7 +30,7 @@ def test_the_start_image_is_encoded(size):
 def test_what_the_image_shows_is_encoded(size):
     with FakeCard(size * GB) as card:
         vision = comfy.clip_vision.ClipVisionModel(f"{comfy.__path__[0]}/{SIGLIP}")
-        output = vision.encode_image(torch.zeros(1, 608, 640, 3), crop=False)
+        output = vision.encode_images(torch.zeros(1, 608, 640, 3), crop=False)
 
     assert output["last_hidden_state"].shape == (1, 729, 1152)
     assert not card.memory.refused

@@ -11,7 +11,7 @@ from support import given
 from framepack_core.comfyui.loading.checkpoints import load_path
 from framepack_core.comfyui.sampling import checks
 from framepack_core.comfyui.sampling import sample as sampling
-from framepack_core.comfyui.sampling.request import Request, make_guider, start_timeline
+from framepack_core.comfyui.sampling.request import Given, Request, make_guider
 from framepack_core.comfyui.sampling.samplers import sampler_named
 from framepack_core.plan import Plan
 from framepack_core.trained import Trained
@@ -53,7 +53,7 @@ def sample(model, **changes) -> None:
     bad = {**GOOD, **changes}
     guider = make_guider(model, bad["positive"], bad["negative"], bad["cfg"], 10.0)
     plan = Plan.of(1.2, bad["order"])
-    timeline = start_timeline(plan, bad["start_latent"], bad["end_latent"])
+    timeline = Given(bad["start_latent"], bad["end_latent"]).timeline(plan)
     sections = plan.bind(timeline)
     sigmas = [bad["sigmas"] for _ in sections]
     embedding = bad["clip_vision_output"]
@@ -138,7 +138,7 @@ def test_schedules_that_nearly_go_from_1_to_0_are_good(model, sigmas):
 def test_a_single_start_or_end_image_serves_a_whole_batch(starts, ends):
     start, end = (latent(count, 16, 1, 6, 10) for count in (starts, ends))
 
-    timeline = start_timeline(Plan.of(1.2), start, end)
+    timeline = Given(start, end).timeline(Plan.of(1.2))
 
     assert len(timeline.latents) == len(timeline.end) == max(starts, ends)
 

@@ -15,8 +15,9 @@ from support import given as inputs_given
 
 from framepack_core.comfyui.loading.checkpoints import load_path
 from framepack_core.comfyui.sampling import identity
-from framepack_core.comfyui.sampling.request import make_guider
+from framepack_core.comfyui.sampling.request import Request, make_guider
 from framepack_core.comfyui.sampling.samplers import sampler_named
+from framepack_core.plan import Plan
 from framepack_core.timeline import Timeline
 
 INPUTS = inputs_given.inputs()
@@ -208,14 +209,19 @@ def name_of(model, **changes) -> str:
         "seconds": 5,
     } | changes
     conditioning = [[values["text"], {"pooled_output": values["pooled"]}]]
-    return identity.identity(
-        values["origin"],
+    request = request_of(
         make_guider(model, conditioning, conditioning, values["cfg"], values["guidance"]),
-        sampler_named(values["sampler"]),
         Timeline.of(1 + 9 * values["seconds"], {0: values["start"]}, end=values["end"]),
-        None if values["image"] is None else {"last_hidden_state": values["image"]},
-        values["seed"],
-    ).name
+        sampler=values["sampler"],
+        seed=values["seed"],
+        origin=values["origin"],
+        clip_vision_output=None if values["image"] is None else {"last_hidden_state": values["image"]},
+    )
+    return identity.identity(request).name
+
+
+def request_of(guider, timeline: Timeline, sampler: str = "euler", seed: int = 1, **options) -> Request:
+    return Request(guider, sampler_named(sampler), Plan.of(1.2), timeline, (), [], seed, **options)
 
 
 def test_the_same_inputs_made_anew_are_one_run(model):
@@ -266,10 +272,10 @@ def test_a_guider_that_has_sampled_is_the_same_guider(model):
     """Even though it keeps what it worked on."""
     guider = make_guider(model, [[INPUTS.positive[0], {"pooled_output": INPUTS.positive[1]}]], None, 1.0, 10.0)
     timeline = Timeline.of(10, {0: INPUTS.start})
-    before = identity.identity("a", guider, sampler_named("euler"), timeline, None, 1)
+    before = identity.identity(request_of(guider, timeline))
     guider.conds = {"positive": [{"model_conds": INPUTS.image}]}
 
-    assert identity.identity("a", guider, sampler_named("euler"), timeline, None, 1) == before
+    assert identity.identity(request_of(guider, timeline)) == before
 
 
 @pytest.mark.parametrize("name", ["versions", "machine"])

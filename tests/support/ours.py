@@ -6,7 +6,7 @@ import torch
 from support.given import GUIDANCE, Inputs
 
 from framepack_core.comfyui.sampling import sample as sampling
-from framepack_core.comfyui.sampling.request import Request, make_guider, start_timeline
+from framepack_core.comfyui.sampling.request import Given, Request, make_guider
 from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
 from framepack_core.plan import Plan
 
@@ -36,7 +36,7 @@ def sample(
         [[text, options]] = positive
         positive = [[text, {**options, "area": area}] for area in regions]
     plan = Plan.of(sections * 1.2, order, layout=layout)
-    timeline = start_timeline(plan, {"samples": inputs.start / SCALE}, {"samples": inputs.end / SCALE} if end else None)
+    timeline = Given({"samples": inputs.start / SCALE}, {"samples": inputs.end / SCALE} if end else None).timeline(plan)
     planned = plan.bind(timeline)
     request = Request(
         guider=make_guider(model, positive, negative if cfg != 1 else None, cfg, GUIDANCE),

@@ -104,7 +104,7 @@ class Clip:
     def _images(self, start: int, stop: int) -> Tensor:
         """`F H W 3`. The first latent frame is decoded after the one before it, or a copy of itself, to give four frames."""
         before = start - 1 if start - 1 in self.timeline.known else start
-        latents = self.timeline.read([*([before] if start else []), *range(start, stop)])[:1]
+        latents = self.timeline.latents[:1, :, [*([before] if start else []), *range(start, stop)]]
         images = torch.cat(list(chunks(self.vae, latents, most=MEMORY)))
         return images[1:] if start else images
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ def require_fitting(request: Request) -> None:
     require_image_embedding(request.clip_vision_output, patcher)
     require_fitting_patches(patcher)
     for sigmas in request.sigmas:
-        require_schedule(sigmas)
+        require_schedule(sigmas, from_noise=request.initial is None)
         require_every_step(request.guider.original_conds, sigmas, patcher)
 
 
@@ -49,11 +50,21 @@ def require_framepack(patcher) -> None:
 def frame_latent(latent: dict, name: str) -> Tensor:
     """The tensor `B 16 1 H W` of a start or end image's LATENT."""
     samples = latent["samples"]
+    if samples.ndim == 5 and samples.shape[1] == CHANNELS and samples.shape[2] != 1:
+        raise ValueError(f"{name} holds {samples.shape[2]} latent frames, expected 1; encode a single image, or place a clip "
+                         "with FramePack_Place")  # fmt: skip
+    return latents_of(latent, name, "encode the image with FramePack_EncodeImage and HunyuanVideo's VAE")
+
+
+def video_latent(latent: dict, name: str) -> Tensor:
+    """The tensor `B 16 T H W` of a video's LATENT."""
+    return latents_of(latent, name, "use a FramePack sampler's latent, or an empty one (EmptyHunyuanLatentVideo)")
+
+
+def latents_of(latent: dict, name: str, remedy: str) -> Tensor:
+    samples = latent["samples"]
     if samples.ndim != 5 or samples.shape[1] != CHANNELS:
-        raise ValueError(f"{name} has shape {tuple(samples.shape)}, expected (1, {CHANNELS}, 1, H, W); encode the image "
-                         "with FramePack_EncodeImage and HunyuanVideo's VAE")  # fmt: skip
-    if samples.shape[2] != 1:
-        raise ValueError(f"{name} holds {samples.shape[2]} latent frames, expected 1; encode a single image")
+        raise ValueError(f"{name} has shape {tuple(samples.shape)}, expected (1, {CHANNELS}, 1, H, W); {remedy}")
     if "noise_mask" in latent:
         raise ValueError(f"{name} has a noise mask, but FramePack keeps or generates whole frames; remove the mask node")
     require_finite(samples, name, "look at the image, and start ComfyUI without --fp16-vae")
@@ -65,16 +76,22 @@ def require_finite(tensor: Tensor, name: str, remedy: str) -> None:
         raise ValueError(f"{name} has values that are not finite (NaN or infinite), which make frames black; {remedy}")
 
 
-def same_batch(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """Start and end `B 16 1 H W` of as many videos: a single one is repeated. Raises ValueError if they do not fit together."""
-    if start.shape[3:] != end.shape[3:]:
-        (sh, sw), (eh, ew) = start.shape[3:], end.shape[3:]
-        raise ValueError(f"start_latent is {sw}x{sh} but end_latent is {ew}x{eh}; encode both images at the same size")
-    videos = max(len(start), len(end))
-    if {len(start), len(end)} - {1, videos}:
-        raise ValueError(f"start_latent is a batch of {len(start)} but end_latent is a batch of {len(end)}; give both the same "
+def same_batch(given: Mapping[str, Tensor]) -> int:
+    """Of how many videos these latents `B 16 T H W` are, by the names of the inputs; a single one is repeated.
+
+    Raises ValueError if they do not fit together.
+    """
+    (first, one), *others = given.items()
+    for name, latents in others:
+        if latents.shape[3:] != one.shape[3:]:
+            (sh, sw), (eh, ew) = one.shape[3:], latents.shape[3:]
+            raise ValueError(f"{first} is {sw}x{sh} but {name} is {ew}x{eh}; encode both images at the same size")
+    batches = {name: len(latents) for name, latents in given.items() if len(latents) > 1}
+    if len(set(batches.values())) > 1:
+        (first, count), (name, other) = list(batches.items())[:2]
+        raise ValueError(f"{first} is a batch of {count} but {name} is a batch of {other}; give both the same "
                          "number of images, or one of them a single image")  # fmt: skip
-    return start.expand(videos, -1, -1, -1, -1), end.expand(videos, -1, -1, -1, -1)
+    return max(batches.values(), default=1)
 
 
 def require_conditioning(conds: dict[str, list[dict]], patcher) -> None:
@@ -121,14 +138,14 @@ def require_image_embedding(output, patcher) -> None:
     require_finite(output["last_hidden_state"], "clip_vision_output", "look at the image")
 
 
-def require_schedule(sigmas: Tensor) -> None:
-    """Sigmas go down from about 1, pure noise, to 0."""
+def require_schedule(sigmas: Tensor, from_noise: bool = True) -> None:
+    """Sigmas go down to 0, from about 1 where sections begin as pure noise."""
     if len(sigmas) < 2:
         raise ValueError(f"sigmas holds {len(sigmas)} values, expected at least 2; use FramePack_Scheduler with 1 step or more")
     first, last = sigmas[0], sigmas[-1]
     if not is_finite(sigmas) or bool((sigmas.diff() > 0).any()):
         found = "rise, or are not numbers"
-    elif bool((first < LEAST_FIRST_SIGMA) | (first > HIGHEST_SIGMA)):
+    elif bool((first < LEAST_FIRST_SIGMA * from_noise) | (first > HIGHEST_SIGMA)):
         found = f"begin at {first:g}"
     elif bool((last < 0) | (last > MOST_LAST_SIGMA)):
         found = f"end at {last:g}"
@@ -136,6 +153,10 @@ def require_schedule(sigmas: Tensor) -> None:
         return
     raise ValueError(f"sigmas {found}, but FramePack's go from 1 down to 0; use FramePack_Scheduler, or BasicScheduler with "
                      "the FramePack model and denoise 1")  # fmt: skip
+
+
+def begins_in_noise(sigmas: Tensor) -> bool:
+    return len(sigmas) == 0 or bool(sigmas[0] >= LEAST_FIRST_SIGMA)
 
 
 def warnings(plan: Plan, patcher) -> list[str]:

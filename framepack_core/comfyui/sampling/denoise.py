@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,8 @@ class GuiderDenoiser:
     """The `denoise` callable, from a guider and a sampler; the caller's guider stays untouched.
 
     `sigmas` has a schedule for each section, since the one that generates both ends has twice the tokens.
-    `callback(section)` returns what the sampler calls after each of its steps.
+    `callback(section)` returns what the sampler calls after each of its steps. `embeddings` has the image embeddings of those
+    sections that have their own, and `initial` `B C T H W` the whole video, if noise is added to it rather than to nothing.
     """
 
     def __init__(
@@ -35,12 +37,16 @@ class GuiderDenoiser:
         sigmas: Sequence[Tensor],
         seed: int,
         callback: Callable[[Section], Callback | None] = lambda section: None,
+        embeddings: Mapping[int, Any] | None = None,
+        initial: Tensor | None = None,
     ) -> None:
         self.guider = guider
         self.sampler = sampler
         self.sigmas = sigmas
         self.seed = seed
         self.callback = callback
+        self.embeddings = embeddings or {}
+        self.initial = initial
 
     def __call__(self, noise: Tensor, context: Context) -> Tensor:
         """Latents `B C T H W`, unscaled as ComfyUI keeps them. Raises ValueError if they are not finite."""
@@ -49,9 +55,10 @@ class GuiderDenoiser:
         params = patcher.model.diffusion_model.params
         height, width = noise.shape[3:]
         packed = PackedContext(context, height, width, params.axes_dim, params.theta).to(patcher.load_device)
-        latents = self._guider(packed, noise).sample(
+        begun = torch.zeros_like(noise) if self.initial is None else self.initial[:, :, list(section.target)]
+        latents = self._guider(section, packed, noise).sample(
             noise,
-            torch.zeros_like(noise),
+            begun,
             self.sampler,
             self.sigmas[section.number],
             callback=self.callback(section),
@@ -67,9 +74,11 @@ class GuiderDenoiser:
             )
         return latents
 
-    def _guider(self, packed: PackedContext, noise: Tensor):
+    def _guider(self, section: Section, packed: PackedContext, noise: Tensor):
         """The guider for one section."""
         guider = with_conditions(self.guider, **{CONTEXT_KEY: packed})
+        if section.number in self.embeddings:
+            guider = with_conditions(guider, clip_vision_output=self.embeddings[section.number])
         guider.original_conds = {
             name: [for_video(cond, *noise.shape[2:]) for cond in conds] for name, conds in guider.original_conds.items()
         }

@@ -20,14 +20,17 @@ import comfyui_version
 import folder_paths
 import torch
 from comfy.cli_args import args
+from torch import Tensor
 
 from ...store.digest import digest
 from ...store.identity import Identity
-from ...timeline import Timeline
 from .. import private
 
 if TYPE_CHECKING:
+    import comfy.clip_vision
     from comfy_execution.graph import DynamicPrompt
+
+    from .request import Request
 
 ORIGINATED = ("model", "positive", "negative", "guider", "sampler")  # inputs of the sampler nodes that count by their origin
 WORKING = ("model_patcher", "model_options", "conds", "inner_model", "loaded_models")  # a guider's, during and after sampling
@@ -43,23 +46,42 @@ PYPROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"
 Stat = tuple[int, int]  # size, and time of change in ns
 
 
-def identity(origin: str, guider, sampler, timeline: Timeline, clip_vision_output, seed: int) -> Identity:
-    """Everything that decides what is sampled, except the plan and its sigmas; `origin` comes from `origin()`."""
+def identity(request: Request) -> Identity:
+    """Everything that decides what is sampled, except the plan and its sigmas. The request has an origin, from `origin()`."""
+    guider, sampler, timeline = request.guider, request.sampler, request.timeline
     patcher = guider.model_patcher
     return Identity.of(
         {
-            "origin": origin,
+            "origin": request.origin,
             "versions": versions(),
             "machine": machine(patcher.load_device),
             "model": model(patcher),
             "guider": (guider, attributes(guider)),
             "sampler": (sampler, attributes(sampler)),
-            "image": None if clip_vision_output is None else clip_vision_output["last_hidden_state"],
-            "known": {frame: timeline.read([frame]) for frame in timeline.known},
+            "image": seen(request.clip_vision_output),
+            "known": {frame: timeline.latents[:, :, frame : frame + 1] for frame in timeline.known},
             "end": timeline.end,
-            "seed": seed,
+            "seed": request.seed,
+            **optional(request),
         }
     )
+
+
+def optional(request: Request) -> dict[str, Any]:
+    """What is part of few runs; left out of the others, so that they are named as in earlier versions."""
+    parts = {
+        "shown": request.timeline.shown,
+        "guides": [guide.latent for guide in request.timeline.guides],
+        "embeddings": {number: seen(output) for number, output in request.embeddings.items()},
+        "initial": [] if request.initial is None else [request.initial],
+        "colour_anchor": request.colour_anchor,
+    }
+    return {name: value for name, value in parts.items() if value}
+
+
+def seen(output: comfy.clip_vision.Output | None) -> Tensor | None:
+    """What a model sees of an image embedding."""
+    return None if output is None else output["last_hidden_state"]
 
 
 def origin(prompt: DynamicPrompt, node_id: str) -> str:

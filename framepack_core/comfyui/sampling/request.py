@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
 
 import comfy.clip_vision
 import comfy.samplers
@@ -11,6 +12,7 @@ import comfy.sd
 from torch import Tensor
 
 from ...orders import orders_with_end
+from ...placing import Arrangement, Frames, Placed
 from ...plan import Plan, Section
 from ...timeline import Timeline
 from .. import private
@@ -26,9 +28,11 @@ ON_CANCEL: tuple[OnCancel, ...] = get_args(OnCancel)
 class Request:
     """One run of a sampler node. Fields that are inputs of the nodes have the inputs' names.
 
-    `sections` are those of `plan` that fill `timeline`, in sampling order, and `sigmas` holds the schedule of each. Finished
-    sections are kept on disk under `origin` (see `identity.origin`) and restored from there; None does neither. `on_cancel`
-    says whether a cancel raises or ends the video with the sections finished so far. `notes` are lines for the user.
+    `sections` are those of `plan` that fill `timeline`, in sampling order, and `sigmas` holds the schedule of each.
+    `embeddings` has those of the sections that are nearer to another image than the start's, by their number, and `initial`
+    `B 16 T H W` is what is denoised if that is not pure noise. Finished sections are kept on disk under `origin` (see
+    `identity.origin`) and restored from there; None does neither. `on_cancel` says whether a cancel raises or ends the video
+    with the sections finished so far. `notes` are lines for the user.
     """
 
     guider: comfy.samplers.CFGGuider
@@ -39,6 +43,9 @@ class Request:
     sigmas: list[Tensor]
     seed: int
     clip_vision_output: comfy.clip_vision.Output | None = None
+    embeddings: Mapping[int, comfy.clip_vision.Output] = field(default_factory=dict)
+    initial: Tensor | None = None
+    colour_anchor: float = 0.0
     preview_vae: comfy.sd.VAE | None = None
     origin: str | None = None
     on_cancel: OnCancel = "discard"
@@ -68,22 +75,95 @@ def overruled(model, positive: list, guidance: float) -> tuple[str, ...]:
     return tuple(found)
 
 
-def start_timeline(plan: Plan, start_latent: dict, end_latent: dict | None) -> Timeline:
-    """The video with its start image, and its end image where the plan's order has a place for it.
+@dataclass(frozen=True)
+class Given:
+    """What a sampler node is given of the video; the fields are the node's inputs.
 
-    Inverted shows the end image to the first section only, as the official program does; endpoints puts it at the end.
+    Inverted shows `end_latent` to the first section only, as the official program does; endpoints puts it at the end.
     """
-    start = checks.frame_latent(start_latent, "start_latent")
-    frames = 1 + plan.generated
-    if end_latent is None:
-        return Timeline.of(frames, {0: start})
-    if plan.order.end is None:
-        raise ValueError(f"end_latent is connected, but the {plan.order} order never looks ahead; set the plan's order to "
-                         f"{orders_with_end('beyond', 'last')}, or disconnect it")  # fmt: skip
-    start, end = checks.same_batch(start, checks.frame_latent(end_latent, "end_latent"))
-    if plan.order.end == "beyond":
-        return Timeline.of(frames, {0: start}, end=end)
-    return Timeline.of(frames + 1, {0: start, frames: end})
+
+    start_latent: dict | None = None
+    end_latent: dict | None = None
+    frames: Frames = field(default_factory=Frames)
+    latent_image: dict | None = None
+    clip_vision_output: comfy.clip_vision.Output | None = None
+    end_strength: float = 1.0
+
+    @classmethod
+    def taken(cls, options: dict[str, Any]) -> Given:
+        """From a node's inputs, out of which it takes its own."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: value for name in names if (value := options.pop(name, None)) is not None})
+
+    def arrangement(self, plan: Plan) -> Arrangement:
+        """Where everything is in the plan's video. Raises ValueError for what does not fit together or has no place."""
+        frames = self.frames if self.frames.placed else Frames(fps=plan.fps)
+        if self.start_latent is not None:
+            start = checks.frame_latent(self.start_latent, "start_latent")
+            frames = frames.with_placed(Placed(start, start, "start", embedding=self.clip_vision_output))
+        if self.end_latent is not None:
+            end = checks.frame_latent(self.end_latent, "end_latent")
+            if plan.order.end == "last":
+                frames = frames.with_placed(Placed(end, end, "end"))
+            elif plan.order.end is None:
+                raise ValueError(f"end_latent is connected, but the {plan.order} order never looks ahead; set the plan's order "
+                                 f"to {orders_with_end('beyond', 'last')}, or disconnect it")  # fmt: skip
+        return Arrangement.of(plan, frames)
+
+    def timeline(self, plan: Plan) -> Timeline:
+        """The video before it is sampled. Raises ValueError if nothing gives its size, or if sizes differ."""
+        arrangement, given = self.arrangement(plan), self._latents()
+        if not given:
+            raise ValueError(
+                "nothing gives the video's size; connect start_latent, frames, or an empty latent (EmptyHunyuanLatentVideo) as "
+                "latent_image"
+            )
+        batch = checks.same_batch(given)
+        timeline = arrangement.timeline(next(iter(given.values())).shape, batch)
+        if self.end_latent is not None:
+            end = given["end_latent"].expand(batch, -1, -1, -1, -1) * self.end_strength
+            if plan.order.end == "beyond":
+                timeline.end = end
+            else:
+                timeline.shown[timeline.frames - 1] = end
+        return timeline
+
+    def embeddings(self, plan: Plan, sections: Sequence[Section]) -> dict[int, comfy.clip_vision.Output]:
+        """Image embeddings of sections that are nearer to another image than the start's."""
+        arrangement = self.arrangement(plan)
+        found = {section.number: arrangement.embedding(section) for section in sections}
+        return {number: one for number, one in found.items() if one is not None and one is not self.clip_vision_output}
+
+    def initial(self, timeline: Timeline, from_noise: bool) -> Tensor | None:
+        """What noise is added to, `B 16 T H W`, or None where sections begin `from_noise`.
+
+        Raises ValueError if it is missing, or if it is of another length than the video.
+        """
+        if from_noise:
+            return None
+        if self.latent_image is None:
+            raise ValueError(
+                "denoise is below 1 but latent_image is not connected; connect the video to denoise, or set denoise to 1"
+            )
+        latents = checks.video_latent(self.latent_image, "latent_image")
+        if latents.shape[2] != timeline.frames:
+            raise ValueError(
+                f"latent_image holds {latents.shape[2]} latent frames, but the plan's video has {timeline.frames}; connect the "
+                "latent that was sampled with this plan, or set denoise to 1"
+            )
+        return latents.expand(len(timeline.latents), -1, -1, -1, -1)
+
+    def _latents(self) -> dict[str, Tensor]:
+        """Everything that has the video's size, by the input's name."""
+        given = {}
+        for name in ("start_latent", "end_latent"):
+            if (latent := getattr(self, name)) is not None:
+                given[name] = checks.frame_latent(latent, name)
+        if self.frames.placed:
+            given["frames"] = self.frames.placed[0].picture
+        if self.latent_image is not None:
+            given["latent_image"] = checks.video_latent(self.latent_image, "latent_image")
+        return given
 
 
 def _with(entry: list, **values) -> list:

@@ -9,13 +9,14 @@ from comfy.model_management import InterruptProcessingException
 from torch import Tensor
 
 from ...plan import runs
-from ...sections import generate
+from ...sections import Denoise, generate
 from ...store.kept import section_keys
 from ...timeline import Timeline
 from .. import private
 from ..log import log_once
 from ..preview.progress import Progress, Say
 from . import checks
+from .colour import ColourAnchor
 from .denoise import GuiderDenoiser, with_conditions
 from .identity import identity
 from .kept import KeptSections
@@ -45,7 +46,11 @@ def sample(request: Request, say: Say) -> Video:
         guider = with_conditions(guider, clip_vision_output=request.clip_vision_output)
     given, steps = len(timeline.known), [len(sigmas) - 1 for sigmas in request.sigmas]
     with Progress(patcher, request.sections, steps, timeline, request.plan.fps, notes.say, request.preview_vae) as progress:
-        denoise = GuiderDenoiser(guider, request.sampler, request.sigmas, request.seed, progress.of)
+        denoise: Denoise = GuiderDenoiser(
+            guider, request.sampler, request.sigmas, request.seed, progress.of, request.embeddings, request.initial
+        )
+        if request.colour_anchor:
+            denoise = ColourAnchor(denoise, timeline, request.colour_anchor)
         finished = kept.restored() if kept else ()
         try:
             for section, latents in generate(request.sections, timeline, denoise, request.seed, finished):
@@ -73,9 +78,7 @@ def kept_sections(request: Request, notes: Notes) -> KeptSections | None:
     if request.origin is None:
         return None
     try:
-        named = identity(
-            request.origin, request.guider, request.sampler, request.timeline, request.clip_vision_output, request.seed
-        )
+        named = identity(request)
     except private.Missing as missing:
         notes.add(f"finished sections are not kept: {missing}")
         return None

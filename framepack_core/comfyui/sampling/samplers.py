@@ -27,10 +27,16 @@ def unipc(variant: str) -> comfy.samplers.Sampler:
     return private.KSAMPLER(sample_unipc, {"variant": variant})
 
 
-def section_sigmas(sections: Iterable[Section], timeline: Timeline, steps: int, shift: float) -> list[Tensor]:
-    """A schedule for each section, according to the number of tokens it generates."""
+def section_sigmas(
+    sections: Iterable[Section], timeline: Timeline, steps: int, shift: float, denoise: float = 1.0
+) -> list[Tensor]:
+    """A schedule for each section, according to the number of tokens it generates.
+
+    With `denoise` below 1 they are the last `steps` of a schedule of `steps` / `denoise`, as in ComfyUI's own sampler nodes.
+    """
     height, width = timeline.latents.shape[3:]
-    return [flow_sigmas(steps, section.target_tokens(height, width), shift) for section in sections]
+    whole = int(steps / denoise)
+    return [flow_sigmas(whole, section.target_tokens(height, width), shift)[-(steps + 1) :] for section in sections]
 
 
 def window_sigmas(latent: Tensor, window: int, steps: int, shift: float) -> Tensor:

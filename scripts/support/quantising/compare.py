@@ -66,7 +66,7 @@ def blocks_size(model) -> int:
 def graph() -> Callable:
     """A function from model to latents: the demo's text, picture and two sections, as in its workflow."""
     from framepack_core.comfyui import demo
-    from framepack_core.comfyui.sampling.request import Request, make_guider, start_timeline
+    from framepack_core.comfyui.sampling.request import Given, Request, make_guider
     from framepack_core.comfyui.sampling.sample import sample
     from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
     from framepack_core.demo.scenes import draw_scene
@@ -80,7 +80,7 @@ def graph() -> Callable:
 
     def video(model) -> torch.Tensor:
         guider, sampler = make_guider(model, positive, None, 1.0, 10.0), sampler_named("unipc_bh1")
-        timeline = start_timeline(plan, start, None)
+        timeline = Given(start).timeline(plan)
         sections = plan.bind(timeline)
         sigmas = section_sigmas(sections, timeline, STEPS, 0.0)
         request = Request(guider, sampler, plan, timeline, sections, sigmas, SEED, clip_vision_output=embedding)

@@ -1,0 +1,115 @@
+"""Pictures as stills and clips that are given of a video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import comfy.clip_vision
+import comfy.sd
+from torch import Tensor
+
+from ..frames import PIXEL_FRAMES
+from ..placing import ATS, USES, At, Frames, Placed, Use, latent_frame
+from ..weights.buckets import nearest_bucket
+from .decoding.stream import frame_size
+from .encoding import encode_images, fit_images, resampled
+
+SEEN = 18  # latent frames of a clip, besides the first: as many as the released layouts see next to a section
+STILL = 1 + PIXEL_FRAMES  # of the same picture: the second latent frame then stands for four frames of it
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What FramePack_Place is given: images `N H W C`, of `fps` frames a second if there are several, and where they go."""
+
+    images: Tensor
+    at: At
+    use: Use
+    seconds: float = 0.0
+    fps: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("at", self.at, ATS), ("use", self.use, USES)):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")
+
+    @property
+    def is_still(self) -> bool:
+        return len(self.images) == 1
+
+
+def place(
+    picture: Picture,
+    frames: Frames,
+    vae: comfy.sd.VAE,
+    clip_vision: comfy.clip_vision.ClipVisionModel | None,
+    base_resolution: int,
+) -> tuple[Frames, Tensor]:
+    """`frames` with one more still or clip, and the images `N H W 3` that were used.
+
+    The first of several decides the size, like FramePack_EncodeImage. Raises ValueError for a clip of fewer than five frames
+    at the video's rate.
+    """
+    rows, columns = picture.images.shape[1:3]
+    height, width = size_in_pixels(frames, vae) or nearest_bucket(rows, columns, base_resolution)
+    images = resampled(picture.images, picture.fps, frames.fps) if not picture.is_still else picture.images
+    images = fit_images(used(images, picture), height, width)
+    embedding = None if clip_vision is None else clip_vision.encode_image(joined(images, picture.at), crop=False)
+    first = encode_images(vae, images[:1])
+    placed = Placed(
+        latents=written(images, first, picture, vae),
+        picture=first,
+        at=picture.at,
+        use=picture.use,
+        frame=latent_frame(picture.seconds, frames.fps),
+        embedding=embedding,
+    )
+    return frames.with_placed(placed), images
+
+
+def size_in_pixels(frames: Frames, vae: comfy.sd.VAE) -> tuple[int, int] | None:
+    """Height and width of what is placed already."""
+    if not frames.placed:
+        return None
+    width, height = frame_size(vae, frames.placed[0].picture)
+    return height, width
+
+
+def used(images: Tensor, picture: Picture) -> Tensor:
+    """The images of a clip that are encoded: 4 k + 1, counted from where the clip meets what is generated."""
+    if picture.is_still or picture.use == "guide":
+        return images
+    steps = min((len(images) - 1) // PIXEL_FRAMES, SEEN)
+    if not steps:
+        raise ValueError(
+            f"images holds {len(images)} frames at the video's rate, but a clip needs {1 + PIXEL_FRAMES} or more; give a "
+            "longer one, or pick a single image with ImageFromBatch"
+        )
+    count = 1 + PIXEL_FRAMES * steps
+    return images[-count:] if picture.at == "start" else images[:count]
+
+
+def joined(images: Tensor, at: At) -> Tensor:
+    """The image that meets what is generated."""
+    return images[-1:] if at == "start" else images[:1]
+
+
+def written(images: Tensor, first: Tensor, picture: Picture, vae: comfy.sd.VAE) -> Tensor:
+    """The latents that go into the video."""
+    if picture.use == "guide":
+        return first.expand(-1, -1, max(1, len(images) // PIXEL_FRAMES), -1, -1)
+    if picture.at == "start":
+        return first if picture.is_still else encode_images(vae, images)
+    clip = images.expand(STILL, -1, -1, -1) if picture.is_still else images
+    return encode_images(vae, clip)[:, :, 1:]
+
+
+def spelled(picture: Picture, images: Tensor, fps: float) -> str:
+    """What has been placed, for the node's text."""
+    height, width = images.shape[1:3]
+    if picture.is_still:
+        return f"a still of {width}x{height}"
+    given, kept = len(picture.images), len(images)
+    end = "last" if picture.at == "start" else "first"
+    cut = f", the {end} {kept / fps:.2f} s of {given / picture.fps:.2f} s" if picture.use == "fixed" else ""
+    return f"a clip of {kept} frames, {width}x{height}{cut}"

@@ -1,0 +1,175 @@
+"""Stills and clips that are given, and where they are in a plan's video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from torch import Tensor
+
+from .frames import PIXEL_FRAMES, pixel_frames
+from .plan import Plan, Section, runs
+from .timeline import Guide, Timeline
+
+At = Literal["start", "end", "time"]
+Use = Literal["fixed", "guide"]
+ATS: tuple[At, ...] = get_args(At)
+USES: tuple[Use, ...] = get_args(Use)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A still or a clip. `latents` `B 16 T H W` are written into the video; `picture` `B 16 1 H W` is its first frame alone.
+
+    At the video's start `latents` begin with `picture`; elsewhere each of them stands for four frames. `frame` is the latent
+    frame that is asked for if it is placed at a time. `embedding` is what an image encoder makes of it.
+    """
+
+    latents: Tensor
+    picture: Tensor
+    at: At
+    use: Use = "fixed"
+    frame: int = 0
+    embedding: Any = None
+
+    @property
+    def length(self) -> int:
+        return self.latents.shape[2]
+
+    @property
+    def is_fixed(self) -> bool:
+        return self.use == "fixed"
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Everything that is given of a video of `fps` frames a second."""
+
+    placed: tuple[Placed, ...] = ()
+    fps: float = 30.0
+
+    def with_placed(self, placed: Placed) -> Frames:
+        """Raises ValueError if something is fixed at the same end already."""
+        taken = [other.at for other in self.placed if other.is_fixed and other.at != "time"]
+        if placed.is_fixed and placed.at in taken:
+            raise ValueError(f"the video's {placed.at} is given twice; disconnect one, or place it at a time")
+        return replace(self, placed=(*self.placed, placed))
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Latent height and width, if there is anything."""
+        return (self.placed[0].picture.shape[3], self.placed[0].picture.shape[4]) if self.placed else None
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Where everything given is in the video that a plan makes: `first` has the first latent frame of each."""
+
+    plan: Plan
+    placed: tuple[Placed, ...]
+    first: tuple[int, ...]
+    frames: int
+
+    @classmethod
+    def of(cls, plan: Plan, given: Frames) -> Arrangement:
+        """What is fixed at a time moves to where all gaps are whole sections.
+
+        Raises ValueError for another rate than the plan's, for what lies outside the video, and for two in the same place.
+        """
+        if given.placed and given.fps != plan.fps:
+            raise ValueError(
+                f"frames are placed in a video of {given.fps:g} fps, but the plan has {plan.fps:g}; connect the plan to "
+                "FramePack_Place too"
+            )
+        fixed = [placed for placed in given.placed if placed.is_fixed]
+        frames = plan.generated + sum(placed.length for placed in fixed)
+        found = iter(_moved(plan, fixed, frames))
+        first = tuple(next(found) if placed.is_fixed else _asked(plan, placed, frames) for placed in given.placed)
+        return cls(plan, given.placed, first, frames)
+
+    def timeline(self, shape: Sequence[int], batch: int) -> Timeline:
+        """The timeline that knows what is fixed and has the guides, for so many videos of latents of this shape `B C T H W`."""
+        timeline = Timeline.empty(self.frames, batch, shape[1], shape[3], shape[4])
+        for first, placed in zip(self.first, self.placed, strict=True):
+            if placed.is_fixed:
+                latents = placed.latents.expand(batch, -1, -1, -1, -1)
+                timeline.write(range(first, first + placed.length), latents)
+            else:
+                picture = placed.picture.to(timeline.latents).expand(batch, -1, -1, -1, -1)
+                timeline.guides += (Guide(picture, first, first + placed.length),)
+        return timeline
+
+    def embedding(self, section: Section) -> Any:
+        """The image embedding for a section: that of the guide that it is shown, or else of what is nearest to it in time."""
+        guides = [placed for placed in self.placed if not placed.is_fixed]
+        start, stop = runs(section.target)[0]
+        shown = {frame - self.frames - 1 for group in section.context for frame in group.frames if frame is not None}
+        near = [
+            (max(first - stop, start - first - placed.length, 0), placed.embedding)
+            for first, placed in zip(self.first, self.placed, strict=True)
+            if placed.is_fixed and placed.embedding is not None
+        ]
+        guided = [guide.embedding for number, guide in enumerate(guides) if number in shown and guide.embedding is not None]
+        return guided[0] if guided else min(near, key=lambda one: one[0], default=(0, None))[1]
+
+    def notes(self) -> list[str]:
+        """Where what is fixed at a time has gone."""
+        return [
+            f"what is placed at {self._seconds(placed.frame):.2f} s is at {self._seconds(first):.2f} s: between fixed frames, "
+            f"sections of {self.plan.window * PIXEL_FRAMES / self.plan.fps:.2f} s are whole"
+            for first, placed in zip(self.first, self.placed, strict=True)
+            if placed.is_fixed and placed.at == "time" and placed.frame != first
+        ]
+
+    def _seconds(self, frame: int) -> float:
+        """When a latent frame begins in the video."""
+        return max(0, pixel_frames(frame)) / self.plan.fps
+
+
+def latent_frame(seconds: float, fps: float) -> int:
+    """The latent frame that holds the video's frame at this time."""
+    return -(-round(seconds * fps) // PIXEL_FRAMES)
+
+
+def _moved(plan: Plan, fixed: Sequence[Placed], frames: int) -> list[int]:
+    """The first latent frame of each, with whole windows before, between and after them."""
+    found = [0] * len(fixed)
+    taken, windows = 0, -1  # frames given so far, and windows before the last of them
+    for index in sorted(range(len(fixed)), key=lambda index: (ATS_IN_TIME[fixed[index].at], fixed[index].frame)):
+        placed, before = fixed[index], windows
+        windows = min(max(round((_asked(plan, placed, frames) - taken) / plan.window), 0), plan.sections)
+        if windows == before or (windows == 0 and placed.at == "time"):
+            raise ValueError(_too_near(plan, placed))
+        found[index] = taken + windows * plan.window
+        taken += placed.length
+    return found
+
+
+ATS_IN_TIME: dict[At, int] = {"start": 0, "time": 1, "end": 2}
+
+
+def _asked(plan: Plan, placed: Placed, frames: int) -> int:
+    """The latent frame where it would begin if gaps could be of any length. Raises ValueError outside the video."""
+    if placed.at == "start":
+        return 0
+    if placed.at == "end":
+        return frames - placed.length
+    if not 0 <= placed.frame < frames:
+        seconds = pixel_frames(placed.frame) / plan.fps
+        raise ValueError(
+            f"something is placed at {seconds:.2f} s, but the video has {pixel_frames(frames) / plan.fps:.2f} s; "
+            "choose another time, or more seconds in the plan"
+        )
+    return placed.frame
+
+
+def _too_near(plan: Plan, placed: Placed) -> str:
+    section = plan.window * PIXEL_FRAMES / plan.fps
+    if placed.at == "end":
+        return f"something is placed less than half a section ({section:.2f} s) before the end, which is given too"
+    seconds = pixel_frames(placed.frame) / plan.fps
+    return (
+        f"what is placed at {seconds:.2f} s would be less than half a section ({section:.2f} s) after the start or after what "
+        "is placed before it; choose a later time, or place it at the start"
+    )

@@ -1,0 +1,109 @@
+from comfy_api.latest import io
+
+from ..framepack_core.comfyui.placing import Picture, place, spelled
+from ..framepack_core.frames import MAX_FPS
+from ..framepack_core.placing import ATS, USES, At, Frames, Use
+from ..framepack_core.plan import MAX_SECONDS, Plan
+from ..framepack_core.weights.buckets import BASE, STEP
+from .schema import FramesType, PlanType, named_errors, progress_text
+
+
+class PlaceNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FramePack_Place",
+            display_name="FramePack Place",
+            category="FramePack/frames",
+            description="Puts a still or a clip at the start, at the end or at a time of the video. Chain several for "
+            "keyframes; a clip at the start is continued, one at the end is led up to, and between two the gap is filled.",
+            search_aliases=[
+                "framepack keyframe",
+                "framepack extend video",
+                "framepack first last frame",
+                "framepack video to video",
+                "framepack reference",
+            ],
+            inputs=[
+                io.Image.Input("images", tooltip="One image is a still; five or more are a clip."),
+                io.Vae.Input("vae", tooltip="HunyuanVideo's VAE."),
+                io.Combo.Input(
+                    "at",
+                    options=list(ATS),
+                    default="start",
+                    tooltip="start: the video goes on from it. end: the video leads up to it. time: where seconds says.",
+                ),
+                io.Float.Input(
+                    "seconds",
+                    default=0.0,
+                    min=0.0,
+                    max=MAX_SECONDS,
+                    step=0.1,
+                    tooltip="When in the finished video, if at is time. What is fixed moves to the nearest place with whole "
+                    "sections on both sides, at most half a section away; the sampler says where.",
+                ),
+                io.Combo.Input(
+                    "use",
+                    options=list(USES),
+                    default="fixed",
+                    tooltip="fixed: part of the video. guide: only shown, in the place of the start image, to the sections "
+                    "that make its time; of a clip its first image.",
+                ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="SigLIP (sigclip_vision_patch14_384). With it, sections near this image know its content.",
+                ),
+                FramesType.Input("frames", optional=True, tooltip="What is placed already, from another FramePack Place."),
+                io.Int.Input(
+                    "base_resolution",
+                    default=BASE,
+                    min=STEP,
+                    max=2048,
+                    step=STEP,
+                    optional=True,
+                    tooltip="The size, as in FramePack Encode Image. All that is placed gets the size of the first "
+                    "in the chain.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=30.0,
+                    min=1.0,
+                    max=MAX_FPS,
+                    step=1.0,
+                    optional=True,
+                    tooltip="Frame rate of a clip, as Get Video Components gives it.",
+                ),
+                PlanType.Input(
+                    "plan",
+                    optional=True,
+                    tooltip="Needed only for a plan with another rate than 30: clips are brought to the plan's rate.",
+                ),
+            ],
+            outputs=[
+                FramesType.Output(display_name="frames", tooltip="For a FramePack sampler, or the next FramePack Place."),
+                io.Image.Output(display_name="images", tooltip="What is used: resized, cropped, at the plan's rate."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    @named_errors
+    def execute(
+        cls,
+        images,
+        vae,
+        at: At,
+        seconds: float,
+        use: Use,
+        clip_vision=None,
+        frames: Frames | None = None,
+        base_resolution: int = BASE,
+        fps: float = 30.0,
+        plan: Plan | None = None,
+    ) -> io.NodeOutput:
+        rate = Plan.fps if plan is None else plan.fps
+        picture = Picture(images, at, use, seconds, fps)
+        placed, used = place(picture, frames or Frames(fps=rate), vae, clip_vision, base_resolution)
+        progress_text(cls)(spelled(picture, used, placed.fps))
+        return io.NodeOutput(placed, used)
