@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from .frames import PIXEL_FRAMES, pixel_frames
+from .orders import orders_with_end
 from .plan import Plan, Section, runs
 from .timeline import Guide, Timeline
 
@@ -22,15 +23,15 @@ USES: tuple[Use, ...] = get_args(Use)
 class Placed:
     """A still or a clip. `latents` `B 16 T H W` are written into the video; `picture` `B 16 1 H W` is its first frame alone.
 
-    At the video's start `latents` begin with `picture`; elsewhere each of them stands for four frames. `frame` is the latent
-    frame that is asked for if it is placed at a time. `embedding` is what an image encoder makes of it.
+    At the video's start `latents` begin with `picture`; elsewhere each of them stands for four frames. `seconds` say
+    when it begins if it is placed at a time. `embedding` is what an image encoder makes of it.
     """
 
     latents: Tensor
     picture: Tensor
     at: At
     use: Use = "fixed"
-    frame: int = 0
+    seconds: float = 0.0
     embedding: Any = None
 
     @property
@@ -83,6 +84,11 @@ class Arrangement:
                 "FramePack_Place too"
             )
         fixed = [placed for placed in given.placed if placed.is_fixed]
+        if plan.order.end is None and any(placed.at != "start" for placed in fixed):
+            raise ValueError(
+                f"something is fixed after the start, but the {plan.order} order never looks ahead; set the plan's order to "
+                f"{orders_with_end('beyond', 'last')}, or place it at the start"
+            )
         frames = plan.generated + sum(placed.length for placed in fixed)
         found = iter(_moved(plan, fixed, frames))
         first = tuple(next(found) if placed.is_fixed else _asked(plan, placed, frames) for placed in given.placed)
@@ -116,10 +122,10 @@ class Arrangement:
     def notes(self) -> list[str]:
         """Where what is fixed at a time has gone."""
         return [
-            f"what is placed at {self._seconds(placed.frame):.2f} s is at {self._seconds(first):.2f} s: between fixed frames, "
+            f"what is placed at {placed.seconds:.2f} s is at {self._seconds(first):.2f} s: between fixed frames, "
             f"sections of {self.plan.window * PIXEL_FRAMES / self.plan.fps:.2f} s are whole"
             for first, placed in zip(self.first, self.placed, strict=True)
-            if placed.is_fixed and placed.at == "time" and placed.frame != first
+            if placed.is_fixed and placed.at == "time" and latent_frame(placed.seconds, self.plan.fps) != first
         ]
 
     def _seconds(self, frame: int) -> float:
@@ -136,7 +142,7 @@ def _moved(plan: Plan, fixed: Sequence[Placed], frames: int) -> list[int]:
     """The first latent frame of each, with whole windows before, between and after them."""
     found = [0] * len(fixed)
     taken, windows = 0, -1  # frames given so far, and windows before the last of them
-    for index in sorted(range(len(fixed)), key=lambda index: (ATS_IN_TIME[fixed[index].at], fixed[index].frame)):
+    for index in sorted(range(len(fixed)), key=lambda index: (ATS_IN_TIME[fixed[index].at], fixed[index].seconds)):
         placed, before = fixed[index], windows
         windows = min(max(round((_asked(plan, placed, frames) - taken) / plan.window), 0), plan.sections)
         if windows == before or (windows == 0 and placed.at == "time"):
@@ -155,21 +161,20 @@ def _asked(plan: Plan, placed: Placed, frames: int) -> int:
         return 0
     if placed.at == "end":
         return frames - placed.length
-    if not 0 <= placed.frame < frames:
-        seconds = pixel_frames(placed.frame) / plan.fps
+    frame = latent_frame(placed.seconds, plan.fps)
+    if not 0 <= frame < frames:
         raise ValueError(
-            f"something is placed at {seconds:.2f} s, but the video has {pixel_frames(frames) / plan.fps:.2f} s; "
+            f"something is placed at {placed.seconds:.2f} s, but the video has {pixel_frames(frames) / plan.fps:.2f} s; "
             "choose another time, or more seconds in the plan"
         )
-    return placed.frame
+    return frame
 
 
 def _too_near(plan: Plan, placed: Placed) -> str:
     section = plan.window * PIXEL_FRAMES / plan.fps
     if placed.at == "end":
         return f"something is placed less than half a section ({section:.2f} s) before the end, which is given too"
-    seconds = pixel_frames(placed.frame) / plan.fps
     return (
-        f"what is placed at {seconds:.2f} s would be less than half a section ({section:.2f} s) after the start or after what "
-        "is placed before it; choose a later time, or place it at the start"
+        f"what is placed at {placed.seconds:.2f} s would be less than half a section ({section:.2f} s) after the start "
+        "or after what is placed before it; choose a later time, or place it at the start"
     )

@@ -9,7 +9,7 @@ import comfy.sd
 from torch import Tensor
 
 from ..frames import PIXEL_FRAMES
-from ..placing import ATS, USES, At, Frames, Placed, Use, latent_frame
+from ..placing import ATS, USES, At, Frames, Placed, Use
 from ..weights.buckets import nearest_bucket
 from .decoding.stream import frame_size
 from .encoding import encode_images, fit_images, resampled
@@ -61,7 +61,7 @@ def place(
         picture=first,
         at=picture.at,
         use=picture.use,
-        frame=latent_frame(picture.seconds, frames.fps),
+        seconds=picture.seconds,
         embedding=embedding,
     )
     return frames.with_placed(placed), images

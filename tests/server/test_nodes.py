@@ -18,14 +18,21 @@ NODES = {
     ),
     "FramePack_DrawPlan": ("plan width=640 height=608", "", "image"),
     "FramePack_Sampler": (
-        "model positive plan start_latent seed=0 steps=25 cfg=1.0 guidance=10.0 shift=0.0 sampler=unipc_bh1",
-        "negative end_latent clip_vision_output preview_vae resume=True on_cancel=discard",
+        "model positive plan seed=0 steps=25 cfg=1.0 guidance=10.0 shift=0.0 sampler=unipc_bh1",
+        "negative start_latent end_latent clip_vision_output preview_vae resume=True on_cancel=discard frames latent_image "
+        "end_strength=1.0 colour_anchor=0.0 denoise=1.0",
         "latent",
     ),
     "FramePack_SamplerCustom": (
-        "guider sampler sigmas plan seed=0 start_latent",
-        "end_latent clip_vision_output preview_vae resume=True on_cancel=discard",
+        "guider sampler sigmas plan seed=0",
+        "start_latent end_latent clip_vision_output preview_vae resume=True on_cancel=discard frames latent_image "
+        "end_strength=1.0 colour_anchor=0.0",
         "latent",
+    ),
+    "FramePack_Place": (
+        "images vae at=start seconds=0.0 use=fixed",
+        "clip_vision frames base_resolution=640 fps=30.0 plan",
+        "frames images",
     ),
     "FramePack_UniPC": ("variant=bh1", "", "SAMPLER"),
     "FramePack_Scheduler": ("steps=25 shift=0.0 latent window=9", "", "SIGMAS"),
@@ -44,6 +51,8 @@ CHOICES = {
         *("symmetric", "custom"),
     ],
     ("FramePack_Plan", "paddings"): ["released", "exact"],
+    ("FramePack_Place", "at"): ["start", "end", "time"],
+    ("FramePack_Place", "use"): ["fixed", "guide"],
     ("FramePack_Sampler", "on_cancel"): ["discard", "return finished part"],
     ("FramePack_SaveVideo", "pixel_format"): ["yuv420p", "yuv444p", "yuv420p10le"],
     ("FramePack_SaveVideo", "blending"): ["exact", "linear"],

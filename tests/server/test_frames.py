@@ -1,0 +1,148 @@
+"""Stills and clips that are given, text to video, and video to video, from the prompt to the latents or frames."""
+
+import numpy
+import pytest
+import torch
+from support.graph import DemoGraph, Outputs, Seen
+
+SECTION = 9  # latent frames
+
+
+@pytest.fixture
+def graph() -> DemoGraph:
+    return DemoGraph()
+
+
+def place(graph: DemoGraph, images: Outputs, **changes) -> Outputs:
+    inputs = {"images": images, "vae": graph.vae, "at": "start", "seconds": 0.0, "use": "fixed"}
+    return graph.add("FramePack_Place", **{**inputs, "clip_vision": graph.vision, "base_resolution": 128, **changes})
+
+
+def clip(graph: DemoGraph, frames: int) -> Outputs:
+    return graph.add("RepeatImageBatch", image=graph.image, amount=frames)
+
+
+def empty(graph: DemoGraph) -> Outputs:
+    return graph.add("EmptyHunyuanLatentVideo", width=128, height=128, length=1, batch_size=1)
+
+
+def psnr(frame: numpy.ndarray, other: numpy.ndarray) -> float:
+    return float(-10 * numpy.log10(((frame / 255 - other / 255) ** 2).mean()))
+
+
+@pytest.mark.parametrize("order", ["inverted", "endpoints"])
+def test_a_still_at_a_time_is_in_the_video_there(graph, server, order):
+    other = graph.add("FramePack_DemoImage", seed=5)
+    frames, seen = place(graph, other, at="time", seconds=1.4), Seen()
+    sampler = graph.sampler(plan=graph.plan_of(2, order=order), frames=frames)
+
+    latents = graph.latents(server, sampler, on_message=seen)
+    video = graph.frames(server, graph.add("FramePack_Decode", latent=sampler, vae=graph.vae))
+    (picture,) = graph.frames(server, other)
+
+    assert latents.shape[2] == 1 + SECTION + 1 + SECTION
+    assert min(psnr(frame, picture) for frame in video[38:41]) > 35  # the first of the four is a blend with the one before
+    assert max(psnr(frame, picture) for frame in video[:30]) < 30
+    assert any("placed at 1.40 s is at 1.23 s" in text for text in seen.texts(sampler))
+
+
+@pytest.mark.parametrize(("at", "length"), [("start", 6), ("end", 5)])
+def test_a_clip_is_continued_or_led_up_to(graph, server, at, length):
+    """4 k + 1 of its frames are used: 21 of 23. Only at the start is the first of them part of the video."""
+    sampler = graph.sampler(start_latent=None, clip_vision_output=None, frames=place(graph, clip(graph, 23), at=at))
+
+    latents = graph.latents(server, sampler)
+
+    assert latents.shape[2] == length + SECTION
+    still = latents[:, :, :1] if at == "start" else latents[:, :, -1:]
+    part = latents[:, :, :length] if at == "start" else latents[:, :, -length:]
+    torch.testing.assert_close(part, still.expand_as(part), atol=0.1, rtol=0)
+    rest = latents[:, :, length:] if at == "start" else latents[:, :, :-length]
+    assert not torch.allclose(rest, still.expand_as(rest), atol=0.1)
+
+
+def test_what_is_placed_in_a_chain_has_the_size_of_the_first(graph, server):
+    small = graph.add("ImageScale", image=graph.image, upscale_method="area", width=64, height=96, crop="disabled")
+    frames = place(graph, small, frames=place(graph, graph.image, base_resolution=96), at="end")
+
+    latents = graph.latents(server, graph.sampler(start_latent=None, clip_vision_output=None, frames=frames))
+
+    assert latents.shape[2:] == (1 + SECTION + 1, 12, 12)
+
+
+@pytest.mark.parametrize("order", ["inverted", "forward", "endpoints"])
+def test_without_any_image_the_video_is_made_from_the_prompt(graph, server, order):
+    sampler = graph.sampler(
+        start_latent=None, clip_vision_output=None, latent_image=empty(graph), plan=graph.plan_of(2, order=order)
+    )
+
+    latents = graph.latents(server, sampler)
+
+    assert latents.shape == (1, 16, 2 * SECTION, 16, 16)
+    assert latents.isfinite().all() and latents.std() > 0.1
+
+
+def test_the_lower_denoise_is_the_nearer_the_video_stays(graph, server):
+    before = graph.sampler(seed=1, steps=4)
+    near, far = (graph.sampler(seed=2, steps=4, latent_image=before, denoise=denoise) for denoise in (0.3, 0.8))
+
+    first, second, third = (graph.latents(server, latent) for latent in (before, near, far))
+
+    assert (second - first).norm() < 0.8 * (third - first).norm()
+    assert torch.equal(second[:, :, 0], first[:, :, 0])
+
+
+def test_the_custom_sampler_begins_from_a_video_where_its_sigmas_do(graph, server):
+    before = graph.sampler(seed=1, steps=4)
+    whole = graph.add("FramePack_Scheduler", steps=8, shift=0.0, latent=graph.start, window=9)
+    low = graph.add("SplitSigmas", sigmas=whole, step=6)[1]
+
+    changed = graph.latents(server, graph.custom_sampler(seed=2, latent_image=before, sigmas=low))
+
+    first = graph.latents(server, before)
+    assert 0 < (changed - first).norm() < 0.7 * first.norm()
+
+
+def test_a_colour_anchor_keeps_the_mean_of_each_channel(graph, server):
+    latents = graph.latents(server, graph.sampler(colour_anchor=1.0, plan=graph.plan_of(2)))
+
+    sections = latents[:, :, 1:].unflatten(2, (2, SECTION)).mean(dim=(3, 4, 5))
+    torch.testing.assert_close(sections, latents[:, :, :1].mean(dim=(3, 4))[..., :1].expand_as(sections), atol=1e-4, rtol=1e-3)
+
+
+def test_frames_are_part_of_what_finished_sections_are_kept_for(graph, server):
+    """The same prompt again is resumed; with a guide, nothing is."""
+    plan, other = graph.plan_of(2), graph.add("FramePack_DemoImage", seed=5)
+    guided = place(graph, other, at="time", seconds=1.0, use="guide", clip_vision=None)
+
+    texts = []
+    for frames, cfg in ((guided, 1.0), (guided, 1.0001), (None, 1.0001)):
+        seen = Seen()
+        sampler = graph.sampler(plan=plan, frames=frames, seed=77, end_strength=cfg / 1.0001)
+        graph.latents(server, sampler, on_message=seen)
+        texts.append("\n".join(seen.texts(sampler)))
+
+    assert "resumed" not in texts[0] and "resumed: 2 of 2" in texts[1] and "resumed" not in texts[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda g: {"frames": place(g, clip(g, 3), at="end")}, "images holds 3 frames at the video's rate, but a clip needs 5"),
+        (lambda g: {"frames": place(g, g.image)}, "the video's start is given twice"),
+        (lambda g: {"frames": place(g, g.image, at="time", seconds=99.0)}, "placed at 99.00 s, but the video has 1.37 s"),
+        (lambda g: {"frames": place(g, g.image, at="end", base_resolution=96)}, "start_latent is 16x16 but frames is 12x12"),
+        (lambda g: {"start_latent": None}, "nothing gives the video's size; connect start_latent, frames, or an empty latent"),
+        (
+            lambda g: {"latent_image": empty(g), "denoise": 0.5},
+            "latent_image holds 1 latent frames, but the plan's video has 10",
+        ),
+        (lambda g: {"denoise": 0.5}, "denoise is below 1 but latent_image is not connected"),
+        (
+            lambda g: {"frames": place(g, g.image, at="end"), "plan": g.plan_of(1, order="forward")},
+            "something is fixed after the start, but the forward order never looks ahead",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_the_first_step(graph, server, change, message):
+    assert message in graph.refusal(server, graph.sampler(**change(graph)))

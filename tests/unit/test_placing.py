@@ -1,0 +1,181 @@
+"""Where stills and clips are in a plan's video, and what sections see of them."""
+
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from framepack_core.packing import gather
+from framepack_core.placing import Arrangement, Frames, Placed, latent_frame
+from framepack_core.plan import Plan, Section
+
+SHAPE = (1, 16, 1, 4, 6)
+
+
+def latents(value: float, length: int = 1) -> torch.Tensor:
+    return torch.full((1, 16, length, 4, 6), float(value))
+
+
+def still(value: float, at="time", seconds: float = 0.0, use="fixed", embedding=None) -> Placed:
+    return Placed(latents(value), latents(value), at, use, seconds, embedding)
+
+
+def clip(value: float, length: int, at="start", seconds: float = 0.0) -> Placed:
+    return Placed(latents(value, length), latents(value), at, "fixed", seconds)
+
+
+def seen_before(section: Section, timeline) -> list[float]:
+    """The values in the context before the section, finest group last."""
+    context = gather(section, timeline)
+    found = []
+    for group, latent in zip(section.context, context.latents, strict=True):
+        if group.indices[0] < section.indices[0]:
+            found += latent[0, 0, :, 0, 0].tolist()
+    return found
+
+
+@pytest.mark.parametrize(("seconds", "frame"), [(0.0, 0), (1 / 30, 1), (4 / 30, 1), (5 / 30, 2), (1.0, 8), (1.2, 9), (2.0, 15)])
+def test_a_time_lies_in_the_latent_frame_that_holds_its_frame(seconds, frame):
+    assert latent_frame(seconds, 30.0) == frame
+
+
+@pytest.mark.parametrize("order", ["inverted", "endpoints"])
+def test_keyframes_move_to_where_all_gaps_are_whole_sections(order):
+    """The j-th after the start image can only be at latent frame j + 9 K."""
+    frames = Frames((still(1, "start"), still(2, seconds=1.4), still(3, seconds=3.5)))
+
+    arrangement = Arrangement.of(Plan.of(3.6, order), frames)
+
+    assert arrangement.first == (0, 10, 29)
+    assert arrangement.frames == 3 + 27
+    assert arrangement.timeline(SHAPE, 1).known == {0, 10, 29}
+    assert len(arrangement.notes()) == 2
+    assert "what is placed at 1.40 s is at 1.23 s" in arrangement.notes()[0]
+
+
+@given(st.lists(st.floats(0.7, 10.8), max_size=4, unique=True), st.sampled_from(["inverted", "endpoints"]), st.booleans())
+def test_whatever_is_placed_is_at_most_half_a_section_from_where_it_was_asked_for_and_can_be_filled(times, order, end):
+    plan = Plan.of(10.8, order)
+    given = [still(1, "start"), *(still(2, seconds=time) for time in times), *([clip(3, 4, "end")] if end else [])]
+    try:
+        arrangement = Arrangement.of(plan, Frames(tuple(given)))
+    except ValueError as error:
+        assert "half a section" in str(error)
+        return
+
+    moved = [
+        abs(first - latent_frame(placed.seconds, 30))
+        for first, placed in zip(arrangement.first, given, strict=True)
+        if placed.at == "time"
+    ]
+    made = [frame for section in plan.bind(arrangement.timeline(SHAPE, 1)) for frame in section.target]
+    assert max(moved, default=0) <= plan.window / 2
+    assert sorted([*made, *arrangement.timeline(SHAPE, 1).known]) == list(range(arrangement.frames))
+
+
+def test_a_clip_at_the_start_is_continued_and_one_at_the_end_is_led_up_to():
+    plan = Plan.of(2.4)
+
+    arrangement = Arrangement.of(plan, Frames((clip(1, 19), clip(2, 18, "end"))))
+
+    assert arrangement.first == (0, 37)
+    assert arrangement.frames == 19 + 18 + 18
+    assert [section.target[0] for section in plan.bind(arrangement.timeline(SHAPE, 1))] == [28, 19]
+
+
+def test_the_context_after_an_extension_is_the_clip_s_end_with_the_released_indices():
+    """F1: the video's first frame, then 16, 2 and 1 frames just before the section, whose indices begin at 20."""
+    plan = Plan.of(1.2, "forward")
+
+    (section,) = plan.bind(Arrangement.of(plan, Frames((clip(1, 19),))).timeline(SHAPE, 1))
+
+    assert [(group.frames, group.indices) for group in section.context] == [
+        (tuple(range(16)), tuple(range(1, 17))),
+        ((16, 17), (17, 18)),
+        ((0,), (0,)),
+        ((18,), (19,)),
+    ]
+    assert section.indices == tuple(range(20, 29))
+
+
+def test_text_to_video_has_no_start_but_the_same_indices():
+    """The start group is absent, while the groups after a section hold zeros as in image to video."""
+    with_start, without = Plan.of(2.4).fill(19, {0}), Plan.of(2.4).fill(18, ())
+
+    for one, other in zip(with_start, without, strict=True):
+        assert [group.indices for group in other.context] == [group.indices for group in one.context if group.indices != (0,)]
+        assert other.indices == one.indices
+
+
+def test_text_to_video_forwards_begins_without_context():
+    first, second = Plan.of(2.4, "forward").fill(18, ())
+
+    assert first.context == ()
+    assert first.indices == second.indices == tuple(range(20, 29))
+    assert {frame for group in second.context for frame in group.frames if frame is not None} == set(range(9))
+
+
+@pytest.mark.parametrize("order", ["inverted", "forward"])
+def test_a_guide_is_shown_instead_of_the_start_to_the_section_that_makes_its_time(order):
+    plan = Plan.of(3.6, order)
+    arrangement = Arrangement.of(plan, Frames((still(1, "start"), still(5, seconds=2.0, use="guide"))))
+    timeline = arrangement.timeline(SHAPE, 1)
+
+    sections = plan.bind(timeline)
+
+    shown = {section.target[0]: 5 in seen_before(section, timeline) for section in sections}
+    assert shown == {1: False, 10: True, 19: False}
+    assert timeline.known == {0}
+    assert all(1 not in seen_before(section, timeline)[-1:] for section in sections if section.target[0] == 10)
+
+
+def test_each_section_gets_the_embedding_of_its_guide_or_of_what_is_nearest():
+    plan = Plan.of(4.8)
+    given = (
+        still(1, "start", embedding="start"),
+        still(2, "end", embedding="end"),
+        still(3, seconds=2.0, use="guide", embedding="guide"),
+    )
+    arrangement = Arrangement.of(plan, Frames(given))
+
+    found = {section.target[0]: arrangement.embedding(section) for section in plan.bind(arrangement.timeline(SHAPE, 1))}
+
+    assert found == {1: "start", 10: "guide", 19: "end", 28: "end"}
+
+
+@pytest.mark.parametrize(
+    ("placed", "order", "message"),
+    [
+        ([still(2, seconds=9.0)], "inverted", "placed at 9.00 s, but the video has 2.57 s"),
+        ([still(2, seconds=0.3)], "inverted", "less than half a section (1.20 s) after the start"),
+        ([still(2, seconds=1.2), still(3, seconds=1.3)], "inverted", "less than half a section"),
+        ([still(2, "end"), still(3, seconds=2.5)], "inverted", "before the end"),
+        ([still(2, seconds=1.2)], "forward", "the forward order never looks ahead"),
+        ([still(2, "end")], "forward", "the forward order never looks ahead"),
+    ],
+)
+def test_what_has_no_place_is_refused(placed, order, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Arrangement.of(Plan.of(2.4, order), Frames((still(1, "start"), *placed)))
+
+
+def test_both_ends_can_be_given_once():
+    frames = Frames().with_placed(still(1, "start"))
+
+    with pytest.raises(ValueError, match="the video's start is given twice"):
+        frames.with_placed(still(2, "start"))
+
+
+def test_another_rate_than_the_plan_s_is_refused():
+    with pytest.raises(ValueError, match="30 fps, but the plan has 24"):
+        Arrangement.of(Plan.of(2.4, fps=24), Frames((still(1, "start"),)))
+
+
+def test_a_guide_needs_a_layout_with_a_place_for_the_start_image():
+    plan = Plan.of(2.4, "forward", layout="vanilla")
+    timeline = Arrangement.of(plan, Frames((still(1, "start"), still(2, seconds=1.0, use="guide")))).timeline(SHAPE, 1)
+
+    with pytest.raises(ValueError, match="has no such place; choose framepack or f1"):
+        plan.bind(timeline)
