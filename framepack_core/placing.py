@@ -45,10 +45,11 @@ class Placed:
 
 @dataclass(frozen=True)
 class Frames:
-    """Everything that is given of a video of `fps` frames a second."""
+    """Everything that is given of a video of `fps` frames a second; `finished` says that it is the rest of a finished one."""
 
     placed: tuple[Placed, ...] = ()
     fps: float = 30.0
+    finished: bool = False
 
     def with_placed(self, placed: Placed) -> Frames:
         """Raises ValueError if something is fixed at the same end already."""
@@ -84,7 +85,7 @@ class Arrangement:
                 "FramePack_Place too"
             )
         fixed = [placed for placed in given.placed if placed.is_fixed]
-        if plan.order.end is None and any(placed.at != "start" for placed in fixed):
+        if plan.order.end is None and not given.finished and any(placed.at != "start" for placed in fixed):
             raise ValueError(
                 f"something is fixed after the start, but the {plan.order} order never looks ahead; set the plan's order to "
                 f"{orders_with_end('beyond', 'last')}, or place it at the start"

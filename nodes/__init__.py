@@ -13,7 +13,7 @@ NODES = {
     "model": ("LoadModelNode",),
     "demo": ("LoadDemoNode",),
     "image": ("EncodeImageNode", "DemoImageNode", "DecodeNode"),
-    "frames": ("PlaceNode",),
+    "frames": ("PlaceNode", "RedoNode"),
     "planning": ("PlanNode", "DrawPlanNode"),
     "sampling": ("SamplerNode", "SamplerCustomNode"),
     "solver": ("UniPCNode", "SchedulerNode"),

@@ -1,9 +1,12 @@
 from comfy_api.latest import io
 
 from ..framepack_core.comfyui.placing import Picture, place, spelled
+from ..framepack_core.comfyui.sampling.checks import video_latent
+from ..framepack_core.comfyui.sampling.request import GIVEN
 from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.placing import ATS, USES, At, Frames, Use
 from ..framepack_core.plan import MAX_SECONDS, Plan
+from ..framepack_core.redo import given_frames, redo, section_numbers, unseen_after
 from ..framepack_core.weights.buckets import BASE, STEP
 from .schema import FramesType, PlanType, named_errors, progress_text
 
@@ -107,3 +110,44 @@ class PlaceNode(io.ComfyNode):
         placed, used = place(picture, frames or Frames(fps=rate), vae, clip_vision, base_resolution)
         progress_text(cls)(spelled(picture, used, placed.fps))
         return io.NodeOutput(placed, used)
+
+
+class RedoNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FramePack_Redo",
+            display_name="FramePack Redo",
+            category="FramePack/frames",
+            description="Makes some sections of a finished video again. Everything else stays as it is, and the new sections "
+            "are made to fit in.",
+            search_aliases=["framepack repair section", "framepack regenerate section", "framepack fix part of video"],
+            inputs=[
+                io.Latent.Input("latent", tooltip="The finished video, from a FramePack sampler."),
+                PlanType.Input("plan", tooltip="The plan that it was sampled with."),
+                io.String.Input(
+                    "sections",
+                    default="1",
+                    tooltip="Which sections, by their numbers in the plan's table or drawing: 3, or 2,4-5.",
+                ),
+            ],
+            outputs=[
+                PlanType.Output(display_name="plan", tooltip="For a second sampler: only these sections."),
+                FramesType.Output(display_name="frames", tooltip="For the same sampler, in place of its start_latent."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    @named_errors
+    def execute(cls, latent: dict, plan: Plan, sections: str) -> io.NodeOutput:
+        video = video_latent(latent, "latent")
+        known = latent.get(GIVEN) or given_frames(plan, video.shape[2])
+        planned = plan.fill(video.shape[2], known)
+        numbers = section_numbers(sections, planned)
+        if unseen_after(plan, planned, numbers):
+            last = len(planned)
+            progress_text(cls)(
+                f"the {plan.order} order does not see what comes after: to avoid a jump, make up to {last} again"
+            )
+        return io.NodeOutput(*redo(plan, video, known, numbers))

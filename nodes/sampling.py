@@ -8,7 +8,7 @@ from ..framepack_core.comfyui.log import log_once
 from ..framepack_core.comfyui.sampling.checks import begins_in_noise
 from ..framepack_core.comfyui.sampling.identity import origin
 from ..framepack_core.comfyui.sampling.loras import unused
-from ..framepack_core.comfyui.sampling.request import ON_CANCEL, Given, Request, make_guider, overruled
+from ..framepack_core.comfyui.sampling.request import GIVEN, ON_CANCEL, Given, Request, make_guider, overruled
 from ..framepack_core.comfyui.sampling.sample import sample
 from ..framepack_core.comfyui.sampling.samplers import UNIPC, sampler_named, section_sigmas
 from ..framepack_core.plan import Plan
@@ -163,7 +163,7 @@ def _sampled(node: type[io.ComfyNode], request: Request) -> io.NodeOutput:
     video = sample(request, progress_text(node))
     if not video.whole:
         _cut_short[node.hidden.unique_id] += 1
-    return io.NodeOutput({"samples": video.latents})
+    return io.NodeOutput({"samples": video.latents, GIVEN: request.given})
 
 
 class SamplerNode(io.ComfyNode):

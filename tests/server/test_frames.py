@@ -110,6 +110,19 @@ def test_a_colour_anchor_keeps_the_mean_of_each_channel(graph, server):
     torch.testing.assert_close(sections, latents[:, :, :1].mean(dim=(3, 4))[..., :1].expand_as(sections), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("order", ["inverted", "endpoints"])
+def test_a_section_is_made_again_and_everything_else_stays_bit_for_bit(graph, server, order):
+    plan = graph.plan_of(3, order=order)
+    finished = graph.sampler(plan=plan, seed=1)
+    again = graph.add("FramePack_Redo", latent=finished, plan=plan, sections="2")
+
+    redone = graph.sampler(plan=again, frames=again[1], start_latent=None, seed=2)
+
+    before, after = graph.latents(server, finished), graph.latents(server, redone)
+    changed = [frame for frame in range(28) if not torch.equal(before[:, :, frame], after[:, :, frame])]
+    assert changed == list(range(10, 19))
+
+
 def test_frames_are_part_of_what_finished_sections_are_kept_for(graph, server):
     """The same prompt again is resumed; with a guide, nothing is."""
     plan, other = graph.plan_of(2), graph.add("FramePack_DemoImage", seed=5)

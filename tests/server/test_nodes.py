@@ -34,6 +34,7 @@ NODES = {
         "clip_vision frames base_resolution=640 fps=30.0 plan",
         "frames images",
     ),
+    "FramePack_Redo": ("latent plan sections=1", "", "plan frames"),
     "FramePack_UniPC": ("variant=bh1", "", "SAMPLER"),
     "FramePack_Scheduler": ("steps=25 shift=0.0 latent window=9", "", "SIGMAS"),
     "FramePack_Decode": ("latent vae", "", "images"),

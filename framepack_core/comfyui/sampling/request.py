@@ -20,6 +20,8 @@ from . import checks
 
 private.require_for(private.SAMPLERS)
 
+GIVEN = "framepack_given"  # in a sampler's LATENT: the latent frames that were given
+
 OnCancel = Literal["discard", "return finished part"]
 ON_CANCEL: tuple[OnCancel, ...] = get_args(OnCancel)
 
@@ -50,6 +52,12 @@ class Request:
     origin: str | None = None
     on_cancel: OnCancel = "discard"
     notes: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> tuple[int, ...]:
+        """Latent frames of the video that no section makes."""
+        made = {frame for section in self.sections for frame in section.target}
+        return tuple(frame for frame in range(self.timeline.frames) if frame not in made)
 
 
 def make_guider(model, positive: list, negative: list | None, cfg: float, guidance: float) -> comfy.samplers.CFGGuider:

@@ -1,0 +1,67 @@
+"""Sections of a finished video that are made again while everything else stays."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from .frames import pixel_frames
+from .placing import Frames, Placed
+from .plan import Plan, Section, runs
+
+
+def redo(plan: Plan, latents: Tensor, known: Collection[int], numbers: Collection[int]) -> tuple[Plan, Frames]:
+    """The plan that makes these sections (0 is the first that was made) again, and the frames that stay.
+
+    `latents` `B 16 T H W` are the finished video, of which `known` frames were given.
+    """
+    sections = plan.fill(latents.shape[2], known)
+    again = {frame for section in sections if section.number in numbers for frame in section.target}
+    stays = runs(frame for frame in range(latents.shape[2]) if frame not in again)
+    placed = tuple(_stretch(latents, start, stop, plan.fps) for start, stop in stays)
+    return replace(plan, sections=len(again) // plan.window), Frames(placed, plan.fps, finished=True)
+
+
+def given_frames(plan: Plan, frames: int) -> set[int]:
+    """Which latent frames of a video of this length the plan does not make, if there is no doubt. Raises ValueError."""
+    given = frames - plan.generated
+    if given in (0, 1):
+        return set(range(given))
+    if given == 2 and plan.order.end == "last":
+        return {0, frames - 1}
+    raise ValueError(
+        f"latent holds {frames} latent frames, of which the plan makes {plan.generated}, and nothing says which others were "
+        "given; connect the plan that it was sampled with, and the sampler's own latent"
+    )
+
+
+def section_numbers(text: str, sections: Sequence[Section]) -> set[int]:
+    """Numbers of sections, from 0, from a text like `3` or `2,4-5`, whose sections count from 1 as in the plan's table.
+
+    Raises ValueError for another text, and for sections that do not exist.
+    """
+    found: set[int] = set()
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", part)
+        if match is None:
+            raise ValueError(f"sections is {text!r}; write numbers from the plan's table, like 3 or 2,4-5")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not 1 <= first <= last <= len(sections):
+            raise ValueError(f"sections names {part}, but the video has the sections 1 to {len(sections)}")
+        found |= set(range(first - 1, last))
+    if not found:
+        raise ValueError("sections is empty; write numbers from the plan's table, like 3 or 2,4-5")
+    return found
+
+
+def unseen_after(plan: Plan, sections: Sequence[Section], numbers: Collection[int]) -> bool:
+    """Whether what stays after a section that is made again is not seen by it."""
+    return plan.order.end is None and max(numbers) < len(sections) - 1
+
+
+def _stretch(latents: Tensor, start: int, stop: int, fps: float) -> Placed:
+    seconds = max(0, pixel_frames(start)) / fps
+    return Placed(latents[:, :, start:stop], latents[:, :, start : start + 1], "time" if start else "start", seconds=seconds)
