@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -95,16 +95,25 @@ class Arrangement:
         first = tuple(next(found) if placed.is_fixed else _asked(plan, placed, frames) for placed in given.placed)
         return cls(plan, given.placed, first, frames)
 
+    @property
+    def known(self) -> set[int]:
+        """The latent frames that are fixed."""
+        return {frame for start, stop, placed in self._stretches() if placed.is_fixed for frame in range(start, stop)}
+
+    @property
+    def guides(self) -> list[tuple[int, int]]:
+        """The latent frames that each guide covers, from the first up to but not including the last."""
+        return [(start, stop) for start, stop, placed in self._stretches() if not placed.is_fixed]
+
     def timeline(self, shape: Sequence[int], batch: int) -> Timeline:
         """The timeline that knows what is fixed and has the guides, for so many videos of latents of this shape `B C T H W`."""
         timeline = Timeline.empty(self.frames, batch, shape[1], shape[3], shape[4])
-        for first, placed in zip(self.first, self.placed, strict=True):
+        for start, stop, placed in self._stretches():
             if placed.is_fixed:
-                latents = placed.latents.expand(batch, -1, -1, -1, -1)
-                timeline.write(range(first, first + placed.length), latents)
+                timeline.write(range(start, stop), placed.latents.expand(batch, -1, -1, -1, -1))
             else:
                 picture = placed.picture.to(timeline.latents).expand(batch, -1, -1, -1, -1)
-                timeline.guides += (Guide(picture, first, first + placed.length),)
+                timeline.guides += (Guide(picture, start, stop),)
         return timeline
 
     def embedding(self, section: Section) -> Any:
@@ -113,8 +122,8 @@ class Arrangement:
         start, stop = runs(section.target)[0]
         shown = {frame - self.frames - 1 for group in section.context for frame in group.frames if frame is not None}
         near = [
-            (max(first - stop, start - first - placed.length, 0), placed.embedding)
-            for first, placed in zip(self.first, self.placed, strict=True)
+            (max(first - stop, start - last, 0), placed.embedding)
+            for first, last, placed in self._stretches()
             if placed.is_fixed and placed.embedding is not None
         ]
         guided = [guide.embedding for number, guide in enumerate(guides) if number in shown and guide.embedding is not None]
@@ -125,9 +134,13 @@ class Arrangement:
         return [
             f"what is placed at {placed.seconds:.2f} s is at {self._seconds(first):.2f} s: between fixed frames, "
             f"sections of {self.plan.window * PIXEL_FRAMES / self.plan.fps:.2f} s are whole"
-            for first, placed in zip(self.first, self.placed, strict=True)
+            for first, _, placed in self._stretches()
             if placed.is_fixed and placed.at == "time" and latent_frame(placed.seconds, self.plan.fps) != first
         ]
+
+    def _stretches(self) -> Iterator[tuple[int, int, Placed]]:
+        for first, placed in zip(self.first, self.placed, strict=True):
+            yield first, first + placed.length, placed
 
     def _seconds(self, frame: int) -> float:
         """When a latent frame begins in the video."""

@@ -7,8 +7,9 @@ from ..framepack_core.drawing.palette import DARK, LIGHT
 from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.layout import PRESETS
 from ..framepack_core.orders import ORDERS, PADDINGS
+from ..framepack_core.placing import Arrangement, Frames
 from ..framepack_core.plan import MAX_SECONDS, MAX_WINDOW, Plan
-from .schema import PlanType, named_errors
+from .schema import FramesType, PlanType, named_errors
 
 
 class PlanNode(io.ComfyNode):
@@ -128,14 +129,23 @@ class DrawPlanNode(io.ComfyNode):
                 io.Int.Input(
                     "height", default=608, min=16, max=8192, step=16, tooltip="Height of the video, for the token counts."
                 ),
+                FramesType.Input(
+                    "frames",
+                    optional=True,
+                    tooltip="What is given of the video, from FramePack Place; without it, a start image.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The drawing, for Preview Image.")],
         )
 
     @classmethod
     @named_errors
-    def execute(cls, plan: Plan, width: int, height: int) -> io.NodeOutput:
-        return io.NodeOutput(to_image(draw_plan(plan, width, height, palette=LIGHT if is_light() else DARK)))
+    def execute(cls, plan: Plan, width: int, height: int, frames: Frames | None = None) -> io.NodeOutput:
+        palette = LIGHT if is_light() else DARK
+        if frames is None:
+            return io.NodeOutput(to_image(draw_plan(plan, width, height, palette=palette)))
+        given = Arrangement.of(plan, frames)
+        return io.NodeOutput(to_image(draw_plan(plan, width, height, given.known, palette, given.guides)))
 
 
 def _plan(seconds, order, window, layout, fps, custom_layout, paddings) -> Plan:

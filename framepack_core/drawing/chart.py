@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -44,8 +44,16 @@ class Chart:
     palette: Palette
 
     @classmethod
-    def of(cls, plan: Plan, height: int, width: int, known: Collection[int], palette: Palette = LIGHT) -> Chart:
-        sections = plan.fill(len(known) + plan.generated, known)
+    def of(
+        cls,
+        plan: Plan,
+        height: int,
+        width: int,
+        known: Collection[int],
+        palette: Palette = LIGHT,
+        guides: Sequence[tuple[int, int]] = (),
+    ) -> Chart:
+        sections = plan.fill(len(known) + plan.generated, known, guides=guides)
         made = {frame: -1 for frame in known}
         made |= {frame: section.number for section in sections for frame in section.target}
         groups = [group for section in sections for group in section.context]
@@ -70,6 +78,10 @@ class Chart:
     @property
     def full_frame(self) -> int:
         return token_count(1, BASE_KERNEL, self.height, self.width)
+
+    def is_guided(self, section: Section) -> bool:
+        """Whether the section is shown a guide in the place of the start image."""
+        return any(frame is not None and frame > self.frames for group in section.context for frame in group.frames)
 
     def shown(self, rows: int) -> list[Section | None]:
         """The sections in sampling order; if there are more than `rows`, None stands for those in the middle."""

@@ -23,7 +23,8 @@ def swatch(mark: Mark, chart: Chart) -> Paint:
     palette = chart.palette
     if isinstance(mark, Detail):
         return grid_painter(colour_of(mark, chart), mark.kernel, palette.paper)
-    finest, coarsest = (colour_of(chart.details[place], chart) for place in (0, -1))
+    colours = [colour_of(detail, chart) for detail in chart.details] or [palette.done]
+    finest, coarsest = colours[0], colours[-1]
     swatches: dict[str, Paint] = {
         "generated": cell_painter((palette.generated,)),
         "twice": cell_painter((finest, coarsest)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -42,15 +42,21 @@ TOKENS = "tokens seen + made"
 
 
 def draw_plan(
-    plan: Plan, width: int = 640, height: int = 608, known: Collection[int] = (0,), palette: Palette = LIGHT
+    plan: Plan,
+    width: int = 640,
+    height: int = 608,
+    known: Collection[int] = (0,),
+    palette: Palette = LIGHT,
+    guides: Sequence[tuple[int, int]] = (),
 ) -> Image.Image:
     """Which latent frames each section of `plan` generates, looks at and how finely, and skips, with its tokens.
 
-    `width` and `height` are the video's, in pixels: they decide the tokens. `known` are the latent frames given before
-    the first section (default: a start image). The picture is at most about 2000 x 4000 pixels: if there are more
-    sections than fit, those in the middle are left out and counted.
+    `width` and `height` are the video's, in pixels: they decide the tokens. `known` are the latent frames given before the
+    first section (default: a start image), `guides` the stretches of latent frames whose sections are shown a guide. The
+    picture is at most about 2000 x 4000 pixels: if there are more sections than fit, those in the middle are left out and
+    counted.
     """
-    chart = Chart.of(plan, height // LATENT_PIXEL, width // LATENT_PIXEL, known, palette)
+    chart = Chart.of(plan, height // LATENT_PIXEL, width // LATENT_PIXEL, known, palette, guides)
     grid = Grid.of(chart)
     image = Image.new("RGB", (grid.width, grid.height), palette.paper)
     draw = ImageDraw.Draw(image)
@@ -151,7 +157,7 @@ def _legend_columns(chart: Chart) -> list[tuple[list[tuple[Mark, str]], int]]:
     half = math.ceil(len(chart.legend) / 2)
     columns = (chart.legend[:half], chart.legend[half:])
     return [
-        (column, SWATCH + 12 + round(max(typeface(TEXT).getlength(text) for _, text in column)) + 2 * COLUMN_GAP)
+        (column, SWATCH + 12 + round(max((typeface(TEXT).getlength(text) for _, text in column), default=0)) + 2 * COLUMN_GAP)
         for column in columns
     ]
 
@@ -202,7 +208,7 @@ def _draw_row(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, sec
     draw.text((MARGIN, middle), str(section.number + 1), ink, typeface(TEXT), anchor="lm")
     draw.text((grid.seconds, middle), spell_seconds(section, chart.plan.fps, " - "), ink, typeface(TEXT), anchor="lm")
     draw.text((grid.tokens, middle), spell_tokens(section, chart), ink, typeface(TEXT), anchor="lm")
-    draw_frames(draw, chart, grid, row, section, "generated")
+    draw_frames(draw, chart, grid, row, section, "guided" if chart.is_guided(section) else "generated")
     for after, counts in enumerate(missing(section)):
         for place, (detail, count) in enumerate(counts.items()):
             box = grid.chip_box(row, place, len(counts), bool(after), chart.frames)
@@ -222,7 +228,7 @@ def draw_frames(draw: ImageDraw.ImageDraw, chart: Chart, grid: Rows, row: int, s
         box = grid.box(row, start, stop)
         text_within(draw, box, palette.paper, label, str(section.number + 1), backdrop=palette.generated)
     for before, after, count in skips(section):
-        start = 0 if before is None else before + 1
+        start = 0 if before is None or before > chart.frames else before + 1  # a guide has no place in the video
         stop = chart.frames if after is None else after
         if start < stop:
             skip_painter(palette, f"{count} skipped", str(count))(draw, grid.box(row, start, stop))

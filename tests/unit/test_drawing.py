@@ -53,6 +53,21 @@ def test_a_picture_of_any_length_has_a_bounded_size(order: str, seconds: float) 
     assert height <= MAX_HEIGHT
 
 
+def test_frames_that_are_given_in_mid_video_and_guided_sections_are_drawn() -> None:
+    """Guides have no place in the video itself."""
+    plan = Plan.of(3.6)
+    chart = Chart.of(plan, HEIGHT // 8, WIDTH // 8, (0, 10), guides=[(13, 14)])
+
+    assert [frame for frame, maker in enumerate(chart.made) if maker < 0] == [0, 10]
+    assert [section.target[0] for section in chart.sections if chart.is_guided(section)] == [11]
+    assert draw_plan(plan, WIDTH, HEIGHT, (0, 10), guides=[(13, 14)]).size == draw_plan(plan, WIDTH, HEIGHT, (0, 10)).size
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_video_without_any_image_is_drawn(order: str) -> None:
+    assert draw_plan(Plan.of(1.2, order), known=()).width > 0
+
+
 @pytest.mark.parametrize("order", ["inverted", "forward"])
 def test_a_picture_of_five_seconds_can_be_read_in_its_node(order: str) -> None:
     """In the example workflows the node is 494 units wide, where ComfyUI writes in letters of 12 units."""

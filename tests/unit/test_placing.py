@@ -50,7 +50,7 @@ def test_keyframes_move_to_where_all_gaps_are_whole_sections(order):
 
     assert arrangement.first == (0, 10, 29)
     assert arrangement.frames == 3 + 27
-    assert arrangement.timeline(SHAPE, 1).known == {0, 10, 29}
+    assert arrangement.timeline(SHAPE, 1).known == arrangement.known == {0, 10, 29}
     assert len(arrangement.notes()) == 2
     assert "what is placed at 1.40 s is at 1.23 s" in arrangement.notes()[0]
 
