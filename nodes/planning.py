@@ -88,7 +88,8 @@ class PlanNode(io.ComfyNode):
     def validate_inputs(cls, seconds, order, window, layout, fps, custom_layout="", paddings="released") -> bool:
         """Raises what is wrong: a text that is returned would be shown once for each of these inputs."""
         values = (seconds, order, window, layout, fps, custom_layout, paddings)
-        if None not in values:  # a linked value is not known before the graph runs
+        words = any(isinstance(number, str) for number in (seconds, window, fps))  # which ComfyUI refuses itself
+        if None not in values and not words:  # a linked value is not known before the graph runs
             try:
                 _plan(*values)
             except ValueError as error:
@@ -107,7 +108,7 @@ class PlanNode(io.ComfyNode):
         custom_layout: str = "",
         paddings: str = "released",
     ) -> io.NodeOutput:
-        plan = _plan(seconds, order, window, layout, fps, custom_layout, paddings)
+        plan = _plan(float(seconds), order, int(window), layout, float(fps), custom_layout, paddings)
         return io.NodeOutput(plan, plan.table())
 
 
@@ -143,4 +144,4 @@ def _plan(seconds, order, window, layout, fps, custom_layout, paddings) -> Plan:
         layout = custom_layout.strip()
         if not layout:
             raise ValueError("layout is custom but custom_layout is empty; write one, e.g. f1k1_x_g9_f1k1f2k2f16k4_td")
-    return Plan.of(float(seconds), order, int(window), layout, float(fps), paddings)
+    return Plan.of(seconds, order, window, layout, fps, paddings)

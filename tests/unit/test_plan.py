@@ -480,6 +480,8 @@ def test_a_number_out_of_range_is_refused_by_name_and_value(name, value):
         ({"window": 1}, "are 27,000 sections"),
         ({"order": "forward", "layout": "ta_f16k4f2k2f1k1_g9"}, "are 3,000 sections, .* at most 333"),
         ({"layout": "f1k1_x_g9_f1k1_tc"}, "are 3,000 sections, .* at most 333"),
+        ({"layout": f"f1k1_x_g9_{'f1k1' * 300}_td"}, "are 3,000 sections, .* at most 332; .* a shorter layout"),
+        ({"layout": f"f1k1_x_g9_{'f1024k4' * 3}_td"}, "are 3,000 sections, .* at most 161; .* a shorter layout"),
     ],
 )
 def test_more_sections_than_can_be_planned_are_refused(values, said):
