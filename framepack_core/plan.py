@@ -174,6 +174,16 @@ class Plan:
         return "\n".join(lines)
 
 
+def without_effect(order: str, layout: str, custom_layout: str, paddings: str) -> list[str]:
+    """Lines that name the values of a plan that are not used."""
+    found = []
+    if layout != "custom" and custom_layout.strip():
+        found.append(f"custom_layout is without effect: layout is {layout}; choose custom to use it")
+    if order != INVERTED.name and paddings != PADDINGS[0]:
+        found.append(f"paddings {paddings} is without effect in the {order} order")
+    return found
+
+
 def section_count(seconds: float, fps: float, window: int) -> int:
     """Number of sections in a video, rounded half to even as the official program does."""
     return max(round(seconds * fps / (PIXEL_FRAMES * window)), 1)

@@ -7,8 +7,8 @@ from ..framepack_core.drawing.palette import DARK, LIGHT
 from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.layout import PRESETS
 from ..framepack_core.orders import ORDERS, PADDINGS
-from ..framepack_core.plan import MAX_SECONDS, MAX_WINDOW, Plan
-from .schema import PlanType, named_errors
+from ..framepack_core.plan import MAX_SECONDS, MAX_WINDOW, Plan, without_effect
+from .schema import PlanType, named_errors, progress_text
 
 
 class PlanNode(io.ComfyNode):
@@ -82,6 +82,7 @@ class PlanNode(io.ComfyNode):
                 PlanType.Output(display_name="plan", tooltip="For the FramePack samplers and Draw Plan."),
                 io.String.Output(display_name="table", tooltip="The plan as text: one line per section."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -109,6 +110,8 @@ class PlanNode(io.ComfyNode):
         paddings: str = "released",
     ) -> io.NodeOutput:
         plan = _plan(float(seconds), order, int(window), layout, float(fps), custom_layout, paddings)
+        if unused := without_effect(order, layout, custom_layout, paddings):
+            progress_text(cls)("\n".join(unused))
         return io.NodeOutput(plan, plan.table())
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from framepack_core.drawing.painting import draw_plan
 from framepack_core.layout import PRESETS, Kernel, Layout, resolve
 from framepack_core.orders import ENDPOINTS, INVERTED, ORDERS, released_paddings
-from framepack_core.plan import Plan, section_count
+from framepack_core.plan import Plan, section_count, without_effect
 from framepack_core.timeline import Timeline
 
 K1, K2, K4 = Kernel(1, 2, 2), Kernel(2, 4, 4), Kernel(4, 8, 8)
@@ -457,6 +457,25 @@ def test_auto_takes_the_layout_of_the_order_at_the_window_of_the_plan(order):
 
     assert plan.layout == resolve(ORDERS[order].layout).with_window(4)
     assert plan.name == ORDERS[order].layout
+
+
+@pytest.mark.parametrize(
+    ("order", "layout", "custom", "paddings", "said"),
+    [
+        ("inverted", "auto", "", "exact", []),
+        ("inverted", "custom", "f1k1_x_g9_f1k1_td", "released", []),
+        (
+            "inverted",
+            "auto",
+            "f2k1_g9",
+            "released",
+            ["custom_layout is without effect: layout is auto; choose custom to use it"],
+        ),
+        ("forward", "auto", " ", "exact", ["paddings exact is without effect in the forward order"]),
+    ],
+)
+def test_values_that_a_plan_does_not_use_are_named(order, layout, custom, paddings, said):
+    assert without_effect(order, layout, custom, paddings) == said
 
 
 def test_a_layout_of_ones_own_is_named_custom():
