@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from .timeline import Timeline
 
 MAX_SECONDS, MAX_WINDOW, MAX_SECTIONS = 3600.0, 64, 4000
-MAX_LOOKS = 500_000  # at frames of a tail, which every section looks at from the video's beginning on
+MAX_LOOKS = 500_000  # of all sections at frames; those of a tail look at all frames from the video's beginning on
+LOOKS_A_GROUP = 4  # what a group costs beside its frames
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Plan:
         if sections > (most := max_sections(fitted, window)):
             raise ValueError(
                 f"{seconds:g} s at {fps:g} fps and window {window} are {sections:,} sections, but in layout {fitted} a video "
-                f"has at most {most:,}; choose fewer seconds or a larger window"
+                f"has at most {most:,}; choose fewer seconds, a larger window or a shorter layout"
             )
         return cls(sections, chosen, window, fitted, fps, paddings, name)
 
@@ -173,6 +174,16 @@ class Plan:
         return "\n".join(lines)
 
 
+def without_effect(order: str, layout: str, custom_layout: str, paddings: str) -> list[str]:
+    """Lines that name the values of a plan that are not used."""
+    found = []
+    if layout != "custom" and custom_layout.strip():
+        found.append(f"custom_layout is without effect: layout is {layout}; choose custom to use it")
+    if order != INVERTED.name and paddings != PADDINGS[0]:
+        found.append(f"paddings {paddings} is without effect in the {order} order")
+    return found
+
+
 def section_count(seconds: float, fps: float, window: int) -> int:
     """Number of sections in a video, rounded half to even as the official program does."""
     return max(round(seconds * fps / (PIXEL_FRAMES * window)), 1)
@@ -180,9 +191,12 @@ def section_count(seconds: float, fps: float, window: int) -> int:
 
 def max_sections(layout: Layout, window: int) -> int:
     """How many sections a plan may have. Those of a layout with a tail each look at all frames before them."""
-    if any(side.tail in TAIL_POOL for side in (layout.left, layout.right)):
-        return min(MAX_SECTIONS, math.isqrt(2 * MAX_LOOKS // window))
-    return MAX_SECTIONS
+    sides = (layout.left, layout.right)
+    looks = sum(group.frames + LOOKS_A_GROUP for side in sides for group in (*side.near, *side.far))
+    most = min(MAX_SECTIONS, MAX_LOOKS // max(looks, 1))
+    if any(side.tail in TAIL_POOL for side in sides):
+        return min(most, math.isqrt(2 * MAX_LOOKS // window))
+    return most
 
 
 def runs(frames: Iterable[int | None]) -> list[tuple[int, int]]:

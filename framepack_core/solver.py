@@ -13,6 +13,7 @@ Variant = Literal["bh1", "bh2"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 MAX_SHIFT = 7.0
+LEAST_SHIFT = 0.01  # far less gives no numbers
 LONGEST = 3.1  # times the step before; those of `flow_sigmas` stay below 3
 
 History = list[tuple[float, Tensor]]  # (lambda, x0), newest first
@@ -27,7 +28,12 @@ def shift_mu(tokens: int, shift: float = 0.0) -> float:
 
 
 def flow_sigmas(steps: int, tokens: int, shift: float = 0.0) -> Tensor:
-    """`steps + 1` sigmas from 1 to 0, float32; a `shift` of 0 follows from the number of tokens."""
+    """`steps + 1` sigmas from 1 to 0, float32; a `shift` of 0 follows from the number of tokens.
+
+    Raises ValueError for a `shift` with which there is no schedule.
+    """
+    if shift != 0 and not LEAST_SHIFT <= shift < math.inf:
+        raise ValueError(f"shift is {shift:g}; choose a value from {LEAST_SHIFT:g} on, or 0 for that of the resolution")
     sigmas = torch.linspace(1, 0, steps + 1)
     scale = math.exp(shift_mu(tokens, shift))
     return scale / (scale + (1 / sigmas - 1))

@@ -8,8 +8,8 @@ from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.layout import PRESETS
 from ..framepack_core.orders import ORDERS, PADDINGS
 from ..framepack_core.placing import Arrangement, Frames
-from ..framepack_core.plan import MAX_SECONDS, MAX_WINDOW, Plan
-from .schema import FramesType, PlanType, named_errors
+from ..framepack_core.plan import MAX_SECONDS, MAX_WINDOW, Plan, without_effect
+from .schema import FramesType, PlanType, named_errors, progress_text
 
 
 class PlanNode(io.ComfyNode):
@@ -83,13 +83,15 @@ class PlanNode(io.ComfyNode):
                 PlanType.Output(display_name="plan", tooltip="For the FramePack samplers and Draw Plan."),
                 io.String.Output(display_name="table", tooltip="The plan as text: one line per section."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def validate_inputs(cls, seconds, order, window, layout, fps, custom_layout="", paddings="released") -> bool:
         """Raises what is wrong: a text that is returned would be shown once for each of these inputs."""
         values = (seconds, order, window, layout, fps, custom_layout, paddings)
-        if None not in values:  # a linked value is not known before the graph runs
+        words = any(isinstance(number, str) for number in (seconds, window, fps))  # which ComfyUI refuses itself
+        if None not in values and not words:  # a linked value is not known before the graph runs
             try:
                 _plan(*values)
             except ValueError as error:
@@ -108,7 +110,9 @@ class PlanNode(io.ComfyNode):
         custom_layout: str = "",
         paddings: str = "released",
     ) -> io.NodeOutput:
-        plan = _plan(seconds, order, window, layout, fps, custom_layout, paddings)
+        plan = _plan(float(seconds), order, int(window), layout, float(fps), custom_layout, paddings)
+        if unused := without_effect(order, layout, custom_layout, paddings):
+            progress_text(cls)("\n".join(unused))
         return io.NodeOutput(plan, plan.table())
 
 
@@ -153,4 +157,4 @@ def _plan(seconds, order, window, layout, fps, custom_layout, paddings) -> Plan:
         layout = custom_layout.strip()
         if not layout:
             raise ValueError("layout is custom but custom_layout is empty; write one, e.g. f1k1_x_g9_f1k1f2k2f16k4_td")
-    return Plan.of(float(seconds), order, int(window), layout, float(fps), paddings)
+    return Plan.of(seconds, order, window, layout, fps, paddings)

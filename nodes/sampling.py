@@ -271,7 +271,11 @@ class SamplerNode(io.ComfyNode):
             embeddings=given.embeddings(plan, sections),
             initial=given.initial(timeline, from_noise=denoise >= 1.0),
             origin=_origin(cls, resume),
-            notes=(*given.arrangement(plan).notes(), *overruled(model, positive, guidance), *_unused_loras(cls, model)),
+            notes=(
+                *given.arrangement(plan).notes(),
+                *overruled(model, positive, negative, cfg, guidance, sampler),
+                *_unused_loras(cls, model),
+            ),
             **options,
         )
         return _sampled(cls, request)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -36,7 +37,7 @@ def main() -> None:
     options = parse_arguments()
     environment = prepare_or_exit(tests=False)
     print("Starting ComfyUI ...", flush=True)
-    with tempfile.TemporaryDirectory(prefix=FOLDER) as base, Server(environment, Path(base), temporary=True) as server:
+    with Server(environment, Path(tempfile.mkdtemp(prefix=FOLDER)), temporary=True) as server:
         try:
             workflow = chosen_workflow(server, options)
             make_video(server, workflow)
@@ -119,12 +120,14 @@ def count_frames(environment: Environment, video: Path) -> int:
 def serve(server: Server, workflow: Json) -> None:
     print(f"ComfyUI is running with the workflow at {server.offer(SERVED, workflow)}", flush=True)
     print("Press Run there for another video of the same scene, and Ctrl+C here to stop ComfyUI.", flush=True)
-    try:
+    with suppress(KeyboardInterrupt):
         while True:
             time.sleep(1)
-    except KeyboardInterrupt:
-        print()
+    print()
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\nframepack: stopped")

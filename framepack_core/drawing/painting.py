@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Collection, Iterator, Sequence
@@ -254,6 +255,6 @@ def fills(section: Section, chart: Chart) -> Iterator[tuple[tuple[Colour, ...], 
 
 def _ticks(last: float, unit: float) -> list[int]:
     """Round values from 0 to `last`, at least 56 pixels apart if a step of one is `unit` pixels."""
-    steps = (lead * 10**zeros for zeros in range(9) for lead in (1, 2, 5))
+    steps = (lead * 10**zeros for zeros in itertools.count() for lead in (1, 2, 5))
     step = next(step for step in steps if step * unit >= 56)
     return list(range(0, int(last) + 1, step))

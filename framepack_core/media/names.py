@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from .remedies import remedy
 
 TOKEN = re.compile(r"%([^%]+)%")
 DATE = "date:"
 PART_OF_A_DATE = re.compile("yyyy|yy|MM?|dd?|hh?|mm?|ss?")
 UNSAFE = re.compile(r'[/\\<>:"|?*\x00-\x1f\x7f]')
 DRIVE = re.compile(r"^[A-Za-z]:(?=[/\\])")
+NUMBERED = "_00001_.mp4"  # what follows the prefix in the name of a file
 REFUSED_BY_WINDOWS = '<>:"|?*'
 
 
@@ -57,6 +61,19 @@ def check_prefix(prefix: str, output: Path, windows: bool = os.name == "nt") -> 
     folder = Path(os.path.abspath(output / os.path.dirname(os.path.normpath(name))))
     if not folder.is_relative_to(os.path.abspath(output)):
         raise ValueError(f"filename_prefix is {prefix!r}, which leads out of the output folder; write a path within it")
+    try:
+        _require_possible(output, f"{os.path.normpath(name)}{NUMBERED}")
+    except OSError as error:
+        raise ValueError(f"filename_prefix is {prefix!r} ({error.strerror}); {remedy(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"filename_prefix is {prefix!r}, with a character that no file name has; remove it") from error
+
+
+def _require_possible(folder: Path, name: str) -> None:
+    """Raises OSError or ValueError for a path in `folder` that the system does not take, whether its folders exist or not."""
+    for path in (folder / name, *map(folder.joinpath, Path(name).parts)):
+        with suppress(FileNotFoundError):
+            path.lstat()
 
 
 def _widget(prompt: Mapping[str, Any], node: str, widget: str) -> Any:

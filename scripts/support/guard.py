@@ -19,7 +19,7 @@ WAITS = (0.0, 0.1, 0.3, 1.0, 3.0)  # seconds: a process that is being killed may
 
 
 def guard(pid: int, folders: Sequence[Path]) -> subprocess.Popen:
-    """Start a guard, which neither Ctrl+C nor the end of a terminal reaches. End it before the process ends by itself."""
+    """Start a guard, which neither Ctrl+C nor the end of a terminal reaches. Kill it if the process ends by itself."""
     return subprocess.Popen(
         [sys.executable, __file__, str(pid), *map(str, folders)],
         stdin=subprocess.PIPE,
@@ -39,6 +39,8 @@ def main() -> None:
         time.sleep(wait)
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
+        if not any(map(os.path.exists, folders)):
+            break
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class RunFailed(ServerError):
 class Server:
     """ComfyUI in its own folder `base`, with copies of this pack and of other `packs` (folders) in its custom_nodes.
 
-    It ends with this process, even if that is killed; `base` is then removed too if it is `temporary`.
+    It ends with this process, even if that is killed. A `temporary` `base` is removed in the end, however that comes.
     """
 
     def __init__(
@@ -127,6 +127,10 @@ class Server:
         self._process.wait()
 
     def stop(self) -> None:
+        if self._temporary:
+            self._guard.communicate()  # it does the rest, even if this process is ended meanwhile
+            self._process.wait()
+            return
         self._guard.kill()
         self._guard.communicate()
         self._process.terminate()

@@ -25,6 +25,7 @@ GOOD = {
     "positive": [[TEXT, POOLED]],
     "negative": None,
     "cfg": 1.0,
+    "guidance": 10.0,
     "order": "inverted",
     "start_latent": START,
     "end_latent": None,
@@ -51,7 +52,7 @@ def model(checkpoint, monkeypatch):
 
 def sample(model, **changes) -> None:
     bad = {**GOOD, **changes}
-    guider = make_guider(model, bad["positive"], bad["negative"], bad["cfg"], 10.0)
+    guider = make_guider(model, bad["positive"], bad["negative"], bad["cfg"], bad["guidance"])
     plan = Plan.of(1.2, bad["order"])
     timeline = Given(bad["start_latent"], bad["end_latent"]).timeline(plan)
     sections = plan.bind(timeline)
@@ -82,6 +83,8 @@ def latent(*shape: int, **extra) -> dict:
         ({"positive": [[TEXT, POOLED], [TEXT, {}]]}, "positive has no pooled output"),
         ({"negative": [[TEXT, {}]], "cfg": 2.0}, "negative has no pooled output"),
         ({"cfg": 2.0}, "cfg is 2 but negative is not connected"),
+        ({"cfg": NAN, "negative": [[TEXT, POOLED]]}, "cfg is nan; choose a number"),
+        ({"guidance": math.inf}, "guidance is inf; choose a number"),
         ({"start_latent": latent(1, 4, 6, 10)}, "start_latent has shape (1, 4, 6, 10), expected (1, 16, 1, H, W)"),
         ({"start_latent": latent(1, 128, 1, 6, 10)}, "start_latent has shape (1, 128, 1, 6, 10)"),
         ({"start_latent": latent(1, 16, 3, 6, 10)}, "start_latent holds 3 latent frames, expected 1"),

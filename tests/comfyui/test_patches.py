@@ -15,7 +15,12 @@ from support import given
 from support.ours import sample
 
 from framepack_core.comfyui.loading.checkpoints import load_path
-from framepack_core.comfyui.sampling.patches import require_fitting_patches, require_unconditional, without_effect
+from framepack_core.comfyui.sampling.patches import (
+    require_fitting_patches,
+    require_unconditional,
+    unused_image_embedding,
+    without_effect,
+)
 from framepack_core.comfyui.sampling.request import overruled
 
 
@@ -106,12 +111,38 @@ def test_conditions_that_nothing_reads_are_named_once(model, values, said):
 def test_what_a_sampler_s_own_inputs_take_the_place_of_is_named(model):
     positive = [[None, {"guidance": 3.5}], [None, {"guidance": 10.0}], [None, {}]]
 
-    assert overruled(model, positive, 10.0) == (
+    assert overruled(model, positive, None, 1.0, 10.0, "euler") == (
         "guidance 3.5 of the conditioning is without effect: this node's guidance is 10",
     )
-    assert overruled(patched(advanced.ModelSamplingSD3, model), [], 10.0) == (
+    assert overruled(patched(advanced.ModelSamplingSD3, model), [], None, 1.0, 10.0, "euler") == (
         "the model's shift (ModelSamplingSD3 and the like) is without effect: set this node's shift",
     )
+
+
+@pytest.mark.parametrize(
+    ("cfg", "sampler", "patch", "named"),
+    [
+        (1.0, "unipc_bh1", None, True),
+        (2.0, "unipc_bh1", None, False),
+        (1.0, "euler_cfg_pp", None, False),
+        (1.0, "euler", custom.CFGOverride, False),
+    ],
+)
+def test_a_negative_prompt_that_nothing_uses_is_named(model, cfg, sampler, patch, named):
+    model = patched(patch, model, cfg=3.0) if patch else model
+
+    lines = overruled(model, [], [[None, {}]], cfg, 10.0, sampler)
+
+    assert lines == (("negative is without effect at cfg 1",) if named else ())
+
+
+def test_an_image_embedding_that_the_model_has_no_place_for_is_named(model):
+    model.model.diffusion_model.image_projection = None
+
+    assert unused_image_embedding({"last_hidden_state": None}, model) == [
+        "clip_vision_output is without effect: this checkpoint does not look at images"
+    ]
+    assert unused_image_embedding(None, model) == []
 
 
 @pytest.mark.parametrize("sampler", ["euler_cfg_pp", "dpmpp_2m_cfg_pp", "res_multistep_cfg_pp", "gradient_estimation_cfg_pp"])

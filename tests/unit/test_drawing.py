@@ -68,6 +68,10 @@ def test_a_video_without_any_image_is_drawn(order: str) -> None:
     assert draw_plan(Plan.of(1.2, order), known=()).width > 0
 
 
+def test_any_frame_rate_can_be_drawn() -> None:
+    assert draw_plan(Plan.of(5, fps=1e-12)).width <= MAX_WIDTH
+
+
 @pytest.mark.parametrize("order", ["inverted", "forward"])
 def test_a_picture_of_five_seconds_can_be_read_in_its_node(order: str) -> None:
     """In the example workflows the node is 494 units wide, where ComfyUI writes in letters of 12 units."""

@@ -32,16 +32,16 @@ http.server.HTTPServer(("127.0.0.1", port), Answer).serve_forever()
 COMMAND = """
 import sys, time
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 sys.path.append(sys.argv[1])
 from scripts.support.environment import Environment
 from scripts.support.server import Server
 environment = Environment(Path(sys.executable), Path(sys.argv[2]), Path(sys.argv[2]))
-with TemporaryDirectory(dir=sys.argv[3]) as base, Server(environment, Path(base), temporary=True) as server:
+with Server(environment, Path(mkdtemp(dir=sys.argv[3])), temporary=True) as server:
     print(server.url, flush=True)
     time.sleep(60)
 """
-WAYS = ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"]
+WAYS = [["SIGINT"], ["SIGTERM"], ["SIGHUP"], ["SIGKILL"], ["SIGINT", "SIGINT"], ["SIGINT", "SIGTERM"]]
 
 
 @pytest.fixture
@@ -54,8 +54,9 @@ def comfyui(tmp_path) -> Path:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has one way to end a process")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", WAYS, ids=" then ".join)
 def test_a_command_that_is_ended_takes_its_server_and_its_folder_along(tmp_path, comfyui, way):
+    """A second time while it is ending, too."""
     bases = tmp_path / "bases"
     bases.mkdir()
     command = [sys.executable, "-c", COMMAND, ROOT, comfyui, bases]
@@ -66,21 +67,27 @@ def test_a_command_that_is_ended_takes_its_server_and_its_folder_along(tmp_path,
         url = running.stdout.readline().strip()
         assert answers(url) and len(list(bases.iterdir())) == 1
 
-        running.send_signal(signal.Signals[way])
+        (next(bases.iterdir()) / "many").mkdir()
+        for number in range(5_000):
+            (next(bases.iterdir()) / "many" / str(number)).touch()
+        for name in way:
+            running.send_signal(signal.Signals[name])
+            time.sleep(0.1)
 
     assert within_seconds(5, lambda: not answers(url))
     assert within_seconds(5, lambda: not list(bases.iterdir()))
 
 
-def test_a_server_that_is_stopped_keeps_its_folder_and_leaves_no_guard(tmp_path, comfyui):
+@pytest.mark.parametrize("temporary", [False, True])
+def test_a_server_that_is_stopped_leaves_no_guard_and_removes_a_temporary_folder(tmp_path, comfyui, temporary):
     environment = Environment(Path(sys.executable), comfyui, comfyui)
 
-    with Server(environment, tmp_path / "base", temporary=True) as server:
+    with Server(environment, tmp_path / "base", temporary=temporary) as server:
         guard = server._guard
         assert guard.poll() is None
 
     assert guard.poll() is not None
-    assert not answers(server.url) and server.log.is_file()
+    assert not answers(server.url) and server.log.is_file() != temporary
 
 
 def answers(url: str) -> bool:

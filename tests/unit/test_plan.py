@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from framepack_core.drawing.painting import draw_plan
 from framepack_core.layout import PRESETS, Kernel, Layout, resolve
 from framepack_core.orders import ENDPOINTS, INVERTED, ORDERS, released_paddings
-from framepack_core.plan import Plan, section_count
+from framepack_core.plan import Plan, section_count, without_effect
 from framepack_core.timeline import Timeline
 
 K1, K2, K4 = Kernel(1, 2, 2), Kernel(2, 4, 4), Kernel(4, 8, 8)
@@ -459,6 +459,25 @@ def test_auto_takes_the_layout_of_the_order_at_the_window_of_the_plan(order):
     assert plan.name == ORDERS[order].layout
 
 
+@pytest.mark.parametrize(
+    ("order", "layout", "custom", "paddings", "said"),
+    [
+        ("inverted", "auto", "", "exact", []),
+        ("inverted", "custom", "f1k1_x_g9_f1k1_td", "released", []),
+        (
+            "inverted",
+            "auto",
+            "f2k1_g9",
+            "released",
+            ["custom_layout is without effect: layout is auto; choose custom to use it"],
+        ),
+        ("forward", "auto", " ", "exact", ["paddings exact is without effect in the forward order"]),
+    ],
+)
+def test_values_that_a_plan_does_not_use_are_named(order, layout, custom, paddings, said):
+    assert without_effect(order, layout, custom, paddings) == said
+
+
 def test_a_layout_of_ones_own_is_named_custom():
     assert Plan.of(5, "forward", layout="f2k1_g9").name == "custom"
 
@@ -480,6 +499,8 @@ def test_a_number_out_of_range_is_refused_by_name_and_value(name, value):
         ({"window": 1}, "are 27,000 sections"),
         ({"order": "forward", "layout": "ta_f16k4f2k2f1k1_g9"}, "are 3,000 sections, .* at most 333"),
         ({"layout": "f1k1_x_g9_f1k1_tc"}, "are 3,000 sections, .* at most 333"),
+        ({"layout": f"f1k1_x_g9_{'f1k1' * 300}_td"}, "are 3,000 sections, .* at most 332; .* a shorter layout"),
+        ({"layout": f"f1k1_x_g9_{'f1024k4' * 3}_td"}, "are 3,000 sections, .* at most 161; .* a shorter layout"),
     ],
 )
 def test_more_sections_than_can_be_planned_are_refused(values, said):

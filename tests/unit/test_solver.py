@@ -53,6 +53,12 @@ def test_sigmas_follow_the_formula(steps, tokens, shift):
     assert len(sigmas) == steps + 1
 
 
+@pytest.mark.parametrize("shift", [math.nan, math.inf, 1e-300, -1.0])
+def test_a_shift_without_a_schedule_is_refused(shift):
+    with pytest.raises(ValueError, match=rf"shift is {shift:g}; choose a value from 0.01 on, or 0"):
+        flow_sigmas(8, 9999, shift)
+
+
 def test_a_shift_of_1_spaces_sigmas_evenly():
     assert flow_sigmas(4, 9999, shift=1.0).tolist() == pytest.approx([1, 0.75, 0.5, 0.25, 0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ def require_fitting(request: Request) -> None:
     patcher = request.guider.model_patcher
     require_framepack(patcher)
     private.require_attributes(request.guider, "original_conds", "model_options", serves=private.SAMPLERS)
+    require_numbers(request.guider)
     require_conditioning(request.guider.original_conds, patcher)
     require_regions(request.guider.original_conds, *request.timeline.latents.shape[3:])
     require_image_embedding(request.clip_vision_output, patcher)
@@ -92,6 +94,15 @@ def same_batch(given: Mapping[str, Tensor]) -> int:
         raise ValueError(f"{first} is a batch of {count} but {name} is a batch of {other}; give both the same "
                          "number of images, or one of them a single image")  # fmt: skip
     return max(batches.values(), default=1)
+
+
+def require_numbers(guider) -> None:
+    """What the widgets do not let through, but the API does."""
+    conds = (cond for entries in guider.original_conds.values() for cond in entries)
+    given = [("cfg", getattr(guider, "cfg", None)), *(("guidance", cond.get("guidance")) for cond in conds)]
+    for name, value in given:
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"{name} is {value}; choose a number")
 
 
 def require_conditioning(conds: dict[str, list[dict]], patcher) -> None:

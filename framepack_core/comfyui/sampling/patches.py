@@ -88,6 +88,12 @@ def without_effect(patcher, conds: Mapping[str, list[dict[str, Any]]]) -> list[s
     return [f"without effect on FramePack: {', '.join(found)}"] if found else []
 
 
+def unused_image_embedding(output, patcher) -> list[str]:
+    if output is None or patcher.model.diffusion_model.image_projection is not None:
+        return []
+    return ["clip_vision_output is without effect: this checkpoint does not look at images"]
+
+
 def _ignored_conditions(conds: Mapping[str, list[dict[str, Any]]]) -> Iterator[str]:
     for cond in (cond for entries in conds.values() for cond in entries):
         for key in sorted(cond.keys() - READ_CONDITIONS):

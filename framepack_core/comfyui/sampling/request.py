@@ -72,15 +72,23 @@ def make_guider(model, positive: list, negative: list | None, cfg: float, guidan
     return guider
 
 
-def overruled(model, positive: list, guidance: float) -> tuple[str, ...]:
-    """Lines that name what a sampler node's own inputs take the place of."""
+def overruled(model, positive: list, negative: list | None, cfg: float, guidance: float, sampler: str) -> tuple[str, ...]:
+    """Lines that name what a sampler node's own inputs take the place of, or leave without effect."""
     found = []
     for given in dict.fromkeys(cond["guidance"] for _, cond in positive if "guidance" in cond):
         if given != guidance:
             found.append(f"guidance {given:g} of the conditioning is without effect: this node's guidance is {guidance:g}")
+    if negative is not None and cfg == 1.0 and not may_use_negative(model, sampler):
+        found.append("negative is without effect at cfg 1")
     if "model_sampling" in model.object_patches:
         found.append("the model's shift (ModelSamplingSD3 and the like) is without effect: set this node's shift")
     return tuple(found)
+
+
+def may_use_negative(model, sampler: str) -> bool:
+    """Whether something but cfg may ask for the negative prompt: patches, whatever they do, and some samplers."""
+    patches = [value for key, value in model.model_options.items() if key != "transformer_options"]
+    return "cfg_pp" in sampler or any([*patches, model.wrappers])
 
 
 @dataclass(frozen=True)

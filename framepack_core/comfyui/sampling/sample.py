@@ -20,7 +20,7 @@ from .colour import ColourAnchor
 from .denoise import GuiderDenoiser, with_conditions
 from .identity import identity
 from .kept import KeptSections
-from .patches import without_effect
+from .patches import unused_image_embedding, without_effect
 from .request import Request
 
 
@@ -67,7 +67,9 @@ def sample(request: Request, say: Say) -> Video:
 
 def ignored(request: Request) -> list[str]:
     """What the user has connected that has no effect."""
-    lines = without_effect(request.guider.model_patcher, request.guider.original_conds)
+    patcher = request.guider.model_patcher
+    lines = without_effect(patcher, request.guider.original_conds)
+    lines += unused_image_embedding(request.clip_vision_output, patcher)
     for line in lines:
         log_once(line)
     return lines
