@@ -68,7 +68,7 @@ def patchify(latents: Tensor, kernel: Kernel, convolutions: Convolutions) -> Ten
 
 
 def context_tokens(latents: Sequence[Tensor], kernels: Sequence[Kernel], convolutions: Convolutions) -> Tensor:
-    """All context tokens `B L D`, in the order of the groups."""
+    """All context tokens `B L D`, in the order of the groups, of which there is at least one."""
     tokens = [patchify(group, kernel, convolutions) for group, kernel in zip(latents, kernels, strict=True)]
     return torch.cat(tokens, dim=1)
 

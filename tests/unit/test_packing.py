@@ -336,7 +336,7 @@ even = st.integers(1, 36).map(lambda half: 2 * half)
 
 
 @settings(max_examples=60)
-@given(st.sampled_from(LAYOUTS), even, even, st.integers(0, 45))
+@given(st.sampled_from(LAYOUTS), even, even, st.integers(1, 45))
 def test_there_are_as_many_phases_as_tokens_as_the_plan_counts(layout, height, width, history):
     section = last_section(layout, history)
     timeline = Timeline.empty(history + 10, 1, 1, height, width)
