@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise, takewhile
 from typing import Literal, get_args
 
 import torch
@@ -14,7 +15,8 @@ VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 MAX_SHIFT = 7.0
 LEAST_SHIFT = 0.01  # far less gives no numbers
-LONGEST = 3.1  # times the step before; those of `flow_sigmas` stay below 3
+LONGEST = (3.1, 2.1)  # how many times the step before a step may be, and that one the step before it; see `flow_sigmas`
+LONGEST_UNCORRECTED = (2.0, 2.0)  # the same for a last step to a sigma above 0
 
 History = list[tuple[float, Tensor]]  # (lambda, x0), newest first
 
@@ -50,7 +52,7 @@ def sample_unipc(
 ) -> Tensor:
     """UniPC of order 3 (arXiv 2302.04867, B1 and B2) on x0 predictions along x = (1 - sigma) x0 + sigma noise.
 
-    The order is lower in the first steps, and in one that is much longer than those before (`usable`).
+    The order is lower in the first steps, and after steps that are much longer than those before (`usable`).
 
     With lambda = -log sigma every update reads x_t = sigma_t/sigma_0 x - (e^-h - 1) x0 - B(h) sum rho_k D_k. The first
     evaluation corrects nothing; every later one corrects the step that led to it. The result is the last x0 if the last
@@ -76,18 +78,19 @@ def sample_unipc(
             callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": x0})
     if sigmas[-1] == 0:
         return history[0][1]
-    return _Step(x, usable(history, _lambda(sigmas[-1])), sigmas[-2], sigmas[-1], variant).predict()
+    last = usable(history, _lambda(sigmas[-1]), LONGEST_UNCORRECTED)
+    return _Step(x, last, sigmas[-2], sigmas[-1], variant).predict()
 
 
-def usable(history: History, target: float) -> History:
-    """The predictions that say something about a step to lambda = `target`: those up to a step that this one exceeds too far.
+def usable(history: History, target: float, longest: Sequence[float] = LONGEST) -> History:
+    """The predictions that say something about a step to lambda = `target`: those up to a step too short for the next one.
 
-    Differences of the predictions are extrapolated in proportion to the steps. Some of ComfyUI's schedules end with a step so
-    long that this leads nowhere.
+    Differences of the predictions are extrapolated in proportion to the steps, which leads nowhere from one that is so short.
     """
-    (start, _), *before = history
-    farthest = next((i for i, (lambda_k, _) in enumerate(before) if target - start > LONGEST * (start - lambda_k)), len(before))
-    return history[: 1 + farthest]
+    lambdas = [target, *(lambda_k for lambda_k, _ in history)]
+    steps = [later - earlier for later, earlier in pairwise(lambdas)]  # newest first
+    fitting = (step <= most * before for step, before, most in zip(steps, steps[1:], longest, strict=False))
+    return history[: 1 + sum(takewhile(bool, fitting))]
 
 
 def _lambda(sigma: Tensor) -> float:

@@ -10,7 +10,7 @@ from ..framepack_core.comfyui.sampling.identity import origin
 from ..framepack_core.comfyui.sampling.loras import unused
 from ..framepack_core.comfyui.sampling.request import GIVEN, ON_CANCEL, Given, Request, make_guider, overruled
 from ..framepack_core.comfyui.sampling.sample import sample
-from ..framepack_core.comfyui.sampling.samplers import UNIPC, sampler_named, section_sigmas
+from ..framepack_core.comfyui.sampling.samplers import UNIPC, sampler_named, section_sigmas, without_repeats
 from ..framepack_core.plan import Plan
 from .schema import FramesType, PlanType, named_errors, progress_text
 
@@ -334,7 +334,7 @@ class SamplerCustomNode(io.ComfyNode):
             plan=plan,
             timeline=timeline,
             sections=sections,
-            sigmas=[sigmas for _ in sections],
+            sigmas=[without_repeats(sigmas) for _ in sections],
             seed=seed,
             clip_vision_output=given.clip_vision_output,
             embeddings=given.embeddings(plan, sections),

@@ -11,7 +11,8 @@ import av
 import av.container
 from torch import Tensor
 
-LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+# By the number of channels; others, for which PyAV makes no frames, are mixed to one.
+LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1"}
 MAX_RATE = 1_000_000  # Hz
 LOAD = "load it with Load Audio"
 
@@ -27,8 +28,8 @@ class Audio:
         if self.samples.ndim != 2 or not self.samples.is_floating_point():
             raise ValueError(f"audio has samples of shape {tuple(self.samples.shape)} and type {self.samples.dtype}, expected "
                              f"(channels, samples) of floats in -1..1; {LOAD}")  # fmt: skip
-        if len(self.samples) not in LAYOUTS:
-            raise ValueError(f"audio has {len(self.samples)} channels, expected 1, 2 or 6; mix it down to stereo")
+        if len(self.samples) == 0:
+            raise ValueError(f"audio has no channels; {LOAD}")
         if not 1 <= self.rate <= MAX_RATE:
             raise ValueError(f"audio has a sample rate of {self.rate}, expected 1 to {MAX_RATE} Hz; {LOAD}")
 
@@ -55,7 +56,7 @@ class AudioTrack:
 
     def __init__(self, container: av.container.OutputContainer, audio: Audio) -> None:
         self.container, self.audio, self.written = container, audio, 0
-        self.layout = LAYOUTS[len(audio.samples)]
+        self.layout = LAYOUTS.get(len(audio.samples), "mono")
         self.stream = container.add_stream("aac", rate=encoded_rate(audio.rate), layout=self.layout)
 
     def write(self, until: Fraction) -> None:
@@ -64,6 +65,8 @@ class AudioTrack:
         if end <= self.written:
             return
         part = heard(self.audio.samples[:, self.written : end])
+        if len(part) not in LAYOUTS:
+            part = part.mean(dim=0, keepdim=True)
         frame = av.AudioFrame.from_ndarray(part.contiguous().numpy(), format="fltp", layout=self.layout)
         frame.sample_rate, frame.pts, frame.time_base = self.audio.rate, self.written, Fraction(1, self.audio.rate)
         self.container.mux(self.stream.encode(frame))

@@ -137,6 +137,15 @@ def test_schedules_that_nearly_go_from_1_to_0_are_good(model, sigmas):
         sample(model, sigmas=torch.tensor(sigmas))
 
 
+def test_sigmas_that_begin_a_little_low_are_warned_about():
+    """As BasicScheduler's at denoise 0.5 do."""
+    assert checks.sigma_warnings([torch.tensor([0.955, 0.5, 0.0])]) == []
+
+    (warning,) = checks.sigma_warnings([torch.tensor([0.875, 0.5, 0.0])])
+
+    assert warning.startswith("sigmas begin at 0.875") and "denoise 1" in warning
+
+
 @pytest.mark.parametrize(("starts", "ends"), [(3, 1), (1, 3), (2, 2)])
 def test_a_single_start_or_end_image_serves_a_whole_batch(starts, ends):
     start, end = (latent(count, 16, 1, 6, 10) for count in (starts, ends))

@@ -9,6 +9,7 @@ import comfy_extras.nodes_model_downscale as downscale
 import comfy_extras.nodes_pag as pag
 import comfy_extras.nodes_rope as rope
 import comfy_extras.nodes_tomesd as tomesd
+import comfy_extras.nodes_video_model as video
 import pytest
 import torch
 from support import given
@@ -164,6 +165,24 @@ def test_a_guider_with_three_predictions_may_leave_one_out():
 def test_a_patch_that_raises_cfg_needs_a_negative_prompt(model):
     with pytest.raises(ValueError, match=r"uses a negative prompt \(cfg 3\)"):
         sample(patched(custom.CFGOverride, model, cfg=3.0), given.inputs(), sections=1)
+
+
+@pytest.mark.parametrize("negative", [None, []])
+def test_an_empty_negative_prompt_is_none(negative):
+    given = {"cond_scale": 2.0, "model_options": {}, "conds": [[1], negative], "conds_out": ["a", "b"]}
+
+    with pytest.raises(ValueError, match=r"uses a negative prompt \(cfg 2\), but there is none"):
+        require_unconditional(given)
+
+
+@pytest.mark.parametrize("node", [video.VideoLinearCFGGuidance, video.VideoTriangleCFGGuidance, advanced.RescaleCFG])
+def test_a_patch_that_looks_at_the_negative_prompt_changes_nothing_without_one(model, node):
+    plain = sample(model, given.inputs(), sections=1)
+    scale = {} if node is advanced.RescaleCFG else {"min_cfg": 3.0}
+
+    found = sample(patched(node, model, **scale), given.inputs(), sections=1)
+
+    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_guidance_by_perturbed_attention_is_named_when_it_runs(model, caplog):

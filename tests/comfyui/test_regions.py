@@ -8,7 +8,7 @@ from support.ours import sample
 
 from framepack_core.comfyui.loading.checkpoints import load_path
 from framepack_core.comfyui.model.conditions import Packed, PackedContext
-from framepack_core.comfyui.sampling.regions import for_video, require_condition, require_region, require_whole_picture
+from framepack_core.comfyui.sampling.regions import for_video, require_prompt_everywhere, require_region
 from framepack_core.packing import gather
 from framepack_core.plan import Plan
 from framepack_core.timeline import Timeline
@@ -94,17 +94,14 @@ def test_regions_that_a_section_cannot_have_are_refused(cond, said):
 
 
 LEFT, RIGHT, ALL = ({"area": area} for area in ((HEIGHT, 10, 0, 0), (HEIGHT, 10, 0, 10), (HEIGHT, WIDTH, 0, 0)))
+SIGMAS = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
 
 
-@pytest.mark.parametrize("conds", [[], [{}], [LEFT, RIGHT], [ALL], [LEFT, {}], [LEFT, {**RIGHT, "default": True}]])
-def test_together_conditions_cover_the_picture(conds):
-    require_whole_picture("positive", conds, HEIGHT, WIDTH)
-
-
-@pytest.mark.parametrize("conds", [[LEFT], [LEFT, {"area": (6, 10, 0, 10)}], [{"area": ("percentage", 0.5, 0.5, 0.0, 0.0)}]])
-def test_a_part_without_a_prompt_is_refused(conds):
-    with pytest.raises(ValueError, match="positive has areas only, which leave part of the picture without a prompt"):
-        require_whole_picture("positive", conds, HEIGHT, WIDTH)
+def masked(columns: slice, **values) -> dict:
+    """In pixels of the picture."""
+    mask = torch.zeros(1, 8 * HEIGHT, 8 * WIDTH)
+    mask[:, :, columns] = 1
+    return {"mask": mask, "mask_strength": 1.0, **values}
 
 
 def early(percent: float) -> dict:
@@ -115,20 +112,68 @@ def late(percent: float) -> dict:
     return {"start_percent": percent, "end_percent": 1.0}
 
 
-SIGMAS = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
+def require(conds) -> None:
+    require_prompt_everywhere("positive", conds, [SIGMAS], lambda percent: 1 - percent, HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("conds", [[], [{}], [LEFT, RIGHT], [ALL], [LEFT, {}], [LEFT, {**RIGHT, "default": True}]])
+def test_areas_together_cover_the_picture(conds):
+    require(conds)
 
 
 @pytest.mark.parametrize(
-    "conds", [[], [{}], [early(1.0)], [early(0.5), late(0.5)], [early(0.3), {}], [early(0.3), {"default": 1}]]
+    "conds",
+    [
+        [masked(slice(None))],
+        [masked(slice(0, 80)), masked(slice(80, None))],
+        [masked(slice(0, 83)), masked(slice(83, None))],
+        [masked(slice(0, 80)), RIGHT],
+        [masked(slice(0, 80)), {"default": True}],
+        [{"strength": 0.0}, {}],
+    ],
 )
-def test_together_conditions_cover_the_steps(conds):
-    require_condition("positive", conds, SIGMAS, lambda percent: 1 - percent)
+def test_masks_together_cover_the_picture(conds):
+    require(conds)
 
 
-@pytest.mark.parametrize(("conds", "sigma"), [([early(0.3)], "0.5"), ([late(0.1)], "1"), ([early(0.2), late(0.6)], "0.75")])
+@pytest.mark.parametrize(
+    "conds",
+    [[early(1.0)], [early(0.5), late(0.5)], [early(0.3), {}], [early(0.3), {"default": 1}], [{**LEFT, **early(0.5)}, {}]],
+)
+def test_timestep_ranges_together_cover_the_steps(conds):
+    require(conds)
+
+
+@pytest.mark.parametrize(
+    "conds",
+    [
+        [LEFT],
+        [LEFT, {"area": (6, 10, 0, 10)}],
+        [{"area": ("percentage", 0.5, 0.5, 0.0, 0.0)}],
+        [masked(slice(0, 80))],
+        [masked(slice(0, 0))],
+        [masked(slice(None), mask_strength=0.0)],
+        [masked(slice(None), **LEFT)],
+        [{"strength": 0.0}],
+    ],
+)
+def test_a_part_without_a_prompt_is_refused(conds):
+    with pytest.raises(ValueError, match="positive leaves part of the picture without a prompt in the step at sigma 1,"):
+        require(conds)
+
+
+def test_a_part_that_loses_its_prompt_on_the_way_is_refused():
+    with pytest.raises(ValueError, match=r"without a prompt in the step at sigma 0\.5, because of areas, masks or strengths"):
+        require([early(0.3), LEFT])
+
+
+@pytest.mark.parametrize(
+    ("conds", "sigma"),
+    [([early(0.3)], "0.5"), ([late(0.1)], "1"), ([early(0.2), late(0.6)], "0.75"), ([{**early(0.3), "default": 1}], "0.5")],
+)
 def test_steps_without_a_prompt_are_refused(conds, sigma):
     with pytest.raises(ValueError, match=f"positive has no prompt for the step at sigma {sigma}, because of a timestep range"):
-        require_condition("positive", conds, SIGMAS, lambda percent: 1 - percent)
+        require(conds)
 
 
 def test_an_area_of_the_whole_picture_changes_nothing_and_a_part_does(checkpoint):

@@ -125,6 +125,19 @@ def test_sigmas_without_a_step_are_refused(graph, server, steps):
     assert "use FramePack_Scheduler" in message
 
 
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m"])
+def test_sigmas_that_come_twice_count_once(graph, server, sampler):
+    """Steps of no length, by which these samplers divide."""
+    once, twice = (
+        graph.custom_sampler(
+            sigmas=graph.add("ManualSigmas", sigmas=sigmas), sampler=graph.add("KSamplerSelect", sampler_name=sampler)
+        )
+        for sigmas in ("1, 0.7, 0.3, 0", "1, 0.7, 0.7, 0.3, 0, 0")
+    )
+
+    assert torch.equal(graph.latents(server, twice), graph.latents(server, once))
+
+
 # Conditioning, as a stock node reads it from a file that another encoder may have written.
 
 

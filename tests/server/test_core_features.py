@@ -33,12 +33,20 @@ def test_a_stock_lora_loader_changes_the_video(graph, server, plain):
     assert "not loaded" not in log.text
 
 
-@pytest.mark.parametrize("names", ["peft", "kohya"])
-def test_a_lora_that_changes_nothing_is_named_in_the_sampler(graph, server, names, plain):
-    """Its weights have names that ComfyUI does not know."""
-    key = {"peft": "blocks.0.attn.to_q.lora_{}.weight", "kohya": "lora_unet_blocks_0_to_q.lora_{}.weight"}[names]
+@pytest.mark.parametrize(
+    "layers",
+    [
+        ["blocks.0.attn.to_q"],
+        ["lora_unet_blocks_0_to_q"],
+        ["lora_unet_blocks_0_to_q", "lora_te1_text_model_encoder_layers_0_mlp_fc1"],
+        ["diffusion_model.double_blocks.0.img_attn.proj"],
+    ],
+    ids=["unknown names", "kohya's", "SDXL's with text encoders", "another width"],
+)
+def test_a_lora_that_changes_nothing_is_named_in_the_sampler(graph, server, layers, plain):
     with own_models(server, "loras") as folder:
-        save_file({key.format(part): torch.ones(4, 4) for part in ("down", "up")}, folder / "other.safetensors")
+        weights = {f"{layer}.lora_{part}.weight": torch.ones(4, 4) for layer in layers for part in ("down", "up")}
+        save_file(weights, folder / "other.safetensors")
         name = f"{folder.name}/other.safetensors"
         lora = graph.add("LoraLoaderModelOnly", model=graph.model, lora_name=name, strength_model=1.0)
         sampler, seen = graph.sampler(model=lora, resume=False), Seen()
@@ -46,7 +54,7 @@ def test_a_lora_that_changes_nothing_is_named_in_the_sampler(graph, server, name
         latents = graph.latents(server, sampler, on_message=seen)
 
     assert torch.equal(latents, plain)
-    assert all(f"LoRA {name} changes nothing: it is for another model" in text for text in seen.texts(sampler))
+    assert all(f"LoRA {name} changes nothing of the model: it is for another one" in text for text in seen.texts(sampler))
 
 
 def test_a_lora_hook_on_the_conditioning_does_what_the_loader_does(graph, server, plain):

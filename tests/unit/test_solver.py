@@ -344,6 +344,29 @@ def test_a_schedule_that_ends_with_a_long_step_is_no_worse_than_with_euler(steps
     assert decibels(found, exact) > decibels(euler(noise, sigmas), exact)
 
 
+@pytest.mark.parametrize(
+    "sigmas",
+    [
+        [1.0, 0.9, 0.5, 0.2, 0.0],
+        [1.0, 0.9, 0.65, 0.3, 0.0],
+        [1.0, 0.999, 0.998, 0.5, 0.2, 0.0],
+        [1.0, 0.9, 0.9 - 1e-7, 0.5, 0.2, 0.0],
+        [1.0, 0.9, 0.8, 0.5, 0.2, 0.02],
+        [1.0, 0.9, 0.8, 0.5, 0.2, 0.001],
+    ],
+    ids=["short first", "growing", "shorter first", "nearly equal", "ends at 0.02", "ends at 0.001"],
+)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_schedule_by_hand_with_a_step_that_is_much_longer_is_not_much_worse_than_with_euler(sigmas, variant):
+    noise = torch.randn(16, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    exact = euler(noise, torch.linspace(1, 0, 2001, dtype=torch.float64))
+    schedule = torch.tensor(sigmas, dtype=torch.float64)
+
+    found = sample_unipc(mixture, noise, schedule, variant=variant)
+
+    assert decibels(found, exact) > decibels(euler(noise, schedule), exact) - 6
+
+
 @pytest.mark.parametrize("shift", [0.0, 0.1, 1.0, 7.0, 100.0])
 @pytest.mark.parametrize("steps", [2, 3, 4, 5, 8, 25, 100])
 @pytest.mark.parametrize("tokens", [256, 13_680])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +19,14 @@ from ..encoding import CHANNELS
 from ..log import log_once
 from ..model.framepack import FramePackModel
 from .patches import require_fitting_patches
-from .regions import require_condition, require_region, require_whole_picture
+from .regions import Percent, require_prompt_everywhere, require_region
 
 if TYPE_CHECKING:
     from .request import Request
 
 POOLED = 768
 HIGHEST_SIGMA, LEAST_FIRST_SIGMA, MOST_LAST_SIGMA = 1.01, 0.8, 0.02  # schedules go from about 1 down to 0
+LEAST_GOOD_SIGMA = 0.95  # to begin with; from less on, the difference shows
 
 
 def require_fitting(request: Request) -> None:
@@ -35,12 +36,11 @@ def require_fitting(request: Request) -> None:
     private.require_attributes(request.guider, "original_conds", "model_options", serves=private.SAMPLERS)
     require_numbers(request.guider)
     require_conditioning(request.guider.original_conds, patcher)
-    require_regions(request.guider.original_conds, *request.timeline.latents.shape[3:])
     require_image_embedding(request.clip_vision_output, patcher)
     require_fitting_patches(patcher)
     for sigmas in request.sigmas:
         require_schedule(sigmas, from_noise=request.initial is None)
-        require_every_step(request.guider.original_conds, sigmas, patcher)
+    require_regions(request, patcher.get_model_object("model_sampling").percent_to_sigma)
 
 
 def require_framepack(patcher) -> None:
@@ -125,17 +125,12 @@ def require_conditioning(conds: dict[str, list[dict]], patcher) -> None:
                 require_finite(tensor, name, "lower the weights of words in the prompt, such as (word:2.0)")
 
 
-def require_regions(conds: dict[str, list[dict]], height: int, width: int) -> None:
-    for name, entries in conds.items():
+def require_regions(request: Request, percent_to_sigma: Percent) -> None:
+    height, width = request.timeline.latents.shape[3:]
+    for name, entries in request.guider.original_conds.items():
         for cond in entries:
             require_region(name, cond, height, width)
-        require_whole_picture(name, entries, height, width)
-
-
-def require_every_step(conds: dict[str, list[dict]], sigmas: Tensor, patcher) -> None:
-    percent_to_sigma = patcher.get_model_object("model_sampling").percent_to_sigma
-    for name, entries in conds.items():
-        require_condition(name, entries, sigmas, percent_to_sigma)
+        require_prompt_everywhere(name, entries, request.sigmas, percent_to_sigma, height, width)
 
 
 def require_image_embedding(output, patcher) -> None:
@@ -168,6 +163,14 @@ def require_schedule(sigmas: Tensor, from_noise: bool = True) -> None:
 
 def begins_in_noise(sigmas: Tensor) -> bool:
     return len(sigmas) == 0 or bool(sigmas[0] >= LEAST_FIRST_SIGMA)
+
+
+def sigma_warnings(schedules: Iterable[Tensor]) -> list[str]:
+    """What the user should know about sigmas that are good enough to try."""
+    first = min((sigmas[0].item() for sigmas in schedules), default=1.0)
+    if first >= LEAST_GOOD_SIGMA:
+        return []
+    return [f"sigmas begin at {first:.3g}, but the first step gets pure noise, so the picture suffers: begin at 1 (denoise 1)"]
 
 
 def warnings(plan: Plan, patcher) -> list[str]:

@@ -70,7 +70,7 @@ class GuiderDenoiser:
             raise ValueError(
                 f"section {section.number + 1} has values that are not finite (NaN or infinite), so its frames would be black. "
                 "This can come from a LoRA or another patch of the model, from float16 (--fp16-unet) or from the attention in "
-                "use: try without LoRAs and patches, then with --use-pytorch-cross-attention. Finished sections are kept"
+                "use: try without LoRAs and patches, then with --use-pytorch-cross-attention"
             )
         return latents
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import comfy.utils
 import folder_paths
+from torch import nn
 
 from .. import private
 
@@ -25,9 +26,9 @@ def unused(prompt: DynamicPrompt, node_id: str, patcher) -> list[str]:
         return []
     keys = private.model_lora_keys_unet(patcher.model, {})
     return [
-        f"LoRA {name} changes nothing: it is for another model, or its weights have names that ComfyUI does not know"
+        f"LoRA {name} changes nothing of the model: it is for another one, or its weights have names that ComfyUI does not know"
         for name, path in ((name, folder_paths.get_full_path("loras", name)) for name in names)
-        if path and not _fits(path, keys)
+        if path and not _fits(path, keys, patcher.model)
     ]
 
 
@@ -58,9 +59,23 @@ def _texts(inputs: Mapping[str, Any]) -> Iterator[str]:
             yield from _texts(value)
 
 
-def _fits(path: str, keys: Mapping[str, Any]) -> bool:
-    """Whether one of the LoRA's weights is for the model, or for a text encoder, which cannot be told here."""
+def _fits(path: str, keys: Mapping[str, Any], model: nn.Module) -> bool:
+    """Whether one of the LoRA's weights is for the model, or all are for a text encoder, which cannot be told here."""
     weights = comfy.utils.load_torch_file(path, safe_load=True)
-    if any(name.startswith(OF_TEXT_ENCODERS) for name in weights):
+    if weights and all(name.startswith(OF_TEXT_ENCODERS) for name in weights):
         return True
-    return bool(private.load_lora(private.convert_lora(weights), keys, log_missing=False))
+    patches = private.load_lora(private.convert_lora(weights), keys, log_missing=False)
+    return any(_has_room(model, key, patch) for key, patch in patches.items())
+
+
+def _has_room(model: nn.Module, key: Any, patch: Any) -> bool:
+    """Whether a patch has as many values as the rows of the layer that it is for; ComfyUI only logs it otherwise."""
+    name, (_, _, rows) = key if isinstance(key, tuple) else (key, (0, 0, None))
+    layer = comfy.utils.get_attr(model, name.rpartition(".")[0])
+    if not name.endswith(".weight") or not hasattr(layer, "in_features"):
+        return True
+    values = (rows or layer.out_features) * layer.in_features
+    if getattr(patch, "name", None) == "lora":
+        up, down, *_ = patch.weights
+        return up.shape[0] * down[0].numel() == values
+    return not isinstance(patch, tuple) or patch[0] != "diff" or patch[1][0].numel() == values

@@ -15,7 +15,18 @@ from ..model.framepack import CONTEXT_KEY
 # Of conditions: what the model, ComfyUI's sampling and our samplers read.
 READ_CONDITIONS = {
     *("cross_attn", "pooled_output", "guidance", "clip_vision_output", "attention_mask", CONTEXT_KEY),
-    *("model_conds", "uuid", "hooks", "default", "strength", "area", "mask", "mask_strength", "set_area_to_bounds"),
+    *(
+        "model_conds",
+        "uuid",
+        "hooks",
+        "default",
+        "prompt_type",
+        "strength",
+        "area",
+        "mask",
+        "mask_strength",
+        "set_area_to_bounds",
+    ),
     *("start_percent", "end_percent", "timestep_start", "timestep_end", "clip_start_percent", "clip_end_percent"),
 }
 CONDITIONS = {  # nodes by what they add
@@ -70,16 +81,19 @@ def _require_fitting(patch: Any) -> None:
 def require_unconditional(predictions: Mapping[str, Any]) -> list[Tensor]:
     """ComfyUI's `sampler_pre_cfg_function`. Raises ValueError if the unconditional prediction is used, but there is none.
 
-    ComfyUI would put zeros in its place. Guiders with more predictions than two know themselves which they use.
+    ComfyUI would put zeros in its place. At a scale of 1, where patches may still look at it, it is the conditional one.
+    Guiders with more predictions than two know themselves which they use.
     """
     scale, options, conds = predictions["cond_scale"], predictions["model_options"], predictions["conds"]
-    used = not math.isclose(scale, 1.0) or options.get("disable_cfg1_optimization", False)
-    if used and len(conds) == 2 and conds[1] is None:
+    if len(conds) != 2 or conds[1]:
+        return predictions["conds_out"]
+    if not math.isclose(scale, 1.0) or options.get("disable_cfg1_optimization", False):
         raise ValueError(
             f"the sampler or a patch of the model uses a negative prompt (cfg {scale:g}), but there is none; connect negative, "
             "or choose a sampler without cfg_pp and remove patches that change cfg"
         )
-    return predictions["conds_out"]
+    conditional, _ = predictions["conds_out"]
+    return [conditional, conditional]
 
 
 def without_effect(patcher, conds: Mapping[str, list[dict[str, Any]]]) -> list[str]:

@@ -3,11 +3,12 @@ of a video."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ...layout import BASE_KERNEL
 
@@ -34,39 +35,54 @@ def require_region(name: str, cond: dict[str, Any], height: int, width: int) -> 
                          "pixels; move it")  # fmt: skip
 
 
-def require_whole_picture(name: str, conds: Sequence[dict[str, Any]], height: int, width: int) -> None:
-    """Raises a ValueError if some of the picture is in no condition's area: it would stay grey. A mask counts as everything."""
-    covered = torch.zeros(height, width, dtype=torch.bool)
-    for cond in conds:
-        if cond.get("area") is None or "default" in cond:
-            return
-        h, w, y, x = _area(cond["area"], height, width)
-        covered[y : y + h, x : x + w] = True
-    if conds and bool(covered.logical_not().any()):
-        raise ValueError(
-            f"{name} has areas only, which leave part of the picture without a prompt; combine them with a prompt for the "
-            "whole picture"
-        )
-
-
-def require_condition(name: str, conds: Sequence[dict[str, Any]], sigmas: Tensor, percent_to_sigma: Percent) -> None:
-    """Raises a ValueError if there are steps in which no condition counts: they would give noise."""
-    if not any("start_percent" in cond or "end_percent" in cond for cond in conds):
-        return
-    for sigma in sigmas[:-1].tolist():
-        if not any(_counts(cond, sigma, percent_to_sigma) for cond in conds):
+def require_prompt_everywhere(
+    name: str, conds: Sequence[dict[str, Any]], schedules: Iterable[Tensor], percent_to_sigma: Percent, height: int, width: int
+) -> None:
+    """Raises a ValueError if there is a step in which some of the picture has no condition: it would stay grey, or noise."""
+    covered = [_covered(cond, height, width) for cond in conds]
+    for counting, sigma in _counting(conds, schedules, percent_to_sigma).items():
+        if not counting:
             raise ValueError(
                 f"{name} has no prompt for the step at sigma {sigma:.3g}, because of a timestep range; combine it with a "
                 "prompt for the other steps"
             )
+        if not bool(torch.stack([covered[number] for number in counting]).any(dim=0).all()):
+            raise ValueError(
+                f"{name} leaves part of the picture without a prompt in the step at sigma {sigma:.3g}, because of areas, masks "
+                "or strengths of 0; combine it with a prompt for the whole picture"
+            )
+
+
+def _counting(
+    conds: Sequence[dict[str, Any]], schedules: Iterable[Tensor], percent_to_sigma: Percent
+) -> dict[tuple[int, ...], float]:
+    """The numbers of the conditions that count together, and the first sigma at which they do."""
+    found: dict[tuple[int, ...], float] = {}
+    for sigma in (sigma for sigmas in schedules if conds for sigma in sigmas[:-1].tolist()):
+        numbers = tuple(number for number, cond in enumerate(conds) if _counts(cond, sigma, percent_to_sigma))
+        found.setdefault(numbers, sigma)
+    return found
 
 
 def _counts(cond: dict[str, Any], sigma: float, percent_to_sigma: Percent) -> bool:
     """As ComfyUI's sampler decides it."""
-    if "default" in cond:
-        return True
     first, last = cond.get("start_percent"), cond.get("end_percent")
     return (first is None or sigma <= percent_to_sigma(first)) and (last is None or sigma >= percent_to_sigma(last))
+
+
+def _covered(cond: dict[str, Any], height: int, width: int) -> Tensor:
+    """The latent pixels `H W` for which a condition counts. A default one fills what others leave."""
+    if "default" in cond:
+        return torch.ones(height, width, dtype=torch.bool)
+    covered = torch.zeros(height, width, dtype=torch.bool)
+    if 0 in (cond.get("strength"), cond.get("mask_strength")):
+        return covered
+    h, w, y, x = (height, width, 0, 0) if cond.get("area") is None else _area(cond["area"], height, width)
+    covered[y : y + h, x : x + w] = True
+    if cond.get("mask") is not None:
+        masks = cond["mask"].float().cpu().reshape(-1, 1, *cond["mask"].shape[-2:])
+        covered &= (functional.interpolate(masks, (height, width), mode="bilinear") > 0).any(dim=0)[0]
+    return covered
 
 
 def for_video(cond: dict[str, Any], frames: int, height: int, width: int) -> dict[str, Any]:

@@ -39,7 +39,10 @@ def sample(request: Request, say: Say) -> Video:
     """
     checks.require_fitting(request)
     patcher, timeline = request.guider.model_patcher, request.timeline
-    notes = Notes(say, [*request.notes, *checks.warnings(request.plan, patcher), *ignored(request)])
+    warned = checks.warnings(request.plan, patcher)
+    if request.initial is None:
+        warned += checks.sigma_warnings(request.sigmas)
+    notes = Notes(say, [*request.notes, *warned, *ignored(request)])
     kept = kept_sections(request, notes)
     guider = request.guider
     if request.clip_vision_output is not None:

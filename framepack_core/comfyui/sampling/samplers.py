@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import comfy.samplers
+import torch
 from torch import Tensor
 
 from ...layout import BASE_KERNEL, token_count
@@ -43,3 +44,8 @@ def window_sigmas(latent: Tensor, window: int, steps: int, shift: float) -> Tens
     """The schedule for `window` frames of a latent's size."""
     height, width = latent.shape[-2:]
     return flow_sigmas(steps, token_count(window, BASE_KERNEL, height, width), shift)
+
+
+def without_repeats(sigmas: Tensor) -> Tensor:
+    """The schedule without steps between equal sigmas, which go nowhere; most of ComfyUI's samplers divide by their length."""
+    return torch.unique_consecutive(sigmas)
