@@ -17,14 +17,15 @@ At = Literal["start", "end", "time"]
 Use = Literal["fixed", "guide"]
 ATS: tuple[At, ...] = get_args(At)
 USES: tuple[Use, ...] = get_args(Use)
+IN_TIME: dict[At, int] = {"start": 0, "time": 1, "end": 2}
 
 
 @dataclass(frozen=True)
 class Placed:
     """A still or a clip. `latents` `B 16 T H W` are written into the video; `picture` `B 16 1 H W` is its first frame alone.
 
-    At the video's start `latents` begin with `picture`; elsewhere each of them stands for four frames. `seconds` say
-    when it begins if it is placed at a time. `embedding` is what an image encoder makes of it.
+    At the video's start `latents` begin with `picture`; elsewhere each of them stands for four frames. `seconds` say when it
+    begins if it is placed at a time. `embedding` is what an image encoder makes of it.
     """
 
     latents: Tensor
@@ -57,11 +58,6 @@ class Frames:
         if placed.is_fixed and placed.at in taken:
             raise ValueError(f"the video's {placed.at} is given twice; disconnect one, or place it at a time")
         return replace(self, placed=(*self.placed, placed))
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Latent height and width, if there is anything."""
-        return (self.placed[0].picture.shape[3], self.placed[0].picture.shape[4]) if self.placed else None
 
 
 @dataclass(frozen=True)
@@ -155,18 +151,15 @@ def latent_frame(seconds: float, fps: float) -> int:
 def _moved(plan: Plan, fixed: Sequence[Placed], frames: int) -> list[int]:
     """The first latent frame of each, with whole windows before, between and after them."""
     found = [0] * len(fixed)
-    taken, windows = 0, -1  # frames given so far, and windows before the last of them
-    for index in sorted(range(len(fixed)), key=lambda index: (ATS_IN_TIME[fixed[index].at], fixed[index].seconds)):
-        placed, before = fixed[index], windows
-        windows = min(max(round((_asked(plan, placed, frames) - taken) / plan.window), 0), plan.sections)
-        if windows == before or (windows == 0 and placed.at == "time"):
+    taken, before = 0, -1  # frames given so far, and windows before the last of them
+    for index in sorted(range(len(fixed)), key=lambda index: (IN_TIME[fixed[index].at], fixed[index].seconds)):
+        placed = fixed[index]
+        windows = min(round((_asked(plan, placed, frames) - taken) / plan.window), plan.sections)
+        if windows <= before or (windows == 0 and placed.at == "time"):
             raise ValueError(_too_near(plan, placed))
         found[index] = taken + windows * plan.window
-        taken += placed.length
+        taken, before = taken + placed.length, windows
     return found
-
-
-ATS_IN_TIME: dict[At, int] = {"start": 0, "time": 1, "end": 2}
 
 
 def _asked(plan: Plan, placed: Placed, frames: int) -> int:

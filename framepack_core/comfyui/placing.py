@@ -54,7 +54,7 @@ def place(
     height, width = size_in_pixels(frames, vae) or nearest_bucket(rows, columns, base_resolution)
     images = resampled(picture.images, picture.fps, frames.fps) if not picture.is_still else picture.images
     images = fit_images(used(images, picture), height, width)
-    embedding = None if clip_vision is None else clip_vision.encode_image(joined(images, picture.at), crop=False)
+    embedding = None if clip_vision is None else clip_vision.encode_image(seen(images, picture), crop=False)
     first = encode_images(vae, images[:1])
     placed = Placed(
         latents=written(images, first, picture, vae),
@@ -89,9 +89,9 @@ def used(images: Tensor, picture: Picture) -> Tensor:
     return images[-count:] if picture.at == "start" else images[:count]
 
 
-def joined(images: Tensor, at: At) -> Tensor:
-    """The image that meets what is generated."""
-    return images[-1:] if at == "start" else images[:1]
+def seen(images: Tensor, picture: Picture) -> Tensor:
+    """The image that meets what is generated, or that a guide shows."""
+    return images[-1:] if picture.use == "fixed" and picture.at == "start" else images[:1]
 
 
 def written(images: Tensor, first: Tensor, picture: Picture, vae: comfy.sd.VAE) -> Tensor:

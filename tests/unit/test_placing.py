@@ -55,10 +55,15 @@ def test_keyframes_move_to_where_all_gaps_are_whole_sections(order):
     assert "what is placed at 1.40 s is at 1.23 s" in arrangement.notes()[0]
 
 
-@given(st.lists(st.floats(0.7, 10.8), max_size=4, unique=True), st.sampled_from(["inverted", "endpoints"]), st.booleans())
+@given(
+    st.lists(st.tuples(st.floats(0.7, 10.8), st.integers(1, 18)), max_size=4),
+    st.sampled_from(["inverted", "endpoints"]),
+    st.booleans(),
+)
 def test_whatever_is_placed_is_at_most_half_a_section_from_where_it_was_asked_for_and_can_be_filled(times, order, end):
     plan = Plan.of(10.8, order)
-    given = [still(1, "start"), *(still(2, seconds=time) for time in times), *([clip(3, 4, "end")] if end else [])]
+    clips = [clip(2, length, "time", seconds) for seconds, length in times]
+    given = [still(1, "start"), *clips, *([clip(3, 4, "end")] if end else [])]
     try:
         arrangement = Arrangement.of(plan, Frames(tuple(given)))
     except ValueError as error:
@@ -151,6 +156,7 @@ def test_each_section_gets_the_embedding_of_its_guide_or_of_what_is_nearest():
         ([still(2, seconds=9.0)], "inverted", "placed at 9.00 s, but the video has 2.57 s"),
         ([still(2, seconds=0.3)], "inverted", "less than half a section (1.20 s) after the start"),
         ([still(2, seconds=1.2), still(3, seconds=1.3)], "inverted", "less than half a section"),
+        ([clip(2, 18, "time", 1.2), still(3, seconds=2.0)], "inverted", "less than half a section"),
         ([still(2, "end"), still(3, seconds=2.5)], "inverted", "before the end"),
         ([still(2, seconds=1.2)], "forward", "the forward order never looks ahead"),
         ([still(2, "end")], "forward", "the forward order never looks ahead"),
