@@ -13,6 +13,7 @@ from ..placing import ATS, USES, At, Frames, Placed, Use
 from ..weights.buckets import nearest_bucket
 from .decoding.stream import frame_size
 from .encoding import encode_images, fit_images, resampled
+from .sampling.checks import require_finite
 
 SEEN = 18  # latent frames of a clip, besides the first: as many as the released layouts see next to a section
 STILL = 1 + PIXEL_FRAMES  # of the same picture: the second latent frame then stands for four frames of it
@@ -56,8 +57,11 @@ def place(
     images = fit_images(used(images, picture), height, width)
     embedding = None if clip_vision is None else clip_vision.encode_image(seen(images, picture), crop=False)
     first = encode_images(vae, images[:1])
+    latents = written(images, first, picture, vae)
+    for latent in (first, latents):
+        require_finite(latent, "the latent of images", "look at the images, and start ComfyUI without --fp16-vae")
     placed = Placed(
-        latents=written(images, first, picture, vae),
+        latents=latents,
         picture=first,
         at=picture.at,
         use=picture.use,

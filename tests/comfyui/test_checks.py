@@ -30,6 +30,7 @@ GOOD = {
     "start_latent": START,
     "end_latent": None,
     "clip_vision_output": {"last_hidden_state": torch.zeros(1, 5, 32)},
+    "embeddings": {},
     "sigmas": torch.tensor([1.0, 0.0]),
 }
 
@@ -58,7 +59,9 @@ def sample(model, **changes) -> None:
     sections = plan.bind(timeline)
     sigmas = [bad["sigmas"] for _ in sections]
     embedding = bad["clip_vision_output"]
-    request = Request(guider, sampler_named("unipc_bh1"), plan, timeline, sections, sigmas, given.SEED, embedding)
+    request = Request(
+        guider, sampler_named("unipc_bh1"), plan, timeline, sections, sigmas, given.SEED, embedding, bad["embeddings"]
+    )
     sampling.sample(request, say=lambda text: None)
 
 
@@ -97,6 +100,7 @@ def latent(*shape: int, **extra) -> dict:
         ),
         ({"end_latent": START, "order": "forward"}, "end_latent is connected, but the forward order never looks ahead"),
         ({"clip_vision_output": {"last_hidden_state": torch.zeros(1, 5, 1024)}}, "is 1024 wide, but the model takes 32"),
+        ({"embeddings": {0: {"last_hidden_state": torch.zeros(1, 5, 1024)}}}, "is 1024 wide, but the model takes 32"),
         ({"sigmas": torch.tensor([])}, "sigmas holds 0 values, expected at least 2"),
         ({"sigmas": torch.tensor([1.0])}, "sigmas holds 1 values, expected at least 2"),
         (

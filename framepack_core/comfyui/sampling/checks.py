@@ -36,7 +36,8 @@ def require_fitting(request: Request) -> None:
     private.require_attributes(request.guider, "original_conds", "model_options", serves=private.SAMPLERS)
     require_numbers(request.guider)
     require_conditioning(request.guider.original_conds, patcher)
-    require_image_embedding(request.clip_vision_output, patcher)
+    for output in (request.clip_vision_output, *request.embeddings.values()):
+        require_image_embedding(output, patcher)
     require_fitting_patches(patcher)
     for sigmas in request.sigmas:
         require_schedule(sigmas, from_noise=request.initial is None)

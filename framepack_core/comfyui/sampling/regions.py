@@ -46,7 +46,7 @@ def require_prompt_everywhere(
                 f"{name} has no prompt for the step at sigma {sigma:.3g}, because of a timestep range; combine it with a "
                 "prompt for the other steps"
             )
-        if not bool(torch.stack([covered[number] for number in counting]).any(dim=0).all()):
+        if bool(torch.stack([covered[number] for number in counting]).any(dim=0).logical_not().any()):
             raise ValueError(
                 f"{name} leaves part of the picture without a prompt in the step at sigma {sigma:.3g}, because of areas, masks "
                 "or strengths of 0; combine it with a prompt for the whole picture"
