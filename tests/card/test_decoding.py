@@ -1,6 +1,6 @@
 """Decoding on cards of every size: never more than is free, never on the CPU, and no pixel twice."""
 
-from itertools import cycle, product
+from itertools import product
 
 import comfy.model_management
 import pytest
@@ -54,9 +54,9 @@ def test_in_any_precision_and_shape_it_takes_no_more(free, frames, dtype, size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("free", "shape"), [*zip(CARDS, cycle(product(SIZES.values(), DTYPES)), strict=False)], ids=str)
+@pytest.mark.parametrize(("free", "shape"), [*zip(CARDS[::2], product(SIZES.values(), DTYPES), strict=True)], ids=str)
 def test_however_long_the_video_is_it_takes_no_more(free, shape):
-    """All sizes and precisions at each of these cards: `python3 scripts/bench.py card --long`."""
+    """A case for every second card; all of them: `python3 scripts/bench.py card --long`."""
     size, dtype = shape
 
     require_within(decode_long(free, size, dtype))
