@@ -26,6 +26,8 @@ ALL = {
     "FramePack_EncodeImage",
     "FramePack_Plan",
     "FramePack_DrawPlan",
+    "FramePack_Place",
+    "FramePack_Redo",
     "FramePack_Sampler",
     "FramePack_SamplerCustom",
     "FramePack_UniPC",
@@ -33,7 +35,7 @@ ALL = {
     "FramePack_Decode",
     "FramePack_SaveVideo",
 }
-SAMPLING = {"FramePack_Sampler", "FramePack_SamplerCustom"}
+SAMPLING = {"FramePack_Sampler", "FramePack_SamplerCustom", "FramePack_Place", "FramePack_Redo"}  # all serve the samplers
 COSTS = {  # the nodes that are lost; any other symbol only costs a part of what a node does
     private.MODELS: {"FramePack_LoadModel", "FramePack_LoadDemo", *SAMPLING},
     private.SAMPLERS: SAMPLING,
