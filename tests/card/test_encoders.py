@@ -30,7 +30,7 @@ def test_the_start_image_is_encoded(size):
 def test_what_the_image_shows_is_encoded(size):
     with FakeCard(size * GB) as card:
         vision = comfy.clip_vision.ClipVisionModel(f"{comfy.__path__[0]}/{SIGLIP}")
-        output = vision.encode_images(torch.zeros(1, 608, 640, 3), crop=False)
+        output = vision.encode_image(torch.zeros(1, 608, 640, 3), crop=False)
 
     assert output["last_hidden_state"].shape == (1, 729, 1152)
     assert not card.memory.refused
