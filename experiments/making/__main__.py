@@ -1,6 +1,6 @@
 """Trains the demo's models from scratch and writes their weights: `python -m experiments.making [STAGE ...]`.
 
-Stages, in order: vae, text, vision, clips, transformer. Each continues where it was stopped; all draws come from fixed seeds.
+Stages, in order: vae, decoder, text, vision, clips, transformer. Each continues where it was stopped; all draws come from fixed seeds.
 States go to `make_demo` in the cache (`.cache`, or FRAMEPACK_CACHE), the weights to `framepack_core/demo/weights`.
 Needs the extra `train`.
 """
@@ -29,7 +29,7 @@ from scripts.support.environment import ROOT, cache_directory
 
 WORK = cache_directory() / "make_demo"
 WEIGHTS = ROOT / "framepack_core" / "demo" / "weights"
-CLIPS = 2400
+CLIPS = 10_000
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -57,6 +57,12 @@ RUNS = (
 
 def make_vae() -> None:
     vae = autoencoder.train(autoencoder.Settings(), WORK / "vae.pt")
+    autoencoder.psnr(vae)
+    write(vae, "demo_vae")
+
+
+def make_decoder() -> None:
+    vae = autoencoder.train_decoder(read(DemoVAE(), "demo_vae"), autoencoder.DECODER, WORK / "decoder.pt")
     autoencoder.psnr(vae)
     write(vae, "demo_vae")
 
@@ -109,7 +115,7 @@ def read(module: Module, name: str) -> Module:
     return module.requires_grad_(False).eval()
 
 
-STAGES = {"vae": make_vae, "text": make_text, "vision": make_vision, "clips": make_clips, "transformer": make_transformer}
+STAGES = {"vae": make_vae, "decoder": make_decoder, "text": make_text, "vision": make_vision, "clips": make_clips, "transformer": make_transformer}
 
 
 def main() -> None:

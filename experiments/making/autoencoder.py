@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from experiments.making.device import DEVICE, WORKERS
 from experiments.making.files import load_state, save_state
 from framepack_core.demo.vae import SCALE, DemoVAE
 from framepack_core.demo.world import Scene
@@ -35,44 +37,71 @@ class Settings:
     ema: float = 0.998
     seed: int = 0
 
+DECODER = Settings(steps=4000, clips=24, peak_lr=1e-3, warmup=100, seed=1)  # needs a GPU
+
+
+@dataclass(frozen=True)
+class Batches(Dataset):
+    """The pixels and weights of each step, to be rendered by worker processes."""
+
+    settings: Settings
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        return batch(self.settings, step)
+
 
 def train(settings: Settings, state_file: Path, save_minutes: float = 2) -> DemoVAE:
     """Train up to `settings.steps`, continuing from `state_file` if there is one; returns the averaged weights."""
     torch.manual_seed(settings.seed)
-    vae = DemoVAE()
+    return calibrated(fit(DemoVAE(), settings, state_file, save_minutes), settings)
+
+
+def train_decoder(vae: DemoVAE, settings: Settings, state_file: Path, save_minutes: float = 2) -> DemoVAE:
+    """Train the decoder alone, so that what was encoded, and models of it, stay valid."""
+    vae.requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    return fit(vae, settings, state_file, save_minutes).eval()
+
+
+def fit(vae: DemoVAE, settings: Settings, state_file: Path, save_minutes: float) -> DemoVAE:
+    """What can be trained of it, averaged over the last steps."""
+    vae.to(DEVICE)
     torch_to: Any = vae.to  # whose declaration lacks the memory format
     torch_to(memory_format=torch.channels_last)
     average = copy.deepcopy(vae).requires_grad_(False)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=settings.peak_lr, betas=(0.9, 0.98), weight_decay=1e-4)
+    trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=settings.peak_lr, betas=(0.9, 0.98), weight_decay=1e-4)
     first = load_state(state_file, vae=vae, average=average, optimizer=optimizer)
     saved = time.monotonic()
+    batches = iter(DataLoader(Batches(settings), batch_size=None, sampler=range(first, settings.steps), num_workers=WORKERS))
     with tqdm(range(first, settings.steps), initial=first, total=settings.steps, desc="vae", mininterval=5) as bar:
         for step in bar:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, settings)
-            loss = training_loss(vae, settings, step)
+            loss = training_loss(vae, settings, step, next(batches))
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             update_average(average, vae, min(settings.ema, (step + 1) / (step + 10)))
-            bar.set_postfix(loss=f"{loss.item():.4f}")
+            if step % 10 == 0:
+                bar.set_postfix(loss=f"{loss.item():.4f}")
             if time.monotonic() - saved > save_minutes * 60:
                 save_state(state_file, step + 1, vae=vae, average=average, optimizer=optimizer)
                 saved = time.monotonic()
     save_state(state_file, settings.steps, vae=vae, average=average, optimizer=optimizer)
-    return calibrated(average, settings)
+    return average.cpu()
 
 
-def training_loss(vae: DemoVAE, settings: Settings, step: int) -> Tensor:
+def training_loss(vae: DemoVAE, settings: Settings, step: int, drawn: tuple[Tensor, Tensor]) -> Tensor:
     """Weighted absolute and squared error; every draw depends on the step, so that a resumed run is the same run."""
     generator = torch.Generator().manual_seed(step * 1_000_003 + settings.seed)
-    pixels, weight = batch(settings, step)
-    with torch.autocast("cpu", torch.bfloat16):
+    pixels, weight = (part.to(DEVICE) for part in drawn)
+    with torch.autocast(DEVICE, torch.bfloat16):
         latents = vae.encode(pixels)
         level = settings.noise * torch.rand(settings.clips, 1, 1, 1, 1, generator=generator)
-        noisy = latents + level / SCALE * torch.randn(latents.shape, generator=generator)
-        error = (vae.decode(noisy) - pixels).float()
+        noise = level / SCALE * torch.randn(latents.shape, generator=generator)
+        error = (vae.decode(latents + noise.to(DEVICE)) - pixels).float()
     spread = (latents.float() * SCALE).square().mean(dim=(0, 2, 3, 4))
     unit = (spread - 1 - spread.log()).mean()
     return ((error.abs() + 4 * error**2) * weight).mean() + settings.unit_weight * unit

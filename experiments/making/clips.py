@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from experiments.making.device import DEVICE, WORKERS
 from experiments.making.encoders import picture
 from framepack_core.demo.text import TextEncoder, Tokenizer
 from framepack_core.demo.vae import SCALE, DemoVAE
@@ -18,21 +22,41 @@ from framepack_core.training.cache import Clip, write_clip, write_empty
 LATENT_FRAMES = 56  # a start frame, six sections of nine and an end frame
 
 
+@dataclass(frozen=True)
+class Rendered(Dataset):
+    """The videos of some scenes' seeds, uint8 `F H W 3`, to be rendered by worker processes."""
+
+    seeds: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def __getitem__(self, number: int) -> tuple[int, Tensor]:
+        seed = self.seeds[number]
+        return seed, torch.from_numpy(Scene.draw(seed).render(pixel_frames(LATENT_FRAMES)))
+
+
 @torch.no_grad()
 def write_clips(folder: Path, seeds: range, vae: DemoVAE, text: TextEncoder, vision: VisionEncoder) -> None:
     """Write one clip per seed, from its first frame on. Existing clips stay."""
     tokenizer = Tokenizer()
     words, pooled = text(tokenizer.batch([""]))
     write_empty(folder, words[0], pooled[0])
-    for seed in tqdm(seeds, desc="clips", mininterval=5):
-        name = f"scene-{seed:07}"
-        if not (folder / f"{name}.safetensors").exists():
-            write_clip(folder, name, encode(Scene.draw(seed), tokenizer, vae, text, vision))
+    missing = tuple(seed for seed in seeds if not (folder / f"{clip_name(seed)}.safetensors").exists())
+    rendered = DataLoader(Rendered(missing), batch_size=None, num_workers=WORKERS)
+    for seed, video in tqdm(rendered, desc="clips", mininterval=5):
+        scene = Scene.draw(int(seed))
+        words, pooled = text(tokenizer.batch([scene.caption]))
+        image = vision(picture(scene)[None])[0]
+        write_clip(folder, clip_name(seed), Clip(encode(video, vae), words[0], pooled[0], image, scene.caption))
 
 
-def encode(scene: Scene, tokenizer: Tokenizer, vae: DemoVAE, text: TextEncoder, vision: VisionEncoder) -> Clip:
-    video = torch.from_numpy(scene.render(pixel_frames(LATENT_FRAMES))[None]).movedim(-1, 1)
-    with torch.autocast("cpu", torch.bfloat16):
-        latents = vae.encode(video / 127.5 - 1)[0].float() * SCALE
-    words, pooled = text(tokenizer.batch([scene.caption]))
-    return Clip(latents, words[0], pooled[0], vision(picture(scene)[None])[0], scene.caption)
+def clip_name(seed: int) -> str:
+    return f"scene-{seed:07}"
+
+
+def encode(video: Tensor, vae: DemoVAE) -> Tensor:
+    """Latents `C T H W` in model space."""
+    pixels = video.to(DEVICE)[None].movedim(-1, 1) / 127.5 - 1
+    with torch.autocast(DEVICE, torch.bfloat16):
+        return vae.to(DEVICE).encode(pixels)[0].float() * SCALE

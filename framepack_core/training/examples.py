@@ -23,6 +23,8 @@ from .cache import Clip, ClipCache
 from .history import Codebook, corrupt
 from .loss import Sigmas, draw_sigma, motion_weight, noisy
 
+MOST_SEEN = 19  # latent frames of a clip that a section looks at in the released layouts
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -35,13 +37,18 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Choices:
-    """What may be drawn. `sections` is the range of a plan's length; clips limit it too."""
+    """What may be drawn. `sections` is the range of a plan's length; clips limit it too.
+
+    `text_only` is how often nothing is known, not even the start, and `placed` how often more than the start is known.
+    """
 
     recipes: tuple[Recipe, ...]
     window: int = 9
     sections: tuple[int, int] = (1, 4)
     paddings: tuple[Paddings, ...] = PADDINGS
     end_probability: float = 0.5
+    text_only: float = 0.0
+    placed: float = 0.0
     caption_dropout: float = 0.1
     sigmas: Sigmas = "logit-normal"
     shift: float = 0.0
@@ -105,7 +112,7 @@ class Examples:
         clips, sigmas, noises, latents, histories = (list(column) for column in zip(*drawn, strict=True))
         latents, histories, noise, sigma = (torch.stack(column) for column in (latents, histories, noises, sigmas))
         x0 = latents[:, :, list(draw.section.target)]
-        before = latents[:, :, [frame - 1 for frame in draw.section.target]]
+        before = latents[:, :, [max(frame - 1, 0) for frame in draw.section.target]]
         end = histories[:, :, draw.frames :] if draw.end else None
         context = gather(draw.section, Timeline(histories[:, :, : draw.frames], set(range(draw.frames)), end))
         text, mask = padded([clip.text.float() for clip in clips])
@@ -115,7 +122,7 @@ class Examples:
             "text": text,
             "text_mask": mask,
             "pooled": torch.stack([clip.pooled.float() for clip in clips]),
-            "image": images(clips),
+            "image": images(clips) if draw.known else None,
             "context": context.latents,
             "kernels": kernels(draw.section),
             "rotary": phases(draw.section, height, width, *self.rope),
@@ -138,10 +145,16 @@ class Examples:
         wants_end = torch.rand((), generator=generator).item() < choices.end_probability
         plan = planned(recipe, sections, choices.window, paddings)
         has_end = wants_end and plan.order.end is not None and longest >= 2 + plan.generated
+        known, end = frozenset((0,)), has_end
         if plan.order.end == "last" and has_end:
-            length, known, end = 2 + plan.generated, frozenset((0, 1 + plan.generated)), False
-        else:
-            length, known, end = 1 + plan.generated, frozenset((0,)), has_end
+            known, end = frozenset((0, 1 + plan.generated)), False
+        if choices.text_only or choices.placed:
+            chance = torch.rand((), generator=generator).item()
+            if chance < choices.text_only:
+                known, end = frozenset(), False
+            elif chance < choices.text_only + choices.placed:
+                known, end = placed_frames(generator, plan, longest), False
+        length = len(known) + plan.generated
         filled = plan.fill(length, known, end)
         section = filled[uniform(generator, 0, len(filled) - 1)]
         draw = Draw(recipe, section, length, known, end)
@@ -168,6 +181,23 @@ class Examples:
         if choices.codebook is not None:
             history = choices.codebook.discretise(history)
         return clip, sigma, noise, latents, history[0]
+
+
+def placed_frames(generator: torch.Generator, plan: Plan, longest: int) -> frozenset[int]:
+    """What is known of a video of at most `longest` frames: a clip at its start, or, in an order that looks ahead, the start
+    image or nothing there, and a still between two sections or a clip at the end."""
+    spare = longest - plan.generated
+    if plan.order.end is None or coin(generator):
+        return frozenset(range(uniform(generator, 1, min(MOST_SEEN, spare))))
+    start = uniform(generator, 0, 1) if spare > 1 else 0
+    if plan.sections > 1 and coin(generator):
+        return frozenset((*range(start), start + plan.window * uniform(generator, 1, plan.sections - 1)))
+    first = start + plan.generated
+    return frozenset((*range(start), *range(first, first + uniform(generator, 1, min(MOST_SEEN - 1, spare - start)))))
+
+
+def coin(generator: torch.Generator) -> bool:
+    return bool(uniform(generator, 0, 1))
 
 
 def recipes(layouts: Sequence[str], orders: Sequence[str]) -> tuple[Recipe, ...]:

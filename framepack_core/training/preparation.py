@@ -88,6 +88,8 @@ def choices_of(settings: Settings, found) -> Choices:
         sections=(settings.min_sections, settings.max_sections),
         paddings=settings.paddings,
         end_probability=settings.end_probability,
+        text_only=settings.text_only,
+        placed=settings.placed,
         caption_dropout=settings.caption_dropout,
         sigmas=settings.sigmas,
         shift=settings.shift,

@@ -52,6 +52,9 @@ class Settings:
     max_sections: int = option(6, "most sections of a video; the clip's length limits them too")
     end_probability: float = option(0.5, "how often an end frame is known, in the orders that can show one")
 
+    text_only: float = option(0.0, "how often nothing is known, not even the start, as in text to video")
+    placed: float = option(0.0, "how often clips, or stills in mid-video, are known too")
+
     steps: int = option(1000, "optimizer steps of the whole run")
     batch: int = option(4, "clips per micro-batch, over all processes")
     accumulation: int = option(4, "micro-batches per step, each with a section of its own")
@@ -97,6 +100,7 @@ class Settings:
     sample_vae: Path | None = option(
         None, "folder of a diffusers AutoencoderKLHunyuanVideo that decodes samples; without it they stay latents"
     )
+    workers: int = option(0, "processes that draw batches ahead of the training; 0 draws them in between")
     held_out: int = option(1, "how many clips, the last by name, are never trained on; samples start from the first of them")
 
     def __post_init__(self) -> None:
@@ -106,9 +110,11 @@ class Settings:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{flag(name)} is {getattr(self, name)}; choose a value above 0")
-        for name in ("end_probability", "caption_dropout", "corruption", "ema"):
+        for name in ("end_probability", "text_only", "placed", "caption_dropout", "corruption", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{flag(name)} is {getattr(self, name)}; choose a value from 0 to 1")
+        if self.text_only + self.placed > 1:
+            raise ValueError(f"--text-only {self.text_only} and --placed {self.placed} are more than 1 together; lower one")
         if self.ema == 1:
             raise ValueError("--ema is 1, so the average never moves; choose a value below 1, or 0 for none")
         if self.max_sections < self.min_sections:
@@ -119,8 +125,9 @@ class Settings:
             raise ValueError("--lora-rank needs a model to adapt; pass its checkpoint as --start")
         if released := {"k1", "k2", "k4"}.intersection(self.base_kernels):
             raise ValueError(f"--base-kernels has {min(released)}; every FramePack model has the convolutions of k1, k2 and k4")
-        if self.held_out < 0:
-            raise ValueError(f"--held-out is {self.held_out}; choose 0 or more")
+        for name in ("held_out", "workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{flag(name)} is {getattr(self, name)}; choose 0 or more")
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=str, indent=1)
@@ -132,6 +139,7 @@ FREE = {
     "cache",
     "compile",
     "attention",
+    "workers",
     "save_every",
     "save_minutes",
     "sample_every",

@@ -8,17 +8,19 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..media.files import whole_file
 from . import lora, samples, state
-from .examples import MicroBatch, planned
+from .examples import Examples, MicroBatch, planned
 from .loss import flow_loss
 from .optimizers import rate
 from .preparation import Run, prepare
@@ -64,10 +66,11 @@ def loop(run: Run, decode: Decode | None) -> Path:
     settings.output.mkdir(parents=True, exist_ok=True)
     path = settings.output / "model" / (LORA if settings.lora_rank else state.WEIGHTS)
     log = Losses(settings.output / "losses.csv", run.step) if accelerator.is_main_process else None
+    batches = iter(drawn_ahead(run))
     bar = tqdm(total=settings.steps, initial=run.step, disable=not accelerator.is_main_process, mininterval=1, unit="step")
     started = time.monotonic()
     while run.step < settings.steps:
-        figures = take_step(run)
+        figures = take_step(run, batches)
         if log is not None:
             log.write(figures)
             bar.update()
@@ -81,12 +84,32 @@ def loop(run: Run, decode: Decode | None) -> Path:
     return path
 
 
-def take_step(run: Run) -> dict:
-    """One optimizer step: each micro-batch has a section of its own, and its clips are split among the processes."""
+@dataclass(frozen=True)
+class MicroBatches(Dataset):
+    """The micro-batches of all steps in a row: each has a section of its own, and its clips are split among the processes."""
+
+    examples: Examples
+    accumulation: int
+    samples: range
+
+    def __getitem__(self, number: int) -> MicroBatch:
+        return self.examples.batch(*divmod(number, self.accumulation), self.samples)
+
+
+def drawn_ahead(run: Run) -> DataLoader:
+    """The micro-batches from this step on, drawn by worker processes if there are any."""
     settings, accelerator = run.settings, run.accelerator
-    started = time.monotonic()
     share = settings.batch // accelerator.num_processes
     mine = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+    numbers = range(run.step * settings.accumulation, settings.steps * settings.accumulation)
+    batches = MicroBatches(run.examples, settings.accumulation, mine)
+    return DataLoader(batches, batch_size=None, sampler=numbers, num_workers=settings.workers)
+
+
+def take_step(run: Run, batches: Iterator[MicroBatch]) -> dict:
+    """One optimizer step."""
+    settings, accelerator = run.settings, run.accelerator
+    started = time.monotonic()
     factor = rate(settings, run.step)
     for optimizer, largest in zip(run.optimizers, run.rates, strict=True):
         for group in optimizer.param_groups:
@@ -95,7 +118,7 @@ def take_step(run: Run) -> dict:
     total = torch.zeros((), device=accelerator.device)
     draws = []
     for micro in range(settings.accumulation):
-        batch = run.examples.batch(run.step, micro, mine).to(accelerator.device)
+        batch = next(batches).to(accelerator.device)
         draws.append(f"{batch.draw.recipe.order}/{batch.draw.recipe.layout}")
         with gradients_at_the_end(run, micro):
             loss = loss_of(run, batch) / settings.accumulation

@@ -207,3 +207,28 @@ def test_clips_with_and_without_image_embeddings_do_not_mix(tmp_path):
 def test_bad_choices_are_refused(layouts, orders, message):
     with pytest.raises(ValueError, match=message):
         recipes(layouts, orders)
+
+
+def test_text_alone_shows_neither_a_start_nor_an_image(cache):
+    drawn = examples(cache, ["framepack", "f1", "endpoints"], text_only=1.0)
+    for step in range(30):
+        batch = drawn.batch(step, 0, [0])
+
+        assert batch.draw.known == frozenset() and batch.draw.frames % 9 == 0
+        assert batch.inputs["image"] is None
+        if batch.draw.section.number == 0:
+            assert all(frame is None for group in batch.draw.section.context for frame in group.frames)
+
+
+def test_placed_frames_are_clips_at_both_ends_and_stills_between_sections(cache):
+    drawn = examples(cache, ["framepack", "f1", "endpoints"], placed=1.0, sections=(2, 3))
+    found = [drawn.draw(step, 0)[0] for step in range(300)]
+
+    for draw in found:
+        assert draw.frames <= 56 and not draw.known.intersection(draw.section.target)
+        if draw.recipe.order == "forward":
+            assert draw.known == frozenset(range(len(draw.known)))
+    ends = {draw.recipe.order for draw in found if draw.frames - 1 in draw.known}
+    stills = {draw.recipe.order for draw in found if draw.known - {0} and len(draw.known - {0}) == 1}
+    assert ends == {"inverted", "endpoints"} and stills >= {"inverted", "endpoints"}
+    assert max(len(draw.known) for draw in found if draw.frames - 1 not in draw.known) == 19

@@ -212,7 +212,7 @@ def test_a_muon_run_in_bf16_resumes_to_the_same_bits(cache, tmp_path):
     train.train(first)
     run = preparation.prepare(settings(cache, tmp_path / "second", **changes))
     (tmp_path / "second").mkdir()
-    train.take_step(run)
+    train.take_step(run, iter(train.drawn_ahead(run)))
     train.save(run)
 
     train.train(settings(cache, tmp_path / "second", **changes))
