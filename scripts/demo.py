@@ -18,7 +18,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.support.environment import ROOT, Environment, prepare_or_exit
 from scripts.support.server import Json, RunFailed, Server, ServerError

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.support.chromium import find_chromium
 from scripts.support.environment import ROOT, Environment, prepare_or_exit

@@ -62,7 +62,8 @@ def prepare(settings: Settings) -> Run:
         lora.add_lora(transformer, settings.lora_rank, settings.lora_alpha or settings.lora_rank)
     if settings.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
-    transformer.plain_attention = plain_attention(settings, accelerator)
+    if plain_attention(settings, accelerator):
+        transformer.use_plain_attention()
     config = transformer.config
     choices = choices_of(settings, found)
     examples = Examples(clips, choices, settings.seed, config["rope_axes_dim"], config["rope_theta"], settings.held_out)

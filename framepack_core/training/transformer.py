@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -26,7 +25,6 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
     """FramePack's transformer with a patchify convolution for every kernel added to it.
 
     Convolutions of kernels beyond the released ones are named `clean_x_embedder.proj_<kernel>`, for example `proj_k1h4w2`.
-    `plain_attention` computes attention from plain matrix products, which is faster on CPUs that multiply bfloat16 in hardware.
     """
 
     clean_x_embedder: HunyuanVideoHistoryPatchEmbed  # diffusers allows it to be missing
@@ -34,10 +32,8 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.plain_attention = False
-        self.norm_turn = norm_turn
         for block in self.blocks:
-            block.attn.set_processor(JointAttention(self))
+            block.attn.set_processor(JointAttention())
 
     @property
     def blocks(self) -> list[Any]:
@@ -110,6 +106,11 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
                 tokens, text = block(tokens, text, modulation, mask, rotary)
         return tokens
 
+    def use_plain_attention(self) -> None:
+        """Compute attention from plain matrix products, which is faster on CPUs that multiply bfloat16 in hardware."""
+        for block in self.blocks:
+            block.attn.processor.plain = True
+
     def compile(self, whole: bool) -> None:
         """Compile the whole blocks, once for all token counts, or only what is not a matrix product in them.
 
@@ -119,7 +120,9 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
             for block in self.blocks:
                 block.compile(dynamic=True)
             return
-        self.norm_turn = torch.compile(norm_turn, dynamic=True)
+        turn = torch.compile(norm_turn, dynamic=True)
+        for block in self.blocks:
+            block.attn.processor.norm_turn = turn
         compiled = torch.compile(gelu, dynamic=True)
         for block in self.single_transformer_blocks:
             block.act_mlp = Activation(compiled)
@@ -141,13 +144,13 @@ class Activation(nn.Module):
 class JointAttention:
     """diffusers' attention in HunyuanVideo's blocks: phases rotate video tokens but not text tokens."""
 
-    def __init__(self, transformer: PackedTransformer) -> None:
-        self.transformer = weakref.proxy(transformer)
+    def __init__(self) -> None:
+        self.plain = False
+        self.norm_turn = norm_turn
 
     def __call__(self, attn, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask, image_rotary_emb):
         L = hidden_states.shape[1]
-        plain = self.transformer.plain_attention
-        norm_turn = self.transformer.norm_turn
+        plain, norm_turn = self.plain, self.norm_turn
         single = attn.add_q_proj is None
         if single:
             joint = torch.cat([hidden_states, encoder_hidden_states], dim=1)

@@ -133,7 +133,9 @@ def transformer_without_weights(size: Size) -> FramePackModel:
     config: Any = comfy.model_detection.model_config_from_unet(weights, "")
     config.set_inference_dtype(torch.bfloat16, None)
     config.custom_operations = comfy.ops.disable_weight_init
-    return config.get_model(weights, "", device="meta")
+    model = config.get_model(weights, "", device="meta")
+    model.diffusion_model.load_state_dict(weights)  # with dynamic VRAM, ComfyUI's layers have no weights before
+    return model
 
 
 def autoencoder(width: int = 128) -> nn.Module:
