@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 PIXEL_FRAMES = 4  # frames of the video in a latent frame; the first latent frame holds a single one
@@ -16,6 +17,36 @@ def pixel_frames(latent_frames: int) -> int:
 def latent_frames(pixel_frames: int) -> int:
     """Latent frames that a VAE makes from this many frames of a video; it leaves out those beyond 4 T - 3."""
     return (pixel_frames + PIXEL_FRAMES - 1) // PIXEL_FRAMES
+
+
+@dataclass(frozen=True)
+class Length:
+    """The frames of a video of `latents` latent frames: 4 T - 3.
+
+    A `loop` has 4 T - 4, since its first latent frame is an image by itself and not part of what repeats. A video of an `exact`
+    length ends after so many.
+    """
+
+    latents: int
+    loop: bool = False
+    exact: int | None = None
+
+    @property
+    def frames(self) -> int:
+        return self.begins(self.latents)
+
+    def begins(self, latent_frame: int) -> int:
+        """The number, from 0, of the first frame that this latent frame stands for."""
+        frames = max(0, pixel_frames(latent_frame) - self.loop)
+        return frames if self.exact is None else min(frames, self.exact)
+
+    def place(self, frame: float) -> float:
+        """Where in the latent frames a frame is: the reverse of `begins`, between them too."""
+        return (frame + PIXEL_FRAMES - 1 + self.loop) / PIXEL_FRAMES if frame or self.loop else 0.0
+
+    def shown(self, latent_frame: int) -> int:
+        """How many frames this latent frame stands for."""
+        return self.begins(latent_frame + 1) - self.begins(latent_frame)
 
 
 def frame_rate(fps: float) -> Fraction:

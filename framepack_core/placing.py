@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from .frames import PIXEL_FRAMES, pixel_frames
+from .frames import PIXEL_FRAMES, Length, pixel_frames
 from .orders import orders_with_end
 from .plan import Plan, Section, runs
 from .timeline import Guide, Timeline
@@ -73,7 +73,8 @@ class Arrangement:
     def of(cls, plan: Plan, given: Frames) -> Arrangement:
         """What is fixed at a time moves to where all gaps are whole sections.
 
-        Raises ValueError for another rate than the plan's, for what lies outside the video, and for two in the same place.
+        Raises ValueError for another rate than the plan's, for what lies outside the video or would be cut off, for two in the
+        same place, and for what a loop has no place for.
         """
         if given.placed and given.fps != plan.fps:
             raise ValueError(
@@ -86,10 +87,24 @@ class Arrangement:
                 f"something is fixed after the start, but the {plan.order} order never looks ahead; set the plan's order to "
                 f"{orders_with_end('beyond', 'last')}, or place it at the start"
             )
-        frames = plan.generated + sum(placed.length for placed in fixed)
-        found = iter(_moved(plan, fixed, frames))
-        first = tuple(next(found) if placed.is_fixed else _asked(plan, placed, frames) for placed in given.placed)
-        return cls(plan, given.placed, first, frames)
+        if given.finished and plan.loop:
+            raise ValueError(f"frames are the rest of a finished video, which cannot become a loop (loop is {plan.loop}); set "
+                             "loop to 0, or connect the plan from FramePack_Redo")  # fmt: skip
+        if any(placed.at == "end" for placed in fixed):
+            require_end(plan, "something is placed at the end", "place it at a time")
+        taken = sum(placed.length for placed in fixed)
+        plan = plan.beside(taken)
+        main = taken + plan.sections * plan.window  # without what connects a loop
+        found = iter(_moved(plan, fixed, main))
+        first = tuple(next(found) if placed.is_fixed else _asked(plan, placed, main) for placed in given.placed)
+        arrangement = cls(plan, given.placed, first, taken + plan.generated)
+        if not given.finished:
+            arrangement._require_shown()
+        return arrangement
+
+    @property
+    def length(self) -> Length:
+        return self.plan.length(self.frames)
 
     @property
     def known(self) -> set[int]:
@@ -117,9 +132,11 @@ class Arrangement:
         guides = [placed for placed in self.placed if not placed.is_fixed]
         start, stop = runs(section.target)[0]
         shown = {frame - self.frames - 1 for group in section.context for frame in group.frames if frame is not None}
+        turns = (0, self.frames - 1) if self.plan.loop else (0,)  # a loop's beginning is near its end too
         near = [
-            (max(first - stop, start - last, 0), placed.embedding)
+            (max(first + turn - stop, start - last - turn, 0), placed.embedding)
             for first, last, placed in self._stretches()
+            for turn in turns
             if placed.is_fixed and placed.embedding is not None
         ]
         guided = [guide.embedding for number, guide in enumerate(guides) if number in shown and guide.embedding is not None]
@@ -131,7 +148,7 @@ class Arrangement:
             f"what is placed at {placed.seconds:.2f} s is at {self._seconds(first):.2f} s: between fixed frames, "
             f"sections of {self.plan.window * PIXEL_FRAMES / self.plan.fps:.2f} s are whole"
             for first, _, placed in self._stretches()
-            if placed.is_fixed and placed.at == "time" and latent_frame(placed.seconds, self.plan.fps) != first
+            if placed.is_fixed and placed.at == "time" and _latent_frame(self.plan, placed) != first
         ]
 
     def _stretches(self) -> Iterator[tuple[int, int, Placed]]:
@@ -140,12 +157,34 @@ class Arrangement:
 
     def _seconds(self, frame: int) -> float:
         """When a latent frame begins in the video."""
-        return max(0, pixel_frames(frame)) / self.plan.fps
+        return self.length.begins(frame) / self.plan.fps
+
+    def _require_shown(self) -> None:
+        """Raises ValueError if something fixed would be cut off with what is too much for an exact length."""
+        for _, stop, placed in self._stretches():
+            cut = pixel_frames(stop) - self.length.begins(stop)
+            if placed.is_fixed and self.plan.exact is not None and cut > 0:
+                raise ValueError(
+                    f"what is placed at the {placed.at} ends {cut} frames after the {self.plan.exact} of the video's exact "
+                    "length; choose more seconds, or switch exact_length off"
+                )
 
 
-def latent_frame(seconds: float, fps: float) -> int:
-    """The latent frame that holds the video's frame at this time."""
-    return -(-round(seconds * fps) // PIXEL_FRAMES)
+def require_end(plan: Plan, what: str, remedy: str) -> None:
+    """Raises ValueError if nothing can be at the end of the plan's video."""
+    if plan.loop:
+        raise ValueError(f"{what}, but a loop has no end (loop is {plan.loop}); set loop to 0, or {remedy}")
+    if plan.exact is not None:
+        raise ValueError(f"{what}, but exact_length cuts frames off the end; switch it off, or {remedy}")
+
+
+def latent_frame(seconds: float, fps: float, loop: bool = False) -> int:
+    """The latent frame that holds the frame at this time of a video or a loop."""
+    return -(-(round(seconds * fps) + loop) // PIXEL_FRAMES)
+
+
+def _latent_frame(plan: Plan, placed: Placed) -> int:
+    return latent_frame(placed.seconds, plan.fps, plan.loop > 0)
 
 
 def _moved(plan: Plan, fixed: Sequence[Placed], frames: int) -> list[int]:
@@ -168,11 +207,12 @@ def _asked(plan: Plan, placed: Placed, frames: int) -> int:
         return 0
     if placed.at == "end":
         return frames - placed.length
-    frame = latent_frame(placed.seconds, plan.fps)
+    frame = _latent_frame(plan, placed)
     if not 0 <= frame < frames:
+        seconds = plan.length(frames).frames / plan.fps
         raise ValueError(
-            f"something is placed at {placed.seconds:.2f} s, but the video has {pixel_frames(frames) / plan.fps:.2f} s; "
-            "choose another time, or more seconds in the plan"
+            f"something is placed at {placed.seconds:.2f} s, but the video has {seconds:.2f} s"
+            f"{' before its loop is closed' if plan.loop else ''}; choose another time, or more seconds in the plan"
         )
     return frame
 

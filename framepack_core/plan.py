@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from .frames import MAX_FPS, PIXEL_FRAMES, pixel_frames
+from .frames import MAX_FPS, PIXEL_FRAMES, Length, latent_frames, pixel_frames
 from .layout import BASE_KERNEL, PRESETS, TAIL_POOL, Group, Kernel, Layout, Pool, Side, tail_kernel, token_count
 from .orders import INVERTED, PADDINGS, Order, Paddings, Step, order_named, orders_with_end
 
 if TYPE_CHECKING:
     from .timeline import Timeline
 
-MAX_SECONDS, MAX_WINDOW, MAX_SECTIONS = 3600.0, 64, 4000
+MAX_SECONDS, MAX_WINDOW, MAX_SECTIONS, MAX_LOOP = 3600.0, 64, 4000, 100
 MAX_LOOKS = 500_000  # of all sections at frames; those of a tail look at all frames from the video's beginning on
 LOOKS_A_GROUP = 4  # what a group costs beside its frames
 
@@ -57,6 +57,9 @@ class Plan:
 
     `paddings` says how many blank time indices the inverted order leaves: `released` as many as the official program,
     which caps them in long videos, `exact` as many as there are frames.
+
+    A video of an `exact` number of frames has as many sections as it takes beside what is given; `sections` is right for a
+    start image. `loop` more sections connect the video's end with its beginning.
     """
 
     sections: int
@@ -66,6 +69,8 @@ class Plan:
     fps: float = 30.0
     paddings: Paddings = "released"
     name: str = "framepack"
+    exact: int | None = None
+    loop: int = 0
 
     @classmethod
     def of(
@@ -76,11 +81,14 @@ class Plan:
         layout: str = "auto",
         fps: float = 30.0,
         paddings: Paddings = "released",
+        exact_length: bool = False,
+        loop: int = 0,
     ) -> Plan:
         """The plan for a video of about `seconds` in the order of this name; `layout` is `auto`, a preset or a layout string.
 
-        Raises ValueError for a value out of range, for more sections than can be planned in a second, for a bad layout string
-        and for a layout that does not fit the order.
+        `seconds` do not count the `loop` sections that connect the end with the beginning. Raises ValueError for a value out
+        of range, for more sections than can be planned in a second, for a bad layout string, for a layout that does not fit the
+        order, and for a loop of an exact length.
         """
         chosen = order_named(order)
         if paddings not in PADDINGS:
@@ -88,21 +96,47 @@ class Plan:
         for name, value, most in (("seconds", seconds, MAX_SECONDS), ("window", window, MAX_WINDOW), ("fps", fps, MAX_FPS)):
             if not 0 < value <= most:
                 raise ValueError(f"{name} is {value}; choose a value above 0 and up to {most:g}")
+        if not 0 <= loop <= MAX_LOOP:
+            raise ValueError(f"loop is {loop}; choose 0 (off) to {MAX_LOOP} connecting sections")
+        if loop and exact_length:
+            raise ValueError(
+                f"exact_length cuts frames off the end, but a loop (loop is {loop}) goes on from its end to its beginning, "
+                "where a cut would show; switch exact_length off, or set loop to 0"
+            )
         name = chosen.layout if layout == "auto" else layout
         fitted = chosen.fit(name).with_window(window)
         name = name if name in PRESETS else "custom"
-        sections = section_count(seconds, fps, window)
-        if sections > (most := max_sections(fitted, window)):
+        exact = max(round(seconds * fps), 1) if exact_length else None
+        plan = cls(section_count(seconds, fps, window), chosen, window, fitted, fps, paddings, name, exact, loop).beside(1)
+        if (sections := plan.sections + loop) > (most := max_sections(fitted, window)):
             raise ValueError(
                 f"{seconds:g} s at {fps:g} fps and window {window} are {sections:,} sections, but in layout {fitted} a video "
                 f"has at most {most:,}; choose fewer seconds, a larger window or a shorter layout"
             )
-        return cls(sections, chosen, window, fitted, fps, paddings, name)
+        return plan
 
     @property
     def generated(self) -> int:
-        """Latent frames that the sections generate together."""
-        return self.sections * self.window
+        """Latent frames that the sections generate together, those that connect a loop included."""
+        return (self.sections + self.loop) * self.window
+
+    @property
+    def connection(self) -> Plan:
+        """The plan of the sections that connect a loop's end with its beginning: what lies between two that are known."""
+        layout = connecting_layout(self.layout)
+        name = self.name if layout == self.layout else INVERTED.layout
+        return Plan(self.loop, INVERTED, self.window, layout, self.fps, self.paddings, name)
+
+    def beside(self, given: int) -> Plan:
+        """This plan for a video of which so many latent frames are given: it decides the sections of an exact length."""
+        if self.exact is None:
+            return self
+        missing = latent_frames(self.exact + PIXEL_FRAMES - 1) - given
+        return replace(self, sections=max(math.ceil(missing / self.window), 1))
+
+    def length(self, frames: int) -> Length:
+        """What is shown of this plan's video of so many latent frames."""
+        return Length(frames, self.loop > 0, self.exact)
 
     def bind(self, timeline: Timeline) -> tuple[Section, ...]:
         """The sections that fill this timeline.
@@ -123,16 +157,17 @@ class Plan:
         """`bind` for plain integers: `frames` latent frames, of which `known` exist already, with or without an end frame.
 
         Each guide counts for the sections that generate any frame from its start up to but not including its stop; it has the
-        index `frames` + 1 or, if there are more, the next one.
+        index `frames` + 1 or, if there are more, the next one. A loop's connecting sections come last.
         """
+        plan = self.beside(len(known))
         if guides and not self.layout.left.far:
             raise ValueError(
                 f"a guide is shown in the place of the start image, but layout {self.layout} has no such place; choose "
                 "framepack or f1, or make it fixed"
             )
-        if frames != len(known) + self.generated:
+        if frames != len(known) + plan.generated:
             raise ValueError(
-                f"the plan generates {self.sections} x {self.window} = {self.generated} latent frames, but "
+                f"the plan generates {plan.sections + self.loop} x {self.window} = {plan.generated} latent frames, but "
                 f"{frames - len(known)} of the video's {frames} are unknown; plan for {frames - len(known)} frames"
             )
         if end and self.order.end != "beyond":
@@ -140,8 +175,9 @@ class Plan:
                 f"an end frame beyond the video is shown in the {orders_with_end('beyond')} order, not in {self.order}"
             )
         sections: list[Section] = []
-        done = _Done(frames, known)
-        gaps = runs(frame for frame in range(frames) if frame not in done.forwards())
+        main = frames - self.loop * self.window
+        done = _Done(main, known)
+        gaps = runs(frame for frame in range(main) if frame not in done.forwards())
         for start, stop in gaps[::-1] if self.order.backwards else gaps:
             if (stop - start) % self.window:
                 raise ValueError(
@@ -150,28 +186,37 @@ class Plan:
                 )
             windows = [tuple(range(first, first + self.window)) for first in range(start, stop, self.window)]
             for step in self.order.steps(windows, self.layout, self.paddings):
-                done.end = end and step.target[-1] + 1 == frames
+                done.end = end and step.target[-1] + 1 == main
                 guide = _covering(step.target, guides)
                 sections.append(_section(len(sections), step, done, None if guide is None else frames + 1 + guide))
                 done.add(step.target)
-        return tuple(sections)
+        connecting = _connecting(self.connection, main) if self.loop else ()
+        return (*sections, *(replace(section, number=number) for number, section in enumerate(connecting, len(sections))))
 
     def table(self, known: Collection[int] = (0,)) -> str:
         """The plan as text, one line per section, for a video whose `known` frames exist already (default: a start image)."""
-        frames = len(known) + self.generated
-        length = pixel_frames(frames)
-        lines = [
-            f"{self.order}, {self.sections} x {self.window} latent frames, {self.name} layout {self.layout}",
-            f"{frames} latent frames = {length} frames = {length / self.fps:.2f} s at {self.fps:g} fps",
-            "",
-        ]
+        plan = self.beside(len(known))
+        length = plan.length(len(known) + plan.generated)
+        lines = [plan._described(), spell_length(length, self.fps), ""]
+        if self.loop:
+            lines.insert(1, f"then, from the end to the beginning, {self.connection._described()}")
         rows = [("section", "generates", "seconds", "sees (latent frames at kernel, . = nothing there yet)")]
-        for section in self.fill(frames, known):
+        for section in self.fill(length.latents, known):
             seen = "  ".join(f"{spell(group.frames)}@{group.kernel}" for group in section.context)
-            rows.append((f"{section.number + 1}", spell(section.target), spell_seconds(section, self.fps), seen))
+            rows.append((f"{section.number + 1}", spell(section.target), spell_seconds(section, length, self.fps), seen))
         widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
         lines += ["".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         return "\n".join(lines)
+
+    def _described(self) -> str:
+        return f"{self.order}, {self.sections} x {self.window} latent frames, {self.name} layout {self.layout}"
+
+
+def connecting_layout(layout: Layout) -> Layout:
+    """A layout that sees both sides of a gap in the inverted order: this one if it can, or else the released one."""
+    fits = (INVERTED.shape(one) for one in (layout, layout.mirrored()))
+    sees_both = (fit for fit in fits if fit and fit.left.far and fit.left.skip)
+    return next(sees_both, INVERTED.fit(INVERTED.layout).with_window(layout.window))
 
 
 def without_effect(order: str, layout: str, custom_layout: str, paddings: str) -> list[str]:
@@ -217,9 +262,17 @@ def spell(frames: Iterable[int | None]) -> str:
     return ",".join(f"{start}..{stop - 1}" if stop > start + 1 else f"{start}" for start, stop in runs(frames)) or "."
 
 
-def spell_seconds(section: Section, fps: float, separator: str = "-") -> str:
+def spell_length(length: Length, fps: float) -> str:
+    """How long a video is, in latent frames, frames and seconds."""
+    frames = f"a loop of {length.frames}" if length.loop else f"{length.frames}"
+    if length.exact is not None:
+        frames += f" of {pixel_frames(length.latents)}"
+    return f"{length.latents} latent frames = {frames} frames = {length.frames / fps:.2f} s at {fps:g} fps"
+
+
+def spell_seconds(section: Section, length: Length, fps: float, separator: str = "-") -> str:
     """When in the video the section's frames are shown."""
-    times = ((max(0, pixel_frames(start)) / fps, pixel_frames(stop) / fps) for start, stop in runs(section.target))
+    times = ((length.begins(start) / fps, length.begins(stop) / fps) for start, stop in runs(section.target))
     return ", ".join(f"{begin:.2f}{separator}{end:.2f}" for begin, end in times)
 
 
@@ -284,6 +337,25 @@ def _covering(target: Sequence[int], guides: Sequence[tuple[int, int]]) -> int |
     """Which of the guides covers most of these frames, if any covers one."""
     covered = [sum(start <= frame < stop for frame in target) for start, stop in guides]
     return covered.index(max(covered)) if any(covered) else None
+
+
+def _connecting(connection: Plan, main: int) -> Iterator[Section]:
+    """The sections that lead from the end of a video of `main` latent frames to its beginning, after its last frame.
+
+    The first latent frame is an image by itself and not part of what repeats. The others are laid out before and after the
+    gap, so that a section sees the video's end before it and its beginning after it.
+    """
+    once = main - 1
+    turn = once + connection.generated
+    both = [*range(once), *range(turn, turn + once)]
+    for section in connection.fill(turn + once, both):
+        context = tuple(replace(group, frames=_turned(group.frames, turn)) for group in section.context)
+        yield replace(section, target=tuple(frame + 1 for frame in section.target), context=context)
+
+
+def _turned(frames: Iterable[int | None], turn: int) -> tuple[int | None, ...]:
+    """Frames of a loop that is laid out several times, as frames of its video."""
+    return tuple(None if frame is None else frame % turn + 1 for frame in frames)
 
 
 def _section(number: int, step: Step, done: _Done, guide: int | None) -> Section:

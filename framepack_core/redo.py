@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from .frames import pixel_frames
+from .frames import Length, pixel_frames
 from .placing import Frames, Placed
 from .plan import Plan, Section, runs
 
@@ -25,9 +25,17 @@ def redo(plan: Plan, latents: Tensor, known: Collection[int], numbers: Collectio
     return replace(plan, sections=len(again) // plan.window), Frames(placed, plan.fps, finished=True)
 
 
+def require_no_loop(plan: Plan, length: Length) -> None:
+    """Raises ValueError for a plan or a video that is a loop: what connects it would no longer fit."""
+    if plan.loop or length.loop:
+        which = f"the plan is of a loop (loop is {plan.loop})" if plan.loop else "latent is a loop"
+        raise ValueError(f"{which}, whose sections lead into each other; set the plan's loop to 0 for the latent too, or "
+                         "sample it with another seed")  # fmt: skip
+
+
 def given_frames(plan: Plan, frames: int) -> set[int]:
     """Which latent frames of a video of this length the plan does not make, if there is no doubt. Raises ValueError."""
-    given = frames - plan.generated
+    given = next((count for count in (1, 0, 2) if frames == count + plan.beside(count).generated), None)
     if given in (0, 1):
         return set(range(given))
     if given == 2 and plan.order.end == "last":

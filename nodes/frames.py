@@ -1,12 +1,12 @@
 from comfy_api.latest import io
 
+from ..framepack_core.comfyui.latent import GIVEN, length_of
 from ..framepack_core.comfyui.placing import Picture, place, spelled
 from ..framepack_core.comfyui.sampling.checks import video_latent
-from ..framepack_core.comfyui.sampling.request import GIVEN
 from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.placing import ATS, USES, At, Frames, Use
 from ..framepack_core.plan import MAX_SECONDS, Plan
-from ..framepack_core.redo import given_frames, redo, section_numbers, unseen_after
+from ..framepack_core.redo import given_frames, redo, require_no_loop, section_numbers, unseen_after
 from ..framepack_core.weights.buckets import BASE, STEP
 from .schema import FramesType, PlanType, named_errors, progress_text
 
@@ -142,6 +142,7 @@ class RedoNode(io.ComfyNode):
     @named_errors
     def execute(cls, latent: dict, plan: Plan, sections: str) -> io.NodeOutput:
         video = video_latent(latent, "latent")
+        require_no_loop(plan, length_of(latent))
         known = latent.get(GIVEN) or given_frames(plan, video.shape[2])
         planned = plan.fill(video.shape[2], known)
         numbers = section_numbers(sections, planned)

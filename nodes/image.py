@@ -2,6 +2,7 @@ from comfy_api.latest import io, ui
 
 from ..framepack_core.comfyui.decoding.stream import decode_video
 from ..framepack_core.comfyui.encoding import encode_images, fit_image
+from ..framepack_core.comfyui.latent import length_of
 from ..framepack_core.demo.scenes import draw_scene
 from ..framepack_core.weights.buckets import BASE, STEP
 from .schema import named_errors
@@ -111,4 +112,4 @@ class DecodeNode(io.ComfyNode):
     @classmethod
     @named_errors
     def execute(cls, latent: dict, vae) -> io.NodeOutput:
-        return io.NodeOutput(decode_video(vae, latent["samples"]))
+        return io.NodeOutput(decode_video(vae, latent["samples"], length_of(latent)))

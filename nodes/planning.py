@@ -8,7 +8,7 @@ from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.layout import PRESETS
 from ..framepack_core.orders import ORDERS, PADDINGS
 from ..framepack_core.placing import Arrangement, Frames
-from ..framepack_core.plan import MAX_SECONDS, MAX_WINDOW, Plan, without_effect
+from ..framepack_core.plan import MAX_LOOP, MAX_SECONDS, MAX_WINDOW, Plan, without_effect
 from .schema import FramesType, PlanType, named_errors, progress_text
 
 
@@ -28,8 +28,8 @@ class PlanNode(io.ComfyNode):
                     min=0.1,
                     max=MAX_SECONDS,
                     step=0.1,
-                    tooltip="Length of the video, rounded to whole sections (1.2 s each at 30 fps and window 9). Doubling it "
-                    "doubles the time but needs no more memory.",
+                    tooltip="Length of the video, rounded to whole sections (1.2 s each at 30 fps and window 9), without those "
+                    "that connect a loop. Doubling it doubles the time but needs no more memory.",
                 ),
                 io.Combo.Input(
                     "order",
@@ -78,6 +78,22 @@ class PlanNode(io.ComfyNode):
                     "official program, which caps the distance in videos of more than 4 sections; exact: the true distance.",
                     advanced=True,
                 ),
+                io.Boolean.Input(
+                    "exact_length",
+                    default=False,
+                    optional=True,
+                    tooltip="Makes the video exactly as long as seconds says: it gets enough sections, and what is too much is "
+                    "cut off the end when it is decoded. Not for loops.",
+                ),
+                io.Int.Input(
+                    "loop",
+                    default=0,
+                    min=0,
+                    max=MAX_LOOP,
+                    optional=True,
+                    tooltip="Makes the video a loop that repeats without a seam: this many more sections lead from its end "
+                    "back to its beginning. More leave more time for the way back; 0 is off.",
+                ),
             ],
             outputs=[
                 PlanType.Output(display_name="plan", tooltip="For the FramePack samplers and Draw Plan."),
@@ -87,10 +103,12 @@ class PlanNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, seconds, order, window, layout, fps, custom_layout="", paddings="released") -> bool:
+    def validate_inputs(
+        cls, seconds, order, window, layout, fps, custom_layout="", paddings="released", exact_length=False, loop=0
+    ) -> bool:
         """Raises what is wrong: a text that is returned would be shown once for each of these inputs."""
-        values = (seconds, order, window, layout, fps, custom_layout, paddings)
-        words = any(isinstance(number, str) for number in (seconds, window, fps))  # which ComfyUI refuses itself
+        values = (seconds, order, window, layout, fps, custom_layout, paddings, exact_length, loop)
+        words = any(isinstance(number, str) for number in (seconds, window, fps, loop))  # which ComfyUI refuses itself
         if None not in values and not words:  # a linked value is not known before the graph runs
             try:
                 _plan(*values)
@@ -109,8 +127,10 @@ class PlanNode(io.ComfyNode):
         fps: float,
         custom_layout: str = "",
         paddings: str = "released",
+        exact_length: bool = False,
+        loop: int = 0,
     ) -> io.NodeOutput:
-        plan = _plan(float(seconds), order, int(window), layout, float(fps), custom_layout, paddings)
+        plan = _plan(float(seconds), order, int(window), layout, float(fps), custom_layout, paddings, exact_length, int(loop))
         if unused := without_effect(order, layout, custom_layout, paddings):
             progress_text(cls)("\n".join(unused))
         return io.NodeOutput(plan, plan.table())
@@ -152,9 +172,9 @@ class DrawPlanNode(io.ComfyNode):
         return io.NodeOutput(to_image(draw_plan(plan, width, height, given.known, palette, given.guides)))
 
 
-def _plan(seconds, order, window, layout, fps, custom_layout, paddings) -> Plan:
+def _plan(seconds, order, window, layout, fps, custom_layout, paddings, exact_length, loop) -> Plan:
     if layout == "custom":
         layout = custom_layout.strip()
         if not layout:
             raise ValueError("layout is custom but custom_layout is empty; write one, e.g. f1k1_x_g9_f1k1f2k2f16k4_td")
-    return Plan.of(seconds, order, window, layout, fps, paddings)
+    return Plan.of(seconds, order, window, layout, fps, paddings, exact_length, loop)

@@ -4,11 +4,12 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..framepack_core.comfyui import private
+from ..framepack_core.comfyui.latent import GIVEN, LENGTH
 from ..framepack_core.comfyui.log import log_once
 from ..framepack_core.comfyui.sampling.checks import begins_in_noise
 from ..framepack_core.comfyui.sampling.identity import origin
 from ..framepack_core.comfyui.sampling.loras import unused
-from ..framepack_core.comfyui.sampling.request import GIVEN, ON_CANCEL, Given, Request, make_guider, overruled
+from ..framepack_core.comfyui.sampling.request import ON_CANCEL, Given, Request, make_guider, overruled
 from ..framepack_core.comfyui.sampling.sample import sample
 from ..framepack_core.comfyui.sampling.samplers import UNIPC, sampler_named, section_sigmas, without_repeats
 from ..framepack_core.plan import Plan
@@ -161,9 +162,12 @@ def _unused_loras(node: type[io.ComfyNode], model) -> tuple[str, ...]:
 
 def _sampled(node: type[io.ComfyNode], request: Request) -> io.NodeOutput:
     video = sample(request, progress_text(node))
-    if not video.whole:
+    latent = {"samples": video.latents, GIVEN: request.given}
+    if video.whole:
+        latent[LENGTH] = request.length
+    else:
         _cut_short[node.hidden.unique_id] += 1
-    return io.NodeOutput({"samples": video.latents, GIVEN: request.given})
+    return io.NodeOutput(latent)
 
 
 class SamplerNode(io.ComfyNode):

@@ -3,6 +3,7 @@ from comfy_api.latest import InputImpl, io, ui
 
 from ..framepack_core.comfyui.decoding.heap import large_blocks_returned
 from ..framepack_core.comfyui.decoding.stream import ATTENTION_FRAMES, EXACT, LINEAR, footage
+from ..framepack_core.comfyui.latent import length_of
 from ..framepack_core.comfyui.output import output_place, require_prefix
 from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.media.saving import save_video
@@ -113,7 +114,7 @@ class SaveVideoNode(io.ComfyNode):
         blending: str = EXACT,
         attention_frames: int = ATTENTION_FRAMES,
     ) -> io.NodeOutput:
-        video = footage(vae, latent["samples"], blending, attention_frames)
+        video = footage(vae, latent["samples"], blending, attention_frames, length_of(latent))
         encoding = Encoding(fps, crf, pixel_format)
         sound = None if audio is None else Audio.of(audio)
         place, subfolder = output_place(filename_prefix, cls.hidden.prompt or {}, video.width, video.height)

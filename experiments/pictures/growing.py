@@ -21,7 +21,7 @@ from framepack_core.drawing.chart import LATENT_PIXEL, Chart, Mark, looks
 from framepack_core.drawing.marks import Box, empty_painter, swatch, typeface
 from framepack_core.drawing.painting import Rows, draw_frames
 from framepack_core.drawing.palette import LIGHT, Colour
-from framepack_core.frames import PIXEL_FRAMES, pixel_frames
+from framepack_core.frames import PIXEL_FRAMES
 from framepack_core.plan import Section, runs, spell_seconds
 
 WIDTH, MARGIN, GAP = 960, 31, 14
@@ -63,7 +63,9 @@ def moments(take: Take) -> Iterator[Moment]:
     for section in take.sections:
         yield from making(take, section)
         frames = shown(section)
-        yield from playing(take, frames, f"plays {spell_seconds(section, take.plan.fps, ' to ')} s", section.number)
+        yield from playing(
+            take, frames, f"plays {spell_seconds(section, take.length, take.plan.fps, ' to ')} s", section.number
+        )
     yield from playing(take, list(range(len(take.frames))), "plays the whole video", None)
 
 
@@ -148,7 +150,7 @@ class Stage:
         return image
 
     def _story(self) -> str:
-        seconds = pixel_frames(self.chart.frames) / self.take.plan.fps
+        seconds = self.take.length.frames / self.take.plan.fps
         return f"{seconds:.1f} seconds from one picture, in {len(self.chart.sections)} sections, {self.take.plan.order} order"
 
     def _draw_legend(self, draw: ImageDraw.ImageDraw, left: int, bottom: int) -> None:
@@ -199,7 +201,7 @@ class Stage:
             return f"all {sections} sections are made: {len(self.take.frames)} frames", cost
         section = chart.sections[moment.section]
         cost = section.context_tokens(chart.height, chart.width) / chart.full_frame
-        seconds = spell_seconds(section, self.take.plan.fps, " to ")
+        seconds = spell_seconds(section, self.take.length, self.take.plan.fps, " to ")
         seen = len(looks(section))
         return (
             f"section {section.number + 1} of {sections}: makes {seconds} s",
@@ -257,7 +259,7 @@ class Stage:
             colour = LIGHT.generated if now else LIGHT.ink if row < moment.rows else LIGHT.faint
             draw.text((MARGIN, self.rows.middle(row)), f"{row + 1}", colour, typeface(CAPTION), anchor="lm")
             if row < moment.rows:
-                label = f"{spell_seconds(section, self.take.plan.fps, ' to ')} s"
+                label = f"{spell_seconds(section, self.take.length, self.take.plan.fps, ' to ')} s"
                 draw_frames(draw, self.chart, self.rows, row, section, label)
             else:
                 empty_painter(LIGHT)(draw, self.rows.box(row, 0, self.chart.frames))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from framepack_core.frames import pixel_frames
+from framepack_core.frames import Length, pixel_frames
 from framepack_core.plan import Plan, Section, runs
 
 
@@ -30,7 +30,11 @@ class Take:
 
     @property
     def sections(self) -> tuple[Section, ...]:
-        return self.plan.fill(1 + self.plan.generated)
+        return self.plan.fill(self.length.latents)
+
+    @property
+    def length(self) -> Length:
+        return self.plan.length(1 + self.plan.generated)
 
 
 def shown(section: Section) -> list[int]:

@@ -9,9 +9,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
-from ..frames import pixel_frames
+from ..frames import Length
 from ..layout import BASE_KERNEL, Kernel, Pool, token_count
-from ..plan import Plan, Section
+from ..plan import Plan, Section, spell_length
 from .palette import LIGHT, Palette
 
 LATENT_PIXEL = 8  # video pixels along each side of a latent pixel
@@ -53,6 +53,7 @@ class Chart:
         palette: Palette = LIGHT,
         guides: Sequence[tuple[int, int]] = (),
     ) -> Chart:
+        plan = plan.beside(len(known))
         sections = plan.fill(len(known) + plan.generated, known, guides=guides)
         made = {frame: -1 for frame in known}
         made |= {frame: section.number for section in sections for frame in section.target}
@@ -64,6 +65,10 @@ class Chart:
     @property
     def frames(self) -> int:
         return len(self.made)
+
+    @property
+    def length(self) -> Length:
+        return self.plan.length(self.frames)
 
     @cached_property
     def made_runs(self) -> list[tuple[int, int]]:
@@ -82,6 +87,14 @@ class Chart:
     def is_guided(self, section: Section) -> bool:
         """Whether the section is shown a guide in the place of the start image."""
         return any(frame is not None and frame > self.frames for group in section.context for frame in group.frames)
+
+    def connects(self, section: Section) -> bool:
+        """Whether the section is between a loop's end and its beginning."""
+        return section.number >= len(self.sections) - self.plan.loop
+
+    def label(self, section: Section) -> str:
+        """What the section's own frames are called."""
+        return "connects" if self.connects(section) else "guided" if self.is_guided(section) else "generated"
 
     def shown(self, rows: int) -> list[Section | None]:
         """The sections in sampling order; if there are more than `rows`, None stands for those in the middle."""
@@ -137,14 +150,22 @@ def title(chart: Chart) -> str:
 
 def heading(chart: Chart) -> list[str]:
     """The paragraphs under the title."""
-    plan, length = chart.plan, pixel_frames(chart.frames)
+    plan = chart.plan
     bound = plan.layout.context_bound(chart.height, chart.width)
     limit = "grows with the video" if math.isinf(bound) else f"up to {_count(bound, 'token')}"
     return [
-        f"{chart.frames} latent frames = {length} frames = {length / plan.fps:.2f} s at {plan.fps:g} fps, "
-        f"{chart.width * LATENT_PIXEL}x{chart.height * LATENT_PIXEL} pixels",
+        f"{spell_length(chart.length, plan.fps)}, {chart.width * LATENT_PIXEL}x{chart.height * LATENT_PIXEL} pixels",
         f"Layout {plan.name}: {plan.layout}, context: {limit}",
+        *([_explain_loop(plan)] if plan.loop else []),
     ]
+
+
+def _explain_loop(plan: Plan) -> str:
+    other = plan.connection
+    return (
+        f"{_count(plan.loop, 'section')} from the end to the beginning: {other.order} order, layout {other.name}: "
+        f"{other.layout}. The first latent frame is not part of the loop."
+    )
 
 
 def legend_entries(chart: Chart) -> list[tuple[Mark, str]]:

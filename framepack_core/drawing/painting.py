@@ -11,7 +11,7 @@ from itertools import groupby
 
 from PIL import Image, ImageDraw
 
-from ..frames import PIXEL_FRAMES, pixel_frames
+from ..frames import PIXEL_FRAMES
 from ..plan import Plan, Section, runs, spell_seconds
 from .chart import LATENT_PIXEL, Chart, Mark, heading, looks, missing, skips, spell_tokens, title
 from .marks import (
@@ -111,7 +111,7 @@ class Grid(Rows):
     def of(cls, chart: Chart) -> Grid:
         text = typeface(TEXT)
         numbers = typeface(SMALL).getlength("section")
-        times = max(text.getlength(spell_seconds(section, chart.plan.fps, " - ")) for section in chart.sections)
+        times = max(text.getlength(spell_seconds(section, chart.length, chart.plan.fps, " - ")) for section in chart.sections)
         tokens = max(typeface(SMALL).getlength(TOKENS), *(text.getlength(spell_tokens(s, chart)) for s in chart.sections))
         chips = [max(len(missing(section)[side]) for section in chart.sections) for side in (0, 1)]
         chip = max(min(CHIP, CHIPS_WIDTH // max(*chips, 1)), 4)
@@ -193,9 +193,9 @@ def _draw_axis(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
     titles = ((MARGIN, "section"), (grid.seconds, "seconds"), (grid.tokens, TOKENS))
     for x, text in titles:
         draw.text((x, grid.top - 12), text, chart.palette.faint, small, anchor="ls")
-    seconds = pixel_frames(chart.frames) / chart.plan.fps
+    seconds = chart.length.frames / chart.plan.fps
     for second in _ticks(seconds, grid.cell * chart.plan.fps / PIXEL_FRAMES):
-        x = grid.x((second * chart.plan.fps + 3) / PIXEL_FRAMES) if second else grid.left
+        x = grid.x(chart.length.place(second * chart.plan.fps))
         draw.text((x, grid.top - 34), f"{second:g} s", chart.palette.faint, small, anchor="ls")
         draw.line((x, grid.top - 32, x, grid.top - 28), chart.palette.outline)
     for frame in _ticks(chart.frames - 1, grid.cell):
@@ -207,9 +207,10 @@ def _draw_axis(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
 def _draw_row(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid, row: int, section: Section) -> None:
     middle, ink = grid.middle(row), chart.palette.ink
     draw.text((MARGIN, middle), str(section.number + 1), ink, typeface(TEXT), anchor="lm")
-    draw.text((grid.seconds, middle), spell_seconds(section, chart.plan.fps, " - "), ink, typeface(TEXT), anchor="lm")
+    seconds = spell_seconds(section, chart.length, chart.plan.fps, " - ")
+    draw.text((grid.seconds, middle), seconds, ink, typeface(TEXT), anchor="lm")
     draw.text((grid.tokens, middle), spell_tokens(section, chart), ink, typeface(TEXT), anchor="lm")
-    draw_frames(draw, chart, grid, row, section, "guided" if chart.is_guided(section) else "generated")
+    draw_frames(draw, chart, grid, row, section, chart.label(section))
     for after, counts in enumerate(missing(section)):
         for place, (detail, count) in enumerate(counts.items()):
             box = grid.chip_box(row, place, len(counts), bool(after), chart.frames)

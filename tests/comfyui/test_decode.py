@@ -15,7 +15,9 @@ from framepack_core.comfyui import demo
 from framepack_core.comfyui.decoding.hunyuan import plane_size
 from framepack_core.comfyui.decoding.middle import Middle, whole_middle
 from framepack_core.comfyui.decoding.room import Room
-from framepack_core.comfyui.decoding.stream import LINEAR, decode_video, stream_frames
+from framepack_core.comfyui.decoding.stream import LINEAR, decode_video, footage, stream_frames
+from framepack_core.comfyui.latent import LENGTH, length_of
+from framepack_core.frames import Length
 
 NARROW = 32
 
@@ -219,3 +221,81 @@ def test_other_latents_and_other_vaes_are_refused(demo_vae):
         stream_frames(demo_vae, torch.zeros(1, 4, 8, 8))
     with pytest.raises(ValueError, match=r"vae decodes 5 latent frames to shape .* expected 17 frames"):
         streamed(comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}), torch.zeros(1, 16, 5, 8, 8))
+
+
+# Loops and exact lengths
+
+
+def rolled(latents: Tensor, by: int) -> Tensor:
+    """The same loop from another frame on; the first latent frame, which is no part of it, stays."""
+    return torch.cat([latents[:, :, :1], latents[:, :, 1:].roll(-by, 2)], dim=2)
+
+
+@pytest.mark.parametrize("frames", [2, 5, 28])
+@pytest.mark.parametrize("name", ["demo_vae", "tiny"])
+def test_a_loop_that_begins_elsewhere_has_the_same_frames_from_there_on(request, name, frames):
+    """So there is no seam: where a loop is cut open does not matter. Its first latent frame does not, either."""
+    vae, latents = request.getfixturevalue(name), scene_latents(frames, 4, 6)
+    other, length = torch.cat([-latents[:, :, :1], latents[:, :, 1:]], dim=2), Length(frames, loop=True)
+
+    found = streamed(vae, latents, length=length)
+
+    assert found.shape == (4 * (frames - 1), 32, 48, 3)
+    for by in (1, 3, frames // 2):
+        assert torch.equal(streamed(vae, rolled(other, by), length=length), found.roll(-4 * by, 0))
+
+
+@pytest.mark.parametrize("frames", [28, 33])
+@pytest.mark.parametrize("blending", ["exact", LINEAR])
+def test_the_step_from_a_loop_s_last_frame_to_its_first_is_no_larger_than_those_inside(hunyuan, blending, frames):
+    """Of one even motion. HunyuanVideo's decoder remembers more than is decoded before the loop, so it is measured."""
+    turn = torch.arange(frames) / (frames - 1) * 2 * torch.pi
+    one, two = torch.randn(2, 1, 16, 1, 4, 4, generator=torch.Generator().manual_seed(3))
+    latents = one * turn.cos().view(1, 1, -1, 1, 1) + two * turn.sin().view(1, 1, -1, 1, 1)
+    around = [*range(4 * (frames - 1)), 0]
+
+    looped = frame_steps(streamed(hunyuan, latents, blending=blending, length=Length(frames, loop=True))[around])
+    plain = frame_steps(streamed(hunyuan, latents, blending=blending)[1:][around])
+    assert looped[-1] <= looped[:-1].quantile(0.5 if blending == "exact" else 0.9)
+    assert looped[-1] < plain[-1] / 2
+
+
+def test_every_video_of_a_batch_is_a_loop_of_its_own(demo_vae):
+    latents, length = torch.cat([scene_latents(10, 2, 3, seed) for seed in (1, 2)]), Length(10, loop=True)
+
+    found = decode_video(demo_vae, latents, length)
+
+    assert torch.equal(found, torch.cat([streamed(demo_vae, one, length=length) for one in latents.split(1)]))
+    assert footage(demo_vae, latents, length=length).count == len(found) == 72
+
+
+@pytest.mark.parametrize("exact", [1, 36, 37])
+def test_an_exact_length_ends_sooner_with_the_same_frames(demo_vae, exact):
+    latents = scene_latents(10, 2, 3)
+
+    found = decode_video(demo_vae, latents, Length(10, exact=exact))
+
+    assert torch.equal(found, decode_video(demo_vae, latents)[:exact])
+
+
+def test_what_is_cut_off_is_not_decoded(demo_vae, monkeypatch):
+    decoded = []
+
+    def decode(latents: Tensor) -> Tensor:
+        decoded.append(latents.shape[2])
+        return torch.zeros(1, 4 * latents.shape[2] - 3, 16, 24, 3)
+
+    monkeypatch.setattr(demo_vae, "decode", decode)
+
+    streamed(demo_vae, scene_latents(30, 2, 3), length=Length(30, exact=20))
+
+    assert decoded == [8]
+
+
+def test_a_latent_that_another_node_has_cut_is_shown_whole():
+    latent = {"samples": torch.zeros(1, 16, 28, 4, 4), LENGTH: Length(28, loop=True)}
+
+    assert length_of(latent) == Length(28, loop=True)
+    assert length_of({**latent, "samples": torch.zeros(1, 16, 20, 4, 4)}) == length_of(
+        {"samples": torch.zeros(1, 16, 20, 4, 4)}
+    )

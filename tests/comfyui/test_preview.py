@@ -20,7 +20,7 @@ from framepack_core.comfyui.preview import filmstrip, progress
 from framepack_core.comfyui.preview.clip import EVENT, Clip
 from framepack_core.comfyui.preview.filmstrip import Pictures
 from framepack_core.comfyui.preview.progress import Progress
-from framepack_core.frames import pixel_frames
+from framepack_core.frames import Length, pixel_frames
 from framepack_core.plan import Plan, runs
 from framepack_core.timeline import Timeline
 
@@ -212,7 +212,7 @@ def test_sections_that_were_there_already_count_as_done_but_not_for_the_time_lef
     sections, said = plan.bind(timeline), []
     patcher = SimpleNamespace(load_device="cpu", model=SimpleNamespace(latent_format=None))
 
-    with Progress(patcher, sections, [5] * 4, timeline, FPS, said.append) as progress:
+    with Progress(patcher, sections, [5] * 4, timeline, Length(timeline.frames), FPS, said.append) as progress:
         for section in sections[:2]:
             latents = latents_of(*[0.5] * 9)
             timeline.write(section.target, latents)
@@ -244,7 +244,10 @@ def test_the_last_line_says_what_is_done(clock, restored, sampled, error, last):
     sections, said = plan.bind(timeline), []
     patcher = SimpleNamespace(load_device="cpu", model=SimpleNamespace(latent_format=None))
 
-    with suppress(error or ()), Progress(patcher, sections, [5, 5], timeline, FPS, said.append) as progress:
+    with (
+        suppress(error or ()),
+        Progress(patcher, sections, [5, 5], timeline, Length(timeline.frames), FPS, said.append) as progress,
+    ):
         for section in sections[: restored + sampled]:
             latents = latents_of(*[0.5] * 9)
             if section.number >= restored:
@@ -283,7 +286,7 @@ def test_the_clip_shows_what_is_finished_in_the_order_of_the_video(timeline, tem
     sections = [(range(1, 10), 0.4), (range(10, 19), 0.8)][:: 1 if order == "forward" else -1]
     shown = []
 
-    with Clip(VAE(), timeline, FPS, lambda event, data: told.append((event, data))) as clip:
+    with Clip(VAE(), timeline, Length(timeline.frames), FPS, lambda event, data: told.append((event, data))) as clip:
         for frames, level in sections:
             fill(timeline, clip, frames, level)
             shown.append(levels_of(clip.file))
@@ -298,7 +301,7 @@ def test_the_clip_shows_what_is_finished_in_the_order_of_the_video(timeline, tem
 def test_each_section_is_decoded_once(timeline, temp, clock):
     vae = VAE()
 
-    with Clip(vae, timeline, FPS, lambda event, data: None) as clip:
+    with Clip(vae, timeline, Length(timeline.frames), FPS, lambda event, data: None) as clip:
         fill(timeline, clip, range(10, 19), 0.8)
         fill(timeline, clip, range(1, 10), 0.4)
 
@@ -312,7 +315,7 @@ def test_a_decode_takes_a_bounded_number_of_frames(temp, clock):
     decode = vae.decode
     vae.decode = lambda latents: lengths.append(latents.shape[2]) or decode(latents)
 
-    with Clip(vae, timeline, FPS, lambda event, data: None) as clip:
+    with Clip(vae, timeline, Length(timeline.frames), FPS, lambda event, data: None) as clip:
         fill(timeline, clip, range(1, 101), 0.4)
 
     assert max(lengths) <= 17
@@ -322,7 +325,7 @@ def test_a_decode_takes_a_bounded_number_of_frames(temp, clock):
 def test_a_decode_asks_for_little_memory_so_that_the_model_stays_on_the_card(timeline, temp, clock):
     vae = VAE()
 
-    with Clip(vae, timeline, FPS, lambda event, data: None) as clip:
+    with Clip(vae, timeline, Length(timeline.frames), FPS, lambda event, data: None) as clip:
         fill(timeline, clip, range(1, 10), 0.4)
 
     assert levels_of(clip.file) == [(0.1, 1), (0.4, 36)]
@@ -340,7 +343,7 @@ def test_clips_take_a_hundredth_of_the_time_at_most(temp, clock, sections):
         return decode(latents)
 
     vae.decode = a_tenth_of_a_second_for_each_frame
-    with Clip(vae, timeline, FPS, lambda event, data: told.append(data)) as clip:
+    with Clip(vae, timeline, Length(timeline.frames), FPS, lambda event, data: told.append(data)) as clip:
         for start in range(1, 1 + 9 * sections, 9):
             clock.now += 300  # seconds that a section takes
             fill(timeline, clip, range(start, start + 9), 0.4)
@@ -352,7 +355,7 @@ def test_clips_take_a_hundredth_of_the_time_at_most(temp, clock, sections):
 
 def test_a_short_video_is_shown_all_the_same(timeline, temp, clock):
     vae = VAE()
-    with Clip(vae, timeline, FPS, lambda event, data: None) as clip:
+    with Clip(vae, timeline, Length(timeline.frames), FPS, lambda event, data: None) as clip:
         clock.now += 1
         fill(timeline, clip, range(10, 19), 0.8)
 
@@ -362,7 +365,7 @@ def test_a_short_video_is_shown_all_the_same(timeline, temp, clock):
 def test_a_decode_that_fails_is_told_once_and_sampling_goes_on(timeline, temp, caplog):
     told = []
 
-    with Clip(VAE(fail=True), timeline, FPS, lambda event, data: told.append(event)) as clip:
+    with Clip(VAE(fail=True), timeline, Length(timeline.frames), FPS, lambda event, data: told.append(event)) as clip:
         for start, stop in runs((*range(1, 5), *range(6, 10))):
             fill(timeline, clip, range(start, stop), 0.4)
 

@@ -16,6 +16,7 @@ from experiments.benchmarks.decode import hunyuan_vae
 from framepack_core.comfyui import log, private
 from framepack_core.comfyui.decoding.stream import LINEAR, stream_frames
 from framepack_core.comfyui.preview.progress import Progress
+from framepack_core.frames import Length
 from framepack_core.plan import Plan
 from framepack_core.timeline import Timeline
 
@@ -35,9 +36,9 @@ ALL = {
     "FramePack_Decode",
     "FramePack_SaveVideo",
 }
-SAMPLING = {"FramePack_Sampler", "FramePack_SamplerCustom", "FramePack_Place", "FramePack_Redo"}  # all serve the samplers
+SAMPLING = {"FramePack_Sampler", "FramePack_SamplerCustom"}
 COSTS = {  # the nodes that are lost; any other symbol only costs a part of what a node does
-    private.MODELS: {"FramePack_LoadModel", "FramePack_LoadDemo", *SAMPLING},
+    private.MODELS: {"FramePack_LoadModel", "FramePack_LoadDemo", "FramePack_Place", "FramePack_Redo", *SAMPLING},
     private.SAMPLERS: SAMPLING,
     private.DEMO: {"FramePack_LoadDemo"},
 }
@@ -160,7 +161,7 @@ def test_sampling_goes_on_without_previews(monkeypatch, said):
     timeline = Timeline.of(10, {0: torch.zeros(1, 16, 1, 4, 4)})
     sections = Plan.of(1.2).bind(timeline)
 
-    with Progress(None, sections, [2], timeline, 30.0, said.records.append) as progress:
+    with Progress(None, sections, [2], timeline, Length(10), 30.0, said.records.append) as progress:
         progress.finish(sections[0], torch.zeros(1, 16, 9, 4, 4))
 
     assert "get_progress_state does not exist" in said.text

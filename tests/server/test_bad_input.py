@@ -63,6 +63,19 @@ def end_in_the_forward_order(graph: Graph) -> dict:
     return {"plan": graph.plan_of(order="forward"), "end_latent": graph.start}
 
 
+def end_of_a_loop(graph: Graph) -> dict:
+    return {"plan": graph.plan_of(loop=1), "end_latent": graph.start}
+
+
+def end_of_an_exact_length(graph: Graph) -> dict:
+    return {"plan": graph.plan_of(exact_length=True), "end_latent": graph.start}
+
+
+def a_loop_that_leads_up_to_a_clip(graph: Graph) -> dict:
+    inputs = {"images": graph.image, "vae": graph.vae, "at": "end", "seconds": 0.0, "use": "fixed"}
+    return {"plan": graph.plan_of(loop=1), "frames": graph.add("FramePack_Place", **inputs, base_resolution=64)}
+
+
 def a_plain_model(graph: Graph) -> dict:
     return {"model": graph.add("UNETLoader", unet_name=PLAIN, weight_dtype="default")}
 
@@ -78,6 +91,13 @@ def a_plain_model(graph: Graph) -> dict:
         (odd_latent, "the latent is 9x8, an odd number of latent pixels", "crop the image to multiples of 16 pixels"),
         (no_negative, "cfg is 2.5 but negative is not connected", "connect a negative prompt or set cfg to 1"),
         (end_in_the_forward_order, "end_latent is connected, but the forward order never looks ahead", "or disconnect it"),
+        (end_of_a_loop, "end_latent is connected, but a loop has no end (loop is 1)", "set loop to 0, or disconnect it"),
+        (
+            end_of_an_exact_length,
+            "end_latent is connected, but exact_length cuts frames off",
+            "switch it off, or disconnect it",
+        ),
+        (a_loop_that_leads_up_to_a_clip, "something is placed at the end, but a loop has no end (loop is 1)", "set loop to 0"),
         (a_plain_model, "model is HunyuanVideo, not FramePack", "load a FramePack checkpoint with FramePack_LoadModel"),
     ],
 )

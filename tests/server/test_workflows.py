@@ -18,7 +18,6 @@ from scripts.support.workflow import to_prompt
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 SECTIONS, STEPS = 2, 2
-FRAMES = 1 + 9 * SECTIONS
 FPS = 30
 SMALL = {"seconds": SECTIONS * 1.2, "steps": STEPS, "base_resolution": 96, "width": 96, "height": 96}
 
@@ -55,7 +54,7 @@ def test_a_workflow_leaves_a_video_of_the_planned_length_and_size(run):
         stream = container.streams.video[0]
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
 
-    assert len(frames) == 4 * FRAMES - 3
+    assert len(frames) == frames_of(run[0])
     assert {frame.shape for frame in frames} == {(96, 96, 3)}
     assert stream.average_rate == FPS
     assert numpy.diff(numpy.stack(frames).astype(int), axis=0).any(axis=(1, 2, 3)).mean() > 0.9, "the video stands still"
@@ -72,7 +71,7 @@ def test_a_workflow_draws_its_plan(run):
 def test_one_progress_bar_runs_over_all_steps_of_all_sections(run):
     """ComfyUI drops updates that follow too closely, but the first and the last always come."""
     prompt, seen, _ = run
-    total = SECTIONS * STEPS
+    total = sections_of(prompt) * STEPS
 
     steps = [step for step, _ in seen.steps(sampler_of(prompt))]
     assert steps == sorted(set(steps)) and steps[0] == 1 and steps[-1] == total
@@ -83,12 +82,28 @@ def test_the_sampler_says_section_step_and_remaining_time(run):
     prompt, seen, _ = run
     *texts, last = seen.texts(sampler_of(prompt))
 
-    assert re.fullmatch(r"73 of 73 frames done in \d+ s", last)
+    frames, count = frames_of(prompt), sections_of(prompt)
+    assert re.fullmatch(rf"{frames} of {frames} frames done in \d+ s", last)
     said = [re.search(r"section (\d) of (\d).*step (\d) of (\d)", text).groups() for text in texts]
-    assert [(int(section), int(step)) for section, _, step, _ in said] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
-    assert {(int(sections), int(steps)) for _, sections, _, steps in said} == {(SECTIONS, STEPS)}
+    expected = [(section, step) for section in range(1, count + 1) for step in range(STEPS + 1)]
+    assert [(int(section), int(step)) for section, _, step, _ in said] == expected
+    assert {(int(sections), int(steps)) for _, sections, _, steps in said} == {(count, STEPS)}
     assert all(re.search(r"\d+ s left", text) for text in texts[1:])
     assert "trained" not in "".join(texts), "an example workflow warns"
+
+
+def loop_of(prompt: Prompt) -> int:
+    (plan,) = (node for node in prompt.values() if node["class_type"] == "FramePack_Plan")
+    return plan["inputs"]["loop"]
+
+
+def sections_of(prompt: Prompt) -> int:
+    return SECTIONS + loop_of(prompt)
+
+
+def frames_of(prompt: Prompt) -> int:
+    """A loop has no start image."""
+    return 4 * 9 * sections_of(prompt) + (not loop_of(prompt))
 
 
 def sampler_of(prompt: Prompt) -> Outputs:

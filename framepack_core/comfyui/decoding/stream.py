@@ -10,6 +10,7 @@ import copy
 import ctypes
 import math
 from collections.abc import Iterator
+from itertools import chain, islice
 
 import comfy.model_management
 import comfy.sd
@@ -17,7 +18,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...frames import pixel_frames
+from ...frames import PIXEL_FRAMES, Length, pixel_frames
 from ...media.video import Footage
 from ...timeline import is_finite
 from .. import private
@@ -28,6 +29,8 @@ from .hunyuan import carried, decode_any_memory, is_carried
 from .windows import WINDOW, blended, decode_window
 
 EXACT, LINEAR = "exact", "linear"
+WRAP = 12  # latent frames of a loop's end and beginning that are decoded once more around it
+FADE = 16  # frames of a loop's end, over which it becomes what was decoded before its beginning: TAEHV looks back 8 from there
 ATTENTION_FRAMES = 96  # with these the middle block needs no more memory than HunyuanVideo's up path needs anyway
 
 try:  # glibc's: memory that chunks have freed would otherwise stay in pieces between what is still used
@@ -39,9 +42,14 @@ except (AttributeError, OSError, TypeError):
 
 
 def stream_frames(
-    vae: comfy.sd.VAE, latents: Tensor, blending: str = EXACT, attention_frames: int = ATTENTION_FRAMES
+    vae: comfy.sd.VAE,
+    latents: Tensor,
+    blending: str = EXACT,
+    attention_frames: int = ATTENTION_FRAMES,
+    length: Length | None = None,
 ) -> Iterator[Tensor]:
-    """The frames `F H W 3` in 0..1, on the CPU, of latents `B 16 T H W`: 4 T - 3 per video, one video after the other.
+    """The frames `F H W 3` in 0..1, on the CPU, of latents `B 16 T H W`: 4 T - 3 per video, or what `length` says, one video
+    after the other.
 
     `exact` gives what `vae.decode` gives for the whole video, as far as the VAE's architecture allows: with HunyuanVideo's, up
     to `attention_frames` latent frames, and nearly so beyond. `linear` decodes each section together with the one before it
@@ -54,15 +62,16 @@ def stream_frames(
     if not is_finite(latents):
         raise ValueError("latent has values that are not finite (NaN or infinite), which decode to black frames; sample it "
                          "again, without LoRAs and other patches of the model")  # fmt: skip
-    return _reported((frames for video in latents.split(1) for frames in chunks(vae, video, blending, attention_frames)),
-                     total=frame_count(latents))  # fmt: skip
+    length = length or Length(latents.shape[2])
+    videos = (shown(vae, video, length, blending, attention_frames) for video in latents.split(1))
+    return _reported(chain.from_iterable(videos), total=len(latents) * length.frames)
 
 
-def decode_video(vae: comfy.sd.VAE, latents: Tensor) -> Tensor:
-    """All frames `N H W 3` at once, N = B (4 T - 3), decoded as `exact`. Raises ValueError for latents of another shape."""
-    chunks = stream_frames(vae, latents)
+def decode_video(vae: comfy.sd.VAE, latents: Tensor, length: Length | None = None) -> Tensor:
+    """All frames `N H W 3` of `stream_frames` at once, decoded as `exact`. Raises ValueError for latents of another shape."""
+    chunks = stream_frames(vae, latents, length=length)
     width, height = frame_size(vae, latents)
-    images = torch.empty(frame_count(latents), height, width, 3, dtype=vae.vae_output_dtype())
+    images = torch.empty(frame_count(latents, length), height, width, 3, dtype=vae.vae_output_dtype())
     end = 0
     for frames in chunks:
         start, end = end, end + len(frames)
@@ -70,21 +79,59 @@ def decode_video(vae: comfy.sd.VAE, latents: Tensor) -> Tensor:
     return images
 
 
-def footage(vae: comfy.sd.VAE, latents: Tensor, blending: str = EXACT, attention_frames: int = ATTENTION_FRAMES) -> Footage:
+def footage(
+    vae: comfy.sd.VAE,
+    latents: Tensor,
+    blending: str = EXACT,
+    attention_frames: int = ATTENTION_FRAMES,
+    length: Length | None = None,
+) -> Footage:
     """`stream_frames`, with the number and the size of its frames."""
-    frames = stream_frames(vae, latents, blending, attention_frames)
-    return Footage(frames, frame_count(latents), *frame_size(vae, latents))
+    frames = stream_frames(vae, latents, blending, attention_frames, length)
+    return Footage(frames, frame_count(latents, length), *frame_size(vae, latents))
 
 
-def frame_count(latents: Tensor) -> int:
+def frame_count(latents: Tensor, length: Length | None = None) -> int:
     """Frames of all the videos in latents."""
-    return len(latents) * pixel_frames(latents.shape[2])
+    return len(latents) * (length or Length(latents.shape[2])).frames
 
 
 def frame_size(vae: comfy.sd.VAE, latents: Tensor) -> tuple[int, int]:
     """Width and height of the frames, in pixels."""
     ratio = vae.spacial_compression_decode()
     return latents.shape[-1] * ratio, latents.shape[-2] * ratio
+
+
+def shown(vae: comfy.sd.VAE, latents: Tensor, length: Length, blending: str, attention_frames: int) -> Iterator[Tensor]:
+    """The frames of one video that `length` shows. Those after them are not decoded."""
+    if length.loop:
+        return closed(vae, latents[:, :, 1:], blending, attention_frames)
+    return cut(chunks(vae, latents, blending, attention_frames), length.frames)
+
+
+def cut(chunks: Iterator[Tensor], count: int) -> Iterator[Tensor]:
+    """The first frames of all, so many."""
+    while count:
+        frames = next(chunks)[:count]
+        yield frames
+        count -= len(frames)
+
+
+def closed(vae: comfy.sd.VAE, cycle: Tensor, blending: str, attention_frames: int) -> Iterator[Tensor]:
+    """The frames of a loop, four for each of its latent frames, one by one.
+
+    It is decoded with some of its end before it and of its beginning after it. A decoder that looks far back makes slightly
+    other frames of that end than of the end itself, which therefore fades into it: the first frame continues it.
+    """
+    latent_frames = cycle.shape[2]
+    around = torch.arange(-WRAP, latent_frames + WRAP) % latent_frames
+    frames = chain.from_iterable(chunks(vae, cycle[:, :, around], blending, attention_frames))
+    count = PIXEL_FRAMES * latent_frames
+    fade = min(FADE, count)
+    before = list(islice(frames, pixel_frames(WRAP)))[-fade:]
+    yield from (frame[None] for frame in islice(frames, count - fade))
+    for number, (frame, earlier) in enumerate(zip(islice(frames, fade), before, strict=True), start=1):
+        yield frame.lerp(earlier, number / fade)[None]
 
 
 def _reported(chunks: Iterator[Tensor], total: int) -> Iterator[Tensor]:

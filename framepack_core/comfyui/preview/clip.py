@@ -14,7 +14,7 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ...frames import PIXEL_FRAMES
+from ...frames import PIXEL_FRAMES, Length
 from ...media.files import Numbered
 from ...media.segments import join_segments, write_segment
 from ...media.video import pixels
@@ -35,16 +35,19 @@ FREE_SECONDS = 1.0  # of a run, at most, in any case: small models show a short 
 class Clip:
     """An MP4 in ComfyUI's temporary folder, in the video's time order; a new file after each section.
 
-    Each section is decoded and encoded once; `tell(event, data)` says where the file is. A decode that fails ends the preview
-    with a warning, and sampling continues.
+    It has the frames that `length` shows. Each section is decoded and encoded once; `tell(event, data)` says where the file
+    is. A decode that fails ends the preview with a warning, and sampling continues.
     """
 
-    def __init__(self, vae, timeline: Timeline, fps: float, tell: Callable[[str, Mapping[str, Any]], None]) -> None:
+    def __init__(
+        self, vae, timeline: Timeline, length: Length, fps: float, tell: Callable[[str, Mapping[str, Any]], None]
+    ) -> None:
         self.vae: Any = vae
         self.timeline = timeline
+        self.length = length
         self.fps = fps
         self.tell = tell
-        self.waiting = set(timeline.known)
+        self.waiting = set(filter(length.shown, timeline.known))
         self.folder: Path | None = None
         self.segments: dict[int, Path] = {}  # by their first latent frame
         self.file: Path | None = None
@@ -66,7 +69,7 @@ class Clip:
 
     def add(self, frames: Collection[int]) -> None:
         """These latent frames of the timeline are finished. They are shown at once if that takes little time, or else later."""
-        self.waiting |= {*frames}
+        self.waiting |= {*filter(self.length.shown, frames)}
         if self.vae is None:
             return
         try:
@@ -106,7 +109,8 @@ class Clip:
         before = start - 1 if start - 1 in self.timeline.known else start
         latents = self.timeline.latents[:1, :, [*([before] if start else []), *range(start, stop)]]
         images = torch.cat(list(chunks(self.vae, latents, most=MEMORY)))
-        return images[1:] if start else images
+        shown = sum(map(self.length.shown, range(start, stop)))
+        return images[1:][:shown] if start else images
 
     def _show(self, folder: Path) -> None:
         if len(self.segments) == self.shown:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import comfy.utils
 from torch import Tensor
 
-from ...frames import PIXEL_FRAMES, pixel_frames
+from ...frames import Length
 from ...plan import Section, spell_seconds
 from ...timeline import Timeline
 from .. import private
@@ -29,7 +29,7 @@ class Progress:
     ComfyUI's preview method draws the filmstrip; the video plays if there is a `vae` to decode finished sections. Sections
     that were restored rather than sampled do not count towards the time left.
 
-        with Progress(patcher, sections, steps, timeline, fps, say) as progress:
+        with Progress(patcher, sections, steps, timeline, length, fps, say) as progress:
             for section, latents in generate(sections, timeline, GuiderDenoiser(..., progress.of), seed):
                 progress.finish(section, latents)
     """
@@ -40,6 +40,7 @@ class Progress:
         sections: Sequence[Section],
         steps: Sequence[int],
         timeline: Timeline,
+        length: Length,
         fps: float,
         say: Say,
         vae=None,
@@ -47,6 +48,7 @@ class Progress:
         self.sections = sections
         self.steps = steps
         self.timeline = timeline
+        self.length = length
         self.fps = fps
         self.say = say
         self.bar = comfy.utils.ProgressBar(sum(steps))
@@ -71,7 +73,7 @@ class Progress:
         if previewer:
             self.pictures = Pictures(node, self.bar, previewer, latent_format, self.timeline, self.fps)
         if vae is not None:
-            self.clip = Clip(vae, self.timeline, self.fps, node.tell)
+            self.clip = Clip(vae, self.timeline, self.length, self.fps, node.tell)
 
     def __enter__(self) -> Progress:
         with ExitStack() as shown:
@@ -118,7 +120,7 @@ class Progress:
     def line(self, section: Section, done: int) -> str:
         """The line of text after `done` steps of the whole video."""
         number = section.number
-        text = f"section {number + 1} of {len(self.sections)}: {spell_seconds(section, self.fps, ' to ')} s"
+        text = f"section {number + 1} of {len(self.sections)}: {spell_seconds(section, self.length, self.fps, ' to ')} s"
         text += f", step {done - sum(self.steps[:number])} of {self.steps[number]}"
         text += f", {self._frames_done()}"
         if self.start is not None and (sampled := done - self.restored):
@@ -132,12 +134,8 @@ class Progress:
         return f"{self._frames_done()}{taken}"
 
     def _frames_done(self) -> str:
-        return f"{shown_frames(self.timeline.known)} of {pixel_frames(self.timeline.frames)} frames done"
-
-
-def shown_frames(latent_frames: Collection[int]) -> int:
-    """How many pixel frames these latent frames of a video stand for; the first one stands for a single frame."""
-    return PIXEL_FRAMES * len(latent_frames) - (PIXEL_FRAMES - 1) * (0 in latent_frames)
+        done = sum(map(self.length.shown, self.timeline.known))
+        return f"{done} of {self.length.frames} frames done"
 
 
 def duration(seconds: float) -> str:

@@ -181,15 +181,20 @@ def warnings(plan: Plan, patcher) -> list[str]:
     """
     name, trained = checkpoint_name(patcher), patcher.model.trained
     found = released_warnings(plan, name) if trained is None else trained_warnings(plan, name, trained)
+    if plan.loop:
+        what = "what connects the loop's end with its beginning"
+        other = plan.connection
+        found += released_warnings(other, name, what) if trained is None else trained_warnings(other, name, trained)
+    found = list(dict.fromkeys(found))
     for warning in found:
         log_once(warning)
     return found
 
 
-def released_warnings(plan: Plan, name: str) -> list[str]:
+def released_warnings(plan: Plan, name: str, what: str = "the plan") -> list[str]:
     found = []
     if is_f1(name) and plan.order == INVERTED:
-        found.append(f"{name} looks like F1, which was trained for the forward order, but the plan is inverted")
+        found.append(f"{name} looks like F1, which was trained for the forward order, but {what} is inverted")
     if not is_f1(name) and re.search(r"framepack_?i2v", name, re.IGNORECASE) and plan.order == FORWARD:
         found.append(f"{name} was trained for the inverted order, but the plan is forward; F1 is the forward checkpoint")
     if not RELEASED.knows_layout(plan):

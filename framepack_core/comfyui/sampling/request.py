@@ -11,16 +11,15 @@ import comfy.samplers
 import comfy.sd
 from torch import Tensor
 
+from ...frames import Length
 from ...orders import orders_with_end
-from ...placing import Arrangement, Frames, Placed
+from ...placing import Arrangement, Frames, Placed, require_end
 from ...plan import Plan, Section
 from ...timeline import Timeline
 from .. import private
 from . import checks
 
 private.require_for(private.SAMPLERS)
-
-GIVEN = "framepack_given"  # in a sampler's LATENT: the latent frames that were given
 
 OnCancel = Literal["discard", "return finished part"]
 ON_CANCEL: tuple[OnCancel, ...] = get_args(OnCancel)
@@ -58,6 +57,10 @@ class Request:
         """Latent frames of the video that no section makes."""
         made = {frame for section in self.sections for frame in section.target}
         return tuple(frame for frame in range(self.timeline.frames) if frame not in made)
+
+    @property
+    def length(self) -> Length:
+        return self.plan.length(self.timeline.frames)
 
 
 def make_guider(model, positive: list, negative: list | None, cfg: float, guidance: float) -> comfy.samplers.CFGGuider:
@@ -119,6 +122,7 @@ class Given:
             frames = frames.with_placed(Placed(start, start, "start", embedding=self.clip_vision_output))
         if self.end_latent is not None:
             end = checks.frame_latent(self.end_latent, "end_latent")
+            require_end(plan, "end_latent is connected", "disconnect it")
             if plan.order.end == "last":
                 frames = frames.with_placed(Placed(end, end, "end"))
             elif plan.order.end is None:

@@ -48,7 +48,8 @@ def sample(request: Request, say: Say) -> Video:
     if request.clip_vision_output is not None:
         guider = with_conditions(guider, clip_vision_output=request.clip_vision_output)
     given, steps = len(timeline.known), [len(sigmas) - 1 for sigmas in request.sigmas]
-    with Progress(patcher, request.sections, steps, timeline, request.plan.fps, notes.say, request.preview_vae) as progress:
+    fps, vae = request.plan.fps, request.preview_vae
+    with Progress(patcher, request.sections, steps, timeline, request.length, fps, notes.say, vae) as progress:
         denoise: Denoise = GuiderDenoiser(
             guider, request.sampler, request.sigmas, request.seed, progress.of, request.embeddings, request.initial
         )
