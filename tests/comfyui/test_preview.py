@@ -298,6 +298,23 @@ def test_the_clip_shows_what_is_finished_in_the_order_of_the_video(timeline, tem
     assert [path.name for path in (temp / last["subfolder"]).iterdir()] == [last["filename"]]
 
 
+@pytest.mark.parametrize(
+    ("length", "shown"),
+    [
+        (Length(19, loop=True), [(0.4, 36), (0.8, 36)]),
+        (Length(19, exact=50), [(0.1, 1), (0.4, 36), (0.8, 13)]),
+        (Length(19, exact=9), [(0.1, 1), (0.4, 8)]),
+    ],
+    ids=["loop", "exact", "short"],
+)
+def test_the_clip_leaves_out_what_the_video_does_not_show(timeline, temp, clock, length, shown):
+    with Clip(VAE(), timeline, length, FPS, lambda event, data: None) as clip:
+        fill(timeline, clip, range(10, 19), 0.8)
+        fill(timeline, clip, range(1, 10), 0.4)
+
+        assert levels_of(clip.file) == shown
+
+
 def test_each_section_is_decoded_once(timeline, temp, clock):
     vae = VAE()
 
