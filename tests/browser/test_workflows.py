@@ -12,8 +12,11 @@ from scripts.support.workflow import NOTES, to_prompt
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 
-DEFAULTS = {"end_strength": 1, "colour_anchor": 0, "denoise": 1}
-GAINED = {*DEFAULTS, "frames", "latent_image"}  # by FramePack_Sampler
+DEFAULTS = {
+    "FramePack_Sampler": {"end_strength": 1, "colour_anchor": 0, "denoise": 1},
+    "FramePack_Plan": {"exact_length": False, "loop": 0},
+}
+GAINED = {"frames", "latent_image", *(name for widgets in DEFAULTS.values() for name in widgets)}
 
 
 @pytest.fixture(params=WORKFLOWS, ids=lambda path: path.stem)
@@ -34,18 +37,17 @@ def test_loading_keeps_every_widget_and_link(workflow, page, load_workflow):
     assert sorted(links(again)) == sorted(links(workflow))
 
 
-def test_a_workflow_from_before_the_samplers_gained_inputs_loads_with_their_defaults(workflow, server, load_workflow):
+def test_a_workflow_from_before_nodes_gained_inputs_loads_with_their_defaults(workflow, server, load_workflow):
     """All that a node has gained comes last."""
-    for node in (node for node in workflow["nodes"] if node["type"] == "FramePack_Sampler"):
+    for node in (node for node in workflow["nodes"] if node["type"] in DEFAULTS):
         node["inputs"] = [given for given in node["inputs"] if given["name"] not in GAINED]
-        node["widgets_values"] = node["widgets_values"][: -len(DEFAULTS)]
+        node["widgets_values"] = node["widgets_values"][: -len(DEFAULTS[node["type"]])]
 
     prompt = without_titles(load_workflow(workflow))
 
     old = without_titles(to_prompt(workflow, server.object_info()))
     for node in old.values():
-        if node["class_type"] == "FramePack_Sampler":
-            node["inputs"] |= DEFAULTS
+        node["inputs"] |= DEFAULTS.get(node["class_type"], {})
     assert prompt == old
 
 
