@@ -14,7 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,10 +106,15 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def report(speed: Speed, capped: Sequence[Capped]) -> int:
-    """Print the tables; returns 1 if the memory of the long video grows, or a card is too small."""
-    print("\n".join([*speed_lines(speed), "", *capped_lines(capped), "", *long_video_lines(speed)]))
-    return int(not speed.constant or any(found.error for found in capped))
+def report(speed: Speed, capped: Iterable[Capped]) -> int:
+    """Print each part when it is measured; returns 1 if the memory of the long video grows, or a card is too small."""
+    print("\n".join([*speed_lines(speed), "", *long_video_lines(speed)]), flush=True)
+    good = speed.constant
+    print("\n| card | sampling: GB, seconds a step | decoding: GB, seconds a section |\n| ---: | ---: | ---: |", flush=True)
+    for found in capped:
+        print(capped_line(found), flush=True)
+        good = good and not found.error
+    return int(not good)
 
 
 def speed_lines(speed: Speed) -> list[str]:
@@ -121,15 +126,11 @@ def speed_lines(speed: Speed) -> list[str]:
     ]
 
 
-def capped_lines(capped: Sequence[Capped]) -> list[str]:
-    rows = ["| card | sampling: GB, seconds a step | decoding: GB, seconds a section |", "| ---: | ---: | ---: |"]
-    for found in capped:
-        if found.error:
-            rows.append(f"| {found.cap:g} GiB | {found.error} | |")
-        else:
-            sampling = f"{found.sampling / 1e9:.1f}, {found.step:.2f}"
-            rows.append(f"| {found.cap:g} GiB | {sampling} | {found.decoding / 1e9:.1f}, {found.decode:.1f} |")
-    return rows
+def capped_line(found: Capped) -> str:
+    if found.error:
+        return f"| {found.cap:g} GiB | {found.error} | |"
+    sampling = f"{found.sampling / 1e9:.1f}, {found.step:.2f}"
+    return f"| {found.cap:g} GiB | {sampling} | {found.decoding / 1e9:.1f}, {found.decode:.1f} |"
 
 
 def long_video_lines(speed: Speed) -> list[str]:
@@ -146,10 +147,11 @@ def long_video_lines(speed: Speed) -> list[str]:
 # Parts
 
 
-def measured(caps: Sequence[float], part: Part) -> tuple[Speed, list[Capped]]:
+def measured(caps: Sequence[float], part: Part) -> tuple[Speed, Iterator[Capped]]:
+    """The speed, and the smaller cards, which are measured one by one as they are asked for."""
     found = part("speed")
     speed = Speed(**{**found, "seconds": tuple(found["seconds"]), "calls": tuple(Call(**call) for call in found["calls"])})
-    return speed, [Capped(**part("capped", cap)) for cap in caps]
+    return speed, (Capped(**part("capped", cap)) for cap in caps)
 
 
 def in_a_process(options: argparse.Namespace) -> Part:

@@ -1,8 +1,9 @@
 """Trains the demo's models from scratch and writes their weights: `python -m experiments.making [STAGE ...]`.
 
-Stages, in order: vae, decoder, text, vision, clips, transformer. Each continues where it was stopped; all draws come from fixed seeds.
-States go to `make_demo` in the cache (`.cache`, or FRAMEPACK_CACHE), the weights to `framepack_core/demo/weights`.
-Needs the extra `train`.
+Stages, in order: vae, decoder, text, vision, clips, transformer. Each continues where it was stopped; all draws come from
+fixed seeds. With a GPU, processes render beside it. The shipped VAE is from before the stage `decoder`. States go
+to `make_demo` in the cache (`.cache`, or FRAMEPACK_CACHE), the weights to `framepack_core/demo/weights`. Needs the extra
+`train`.
 """
 
 from __future__ import annotations
@@ -115,7 +116,14 @@ def read(module: Module, name: str) -> Module:
     return module.requires_grad_(False).eval()
 
 
-STAGES = {"vae": make_vae, "decoder": make_decoder, "text": make_text, "vision": make_vision, "clips": make_clips, "transformer": make_transformer}
+STAGES = {
+    "vae": make_vae,
+    "decoder": make_decoder,
+    "text": make_text,
+    "vision": make_vision,
+    "clips": make_clips,
+    "transformer": make_transformer,
+}
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ class Settings:
     ema: float = 0.998
     seed: int = 0
 
+
 DECODER = Settings(steps=2500, clips=24, peak_lr=1e-3, warmup=100, seed=1)  # needs a GPU
 
 

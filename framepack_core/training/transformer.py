@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+import torch._inductor
 from diffusers import HunyuanVideoFramepackTransformer3DModel
 from diffusers.models.transformers.transformer_hunyuan_video_framepack import HunyuanVideoHistoryPatchEmbed
 from torch import Tensor, nn
@@ -118,7 +119,7 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
         """
         if whole:
             for block in self.blocks:
-                block.compile(dynamic=True)
+                block.compile(dynamic=True, options=without_mixed_reductions())
             return
         turn = torch.compile(norm_turn, dynamic=True)
         for block in self.blocks:
@@ -128,6 +129,12 @@ class PackedTransformer(HunyuanVideoFramepackTransformer3DModel):
             block.act_mlp = Activation(compiled)
         for block in self.blocks[: len(self.transformer_blocks)]:
             block.ff.net[0].gelu = compiled
+
+
+def without_mixed_reductions() -> dict[str, bool]:
+    """Options of torch.compile, where this torch has them: its mixed reductions fail for dynamic lengths in torch 2.11."""
+    name = "triton.mix_order_reduction"
+    return {name: False} if name in torch._inductor.list_options() else {}
 
 
 class Activation(nn.Module):
