@@ -57,7 +57,7 @@ class SaveVideoNode(io.ComfyNode):
                     min=0,
                     max=51,
                     tooltip="Quality: lower is better and larger. At 16 the loss is invisible, 23 is about half the size, 0 is "
-                    "lossless. VP9 and AV1 are a little worse at the same number; ProRes ignores it.",
+                    "lossless. VP9 and AV1 are better and larger at the same number; ProRes ignores it.",
                 ),
                 io.Combo.Input(
                     "pixel_format",

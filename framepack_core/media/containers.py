@@ -62,7 +62,7 @@ CONTAINERS = {
 # ProRes always has 10 bits or more; its profiles 422 HQ and 4444 are told apart by what is stored.
 CODECS = {
     "h264": Codec("h264", "mp4", {name: name for name in ("yuv420p", "yuv444p", "yuv420p10le")}),
-    "vp9": Codec("libvpx-vp9", "webm", {name: name for name in ("yuv420p", "yuv444p")}, {"row-mt": "1"}),
+    "vp9": Codec("libvpx-vp9", "webm", {name: name for name in ("yuv420p", "yuv444p")}, {"row-mt": "1", "cpu-used": "4"}),
     "av1": Codec("libsvtav1", "webm", {name: name for name in ("yuv420p", "yuv420p10le")}, {"preset": "6"}),
     "prores": Codec(
         "prores_ks",

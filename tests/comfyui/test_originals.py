@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -91,6 +92,23 @@ def test_another_rate_and_size_are_brought_to_those_of_place(tmp_path, fps, want
     torch.testing.assert_close(frames, placed, atol=2 / 255, rtol=0)
 
 
+def test_a_video_that_a_phone_turned_is_upright(tmp_path):
+    path = tmp_path / "phone.mp4"
+    video_file(path, frames=3)
+    identity, clockwise = (
+        struct.pack(">9i", *row)
+        for row in ((1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30))
+    )
+    before, track = path.read_bytes().split(b"tkhd")
+    path.write_bytes(before + b"tkhd" + track.replace(identity, clockwise, 1))
+    video = InputImpl.VideoFromFile(str(path))
+
+    frames = all_of(fitted(video, 30.0, 48, 64))
+
+    assert frames.shape == (3, 64, 48, 3)
+    torch.testing.assert_close(frames, video.get_components().images, atol=1 / 255, rtol=0)
+
+
 def test_a_video_in_memory_is_taken_as_it_is():
     images = torch.rand(20, 48, 64, 4)
     audio = {"waveform": torch.rand(1, 2, 1000), "sample_rate": RATE}
@@ -108,11 +126,15 @@ def test_a_video_in_memory_is_taken_as_it_is():
 class Decoded:
     """A latent of so many frames, and the video that it decodes to, in black."""
 
-    def __init__(self, frames: int, given: tuple[int, ...] | None = (), fps: float = 30.0, batch: int = 1) -> None:
+    def __init__(
+        self, frames: int, given: tuple[int, ...] | None = (), fps: float = 30.0, batch: int = 1, length: Length | None = None
+    ) -> None:
         self.latent: dict = {"samples": torch.zeros(batch, 16, frames, 6, 8)}
         if given is not None:
             self.latent[MADE] = Made(given, frames, fps)
-        self.count = pixel_frames(frames)
+        if length is not None:
+            self.latent[LENGTH] = length
+        self.count = pixel_frames(frames) if length is None else length.frames
 
     def join(self, before=None, after=None, crossfade: int = 0, sound=None):
         video = Footage.of(torch.zeros(self.count, 48, 64, 3))
@@ -155,6 +177,12 @@ def test_the_last_frame_as_start_image_is_one_that_both_have():
     assert levels(Decoded(10, (0,)).join(before=in_memory(100)).video) == [1.0] * 100 + [0.0] * 36
 
 
+def test_a_video_of_an_exact_length_is_joined_at_that_length():
+    joined = Decoded(19, tuple(range(10)), length=Length(19, exact=60)).join(before=in_memory(100))
+
+    assert levels(joined.video) == [1.0] * 100 + [0.0] * 23
+
+
 @pytest.mark.parametrize(
     ("given", "why"),
     [((), "none of its frames was given there"), (None, "the latent does not say which of its frames were given")],
@@ -188,6 +216,7 @@ def test_a_latent_that_was_cut_since_does_not_say_what_was_given():
         ),
         (Decoded(10, (0,), fps=24.0), {"before": in_memory(9)}, "fps is 30, but the plan of the latent has 24; set fps to 24"),
         (Decoded(10, (0,), batch=2), {"after": in_memory(9)}, "latent holds 2 videos, .* pick one with LatentFromBatch"),
+        (Decoded(10, length=Length(10, loop=True)), {"after": in_memory(9)}, "latent is a loop, which has no start and no end"),
         (Decoded(10, tuple(range(10))), {"before": in_memory(99)}, "latent was given as a whole"),
     ],
 )
