@@ -14,8 +14,8 @@ import torch
 from comfy_api.latest import InputImpl, Types
 
 from framepack_core.comfyui.encoding import fit_images, resampled
-from framepack_core.comfyui.originals import Originals, fitted
 from framepack_core.comfyui.latent import LENGTH, MADE, Made
+from framepack_core.comfyui.originals import Originals, fitted
 from framepack_core.frames import Length, pixel_frames
 from framepack_core.media.sound import Audio
 from framepack_core.media.video import Encoding, Footage
