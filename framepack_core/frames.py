@@ -52,3 +52,10 @@ class Length:
 def frame_rate(fps: float) -> Fraction:
     """Frames per second as files and encoders want them: 23.976 and 29.97 stay as they are, 30000/1001 is made exact."""
     return Fraction(fps).limit_denominator(1001)
+
+
+def nearest_frames(count: int, fps: float, wanted: float) -> list[int]:
+    """Which of `count` frames of a clip show it at another rate: the nearest by time."""
+    if fps == wanted:
+        return list(range(count))
+    return [min(round(index * fps / wanted), count - 1) for index in range(max(1, round(count * wanted / fps)))]

@@ -46,11 +46,18 @@ class Placed:
 
 @dataclass(frozen=True)
 class Frames:
-    """Everything that is given of a video of `fps` frames a second; `finished` says that it is the rest of a finished one."""
+    """Everything that is given of a video of `fps` frames a second.
+
+    If it is what stays of a finished one, `given` are the latent frames that had been given for that.
+    """
 
     placed: tuple[Placed, ...] = ()
     fps: float = 30.0
-    finished: bool = False
+    given: tuple[int, ...] | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.given is not None
 
     def with_placed(self, placed: Placed) -> Frames:
         """Raises ValueError if something is fixed at the same end already."""

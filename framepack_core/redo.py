@@ -22,7 +22,7 @@ def redo(plan: Plan, latents: Tensor, known: Collection[int], numbers: Collectio
     again = {frame for section in sections if section.number in numbers for frame in section.target}
     stays = runs(frame for frame in range(latents.shape[2]) if frame not in again)
     placed = tuple(_stretch(latents, start, stop, plan.fps) for start, stop in stays)
-    return replace(plan, sections=len(again) // plan.window), Frames(placed, plan.fps, finished=True)
+    return replace(plan, sections=len(again) // plan.window), Frames(placed, plan.fps, tuple(sorted(known)))
 
 
 def require_no_loop(plan: Plan, length: Length) -> None:

@@ -1,6 +1,6 @@
 from comfy_api.latest import io
 
-from ..framepack_core.comfyui.latent import GIVEN, length_of
+from ..framepack_core.comfyui.latent import Made, length_of
 from ..framepack_core.comfyui.placing import Picture, place, spelled
 from ..framepack_core.comfyui.sampling.checks import video_latent
 from ..framepack_core.frames import MAX_FPS
@@ -143,7 +143,8 @@ class RedoNode(io.ComfyNode):
     def execute(cls, latent: dict, plan: Plan, sections: str) -> io.NodeOutput:
         video = video_latent(latent, "latent")
         require_no_loop(plan, length_of(latent))
-        known = latent.get(GIVEN) or given_frames(plan, video.shape[2])
+        made = Made.of(latent)
+        known = given_frames(plan, video.shape[2]) if made is None else made.given
         planned = plan.fill(video.shape[2], known)
         numbers = section_numbers(sections, planned)
         if unseen_after(plan, planned, numbers):

@@ -4,7 +4,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..framepack_core.comfyui import private
-from ..framepack_core.comfyui.latent import GIVEN, LENGTH
+from ..framepack_core.comfyui.latent import LENGTH, MADE, Made
 from ..framepack_core.comfyui.log import log_once
 from ..framepack_core.comfyui.sampling.checks import begins_in_noise
 from ..framepack_core.comfyui.sampling.identity import origin
@@ -162,7 +162,8 @@ def _unused_loras(node: type[io.ComfyNode], model) -> tuple[str, ...]:
 
 def _sampled(node: type[io.ComfyNode], request: Request) -> io.NodeOutput:
     video = sample(request, progress_text(node))
-    latent = {"samples": video.latents, GIVEN: request.given}
+    made = Made(video.given, video.latents.shape[2], request.plan.fps)
+    latent = {"samples": video.latents, MADE: made}
     if video.whole:
         latent[LENGTH] = request.length
     else:
@@ -273,6 +274,7 @@ class SamplerNode(io.ComfyNode):
             seed=seed,
             clip_vision_output=given.clip_vision_output,
             embeddings=given.embeddings(plan, sections),
+            given=given.known(plan),
             initial=given.initial(timeline, from_noise=denoise >= 1.0),
             origin=_origin(cls, resume),
             notes=(
@@ -342,6 +344,7 @@ class SamplerCustomNode(io.ComfyNode):
             seed=seed,
             clip_vision_output=given.clip_vision_output,
             embeddings=given.embeddings(plan, sections),
+            given=given.known(plan),
             initial=given.initial(timeline, from_noise=given.latent_image is None or begins_in_noise(sigmas)),
             origin=_origin(cls, resume),
             notes=(*given.arrangement(plan).notes(), *_unused_loras(cls, guider.model_patcher)),

@@ -1,15 +1,17 @@
 from comfy.cli_args import args
-from comfy_api.latest import InputImpl, io, ui
+from comfy_api.latest import Input, InputImpl, io, ui
 
 from ..framepack_core.comfyui.decoding.heap import large_blocks_returned
-from ..framepack_core.comfyui.decoding.stream import ATTENTION_FRAMES, EXACT, LINEAR, footage
+from ..framepack_core.comfyui.decoding.stream import ATTENTION_FRAMES, EXACT, LINEAR, footage, reported
 from ..framepack_core.comfyui.latent import length_of
+from ..framepack_core.comfyui.originals import CROSSFADE, Originals
 from ..framepack_core.comfyui.output import output_place, require_prefix
 from ..framepack_core.frames import MAX_FPS
+from ..framepack_core.media.containers import AUTO, CODEC_NAMES, CONTAINER_NAMES
 from ..framepack_core.media.saving import save_video
 from ..framepack_core.media.sound import Audio
 from ..framepack_core.media.video import PIXEL_FORMATS, Encoding
-from .schema import named_errors
+from .schema import named_errors, progress_text
 
 
 class SaveVideoNode(io.ComfyNode):
@@ -19,9 +21,19 @@ class SaveVideoNode(io.ComfyNode):
             node_id="FramePack_SaveVideo",
             display_name="FramePack Save Video",
             category="FramePack/video",
-            description="Decodes a sampled video and writes it to an MP4 a few frames at a time, so that a long video needs no "
-            "more memory than a short one.",
-            search_aliases=["framepack save mp4", "framepack long video", "framepack decode to file", "stream decode", "h264"],
+            description="Decodes a sampled video and writes it to a file a few frames at a time, so that a long video needs no "
+            "more memory than a short one. The video that it continues or leads up to can be joined to it.",
+            search_aliases=[
+                "framepack save mp4",
+                "framepack long video",
+                "framepack decode to file",
+                "framepack join videos",
+                "framepack extend video",
+                "stream decode",
+                "h264",
+                "webm",
+                "prores",
+            ],
             inputs=[
                 io.Latent.Input("latent", tooltip="The video from a FramePack sampler."),
                 io.Vae.Input("vae", tooltip="HunyuanVideo's VAE, the one that encoded the start image."),
@@ -45,7 +57,7 @@ class SaveVideoNode(io.ComfyNode):
                     min=0,
                     max=51,
                     tooltip="Quality: lower is better and larger. At 16 the loss is invisible, 23 is about half the size, 0 is "
-                    "lossless.",
+                    "lossless. VP9 and AV1 are better and larger at the same number; ProRes ignores it.",
                 ),
                 io.Combo.Input(
                     "pixel_format",
@@ -53,9 +65,14 @@ class SaveVideoNode(io.ComfyNode):
                     default=PIXEL_FORMATS[0],
                     optional=True,
                     tooltip="yuv420p plays everywhere. yuv444p keeps edges between colours sharp, yuv420p10le keeps gradients "
-                    "smooth; many players and browsers can show neither.",
+                    "smooth; many players and browsers can show neither. ProRes is 422 HQ, or 4444 with yuv444p.",
                 ),
-                io.Audio.Input("audio", optional=True, tooltip="Sound that starts with the video and is cut to its length."),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="Sound that starts with the video and is cut to its length. With before it starts where that ends, "
+                    "with after it is cut where that begins.",
+                ),
                 io.Boolean.Input(
                     "png_frames",
                     default=False,
@@ -81,20 +98,57 @@ class SaveVideoNode(io.ComfyNode):
                     "than this is decoded exactly; in a longer one the decoder sees the frames nearby and others spread over "
                     "the rest. Memory and time grow in proportion. Other VAEs and linear ignore it.",
                 ),
+                io.Video.Input(
+                    "before",
+                    optional=True,
+                    tooltip="The video that this one continues, whose frames FramePack Place was given at start. The file "
+                    "begins with all of it, sound included, at this size and rate.",
+                ),
+                io.Video.Input(
+                    "after",
+                    optional=True,
+                    tooltip="The video that this one leads up to, whose frames FramePack Place was given at end. The file ends "
+                    "with all of it, sound included, at this size and rate.",
+                ),
+                io.Int.Input(
+                    "crossfade",
+                    default=CROSSFADE,
+                    min=0,
+                    max=73,
+                    optional=True,
+                    tooltip="Over how many of the frames that both videos have, next to the new ones, one becomes the other. 0 "
+                    "is a hard cut.",
+                ),
+                io.Combo.Input(
+                    "container",
+                    options=list(CONTAINER_NAMES),
+                    default=AUTO,
+                    optional=True,
+                    tooltip="auto: mp4, webm for vp9 and av1, mov for prores. Browsers play mp4 and webm; mkv holds all.",
+                ),
+                io.Combo.Input(
+                    "codec",
+                    options=list(CODEC_NAMES),
+                    default=AUTO,
+                    optional=True,
+                    tooltip="auto: h264, or vp9 in webm. vp9 and av1 make smaller files and take longer; prores makes large "
+                    "ones for editing.",
+                ),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The saved file, for Save Video or any node that takes a VIDEO.")
             ],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
             is_output_node=True,
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix) -> bool | str:
-        if filename_prefix is None:
+    def validate_inputs(cls, filename_prefix, pixel_format=PIXEL_FORMATS[0], container=AUTO, codec=AUTO) -> bool | str:
+        if None in (filename_prefix, pixel_format, container, codec):
             return True  # a linked value is not known before the graph runs
         try:
-            require_prefix(filename_prefix)
+            encoding = Encoding(pixel_format=pixel_format, container=container, codec=codec)
+            require_prefix(filename_prefix, encoding.chosen.suffix)
         except ValueError as error:
             return f"FramePack_SaveVideo: {error}"
         return True
@@ -113,13 +167,23 @@ class SaveVideoNode(io.ComfyNode):
         png_frames: bool = False,
         blending: str = EXACT,
         attention_frames: int = ATTENTION_FRAMES,
+        before: Input.Video | None = None,
+        after: Input.Video | None = None,
+        crossfade: int = CROSSFADE,
+        container: str = AUTO,
+        codec: str = AUTO,
     ) -> io.NodeOutput:
+        encoding = Encoding(fps, crf, pixel_format, container, codec)
         video = footage(vae, latent["samples"], blending, attention_frames, length_of(latent))
-        encoding = Encoding(fps, crf, pixel_format)
         sound = None if audio is None else Audio.of(audio)
-        place, subfolder = output_place(filename_prefix, cls.hidden.prompt or {}, video.width, video.height)
+        joined = Originals(before, after, crossfade).join(latent, video, encoding, sound)
+        if joined.notes:
+            progress_text(cls)("\n".join(joined.notes))
+        place, subfolder = output_place(
+            filename_prefix, encoding.chosen.suffix, cls.hidden.prompt or {}, video.width, video.height
+        )
         with large_blocks_returned():
-            file = save_video(place, video, encoding, sound, cls.metadata(), png_frames)
+            file = save_video(place, reported(joined.video), encoding, joined.sound, cls.metadata(), png_frames)
         saved = ui.SavedResult(file.name, subfolder, io.FolderType.output)
         return io.NodeOutput(InputImpl.VideoFromFile(str(file)), ui=ui.PreviewVideo([saved]))
 

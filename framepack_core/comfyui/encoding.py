@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..frames import nearest_frames
 from ..weights.buckets import nearest_bucket
 
 CHANNELS = 16
@@ -34,9 +35,7 @@ def fit_images(images_NHWC: Tensor, height: int, width: int) -> Tensor:
 
 def resampled(images_NHWC: Tensor, fps: float, wanted: float) -> Tensor:
     """A clip of `fps` frames a second as one of `wanted`: the nearest frame by time. Unchanged if the rates are equal."""
-    count = max(1, round(len(images_NHWC) * wanted / fps))
-    nearest = [min(round(index * fps / wanted), len(images_NHWC) - 1) for index in range(count)]
-    return images_NHWC if fps == wanted else images_NHWC[nearest]
+    return images_NHWC if fps == wanted else images_NHWC[nearest_frames(len(images_NHWC), fps, wanted)]
 
 
 def to_image(picture: Image.Image) -> Tensor:

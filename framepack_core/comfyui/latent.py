@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..frames import Length
 
-GIVEN = "framepack_given"  # the latent frames that were given
+MADE = "framepack_made"  # how the sampler made it
 LENGTH = "framepack_length"  # the frames that are shown
+
+
+@dataclass(frozen=True)
+class Made:
+    """Which latent frames of a sampler's video were given, of how many, and the rate of its plan."""
+
+    given: tuple[int, ...]
+    frames: int
+    fps: float
+
+    @classmethod
+    def of(cls, latent: Mapping[str, Any]) -> Made | None:
+        """None if the latent comes from elsewhere, or is of another length since."""
+        made = latent.get(MADE)
+        return made if made is not None and made.frames == latent["samples"].shape[2] else None
 
 
 def length_of(latent: Mapping[str, Any]) -> Length:

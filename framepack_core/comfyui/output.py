@@ -14,12 +14,12 @@ from ..media.names import check_prefix, fill_in
 from ..media.remedies import named_failure
 
 
-def require_prefix(prefix: str) -> None:
-    """Raises ValueError for a `filename_prefix` that no file in the output folder can have."""
-    check_prefix(prefix, Path(folder_paths.get_output_directory()))
+def require_prefix(prefix: str, suffix: str) -> None:
+    """Raises ValueError for a `filename_prefix` that no file of this suffix in the output folder can have."""
+    check_prefix(prefix, Path(folder_paths.get_output_directory()), suffix)
 
 
-def output_place(prefix: str, prompt: Mapping[str, Any], width: int, height: int) -> tuple[Numbered, str]:
+def output_place(prefix: str, suffix: str, prompt: Mapping[str, Any], width: int, height: int) -> tuple[Numbered, str]:
     """The place for a video of this size, as ComfyUI reads `filename_prefix`, and its folder within the output folder.
 
     Dates and values of other nodes of the API prompt are filled in, and the folder is made. Raises ValueError for a prefix that
@@ -27,7 +27,7 @@ def output_place(prefix: str, prompt: Mapping[str, Any], width: int, height: int
     """
     output = folder_paths.get_output_directory()
     prefix = fill_in(prefix, prompt, datetime.now())
-    require_prefix(prefix)
+    require_prefix(prefix, suffix)
     with named_failure(Path(output, prefix)):
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, output, width, height)
     return Numbered(Path(folder), name, counter), subfolder

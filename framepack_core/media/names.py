@@ -17,7 +17,7 @@ DATE = "date:"
 PART_OF_A_DATE = re.compile("yyyy|yy|MM?|dd?|hh?|mm?|ss?")
 UNSAFE = re.compile(r'[/\\<>:"|?*\x00-\x1f\x7f]')
 DRIVE = re.compile(r"^[A-Za-z]:(?=[/\\])")
-NUMBERED = "_00001_.mp4"  # what follows the prefix in the name of a file
+NUMBERED = "_00001_"  # what follows the prefix in the name of a file, before its suffix
 REFUSED_BY_WINDOWS = '<>:"|?*'
 
 
@@ -50,7 +50,7 @@ def spell_date(pattern: str, now: datetime) -> str:
     return PART_OF_A_DATE.sub(spell, pattern)
 
 
-def check_prefix(prefix: str, output: Path, windows: bool = os.name == "nt") -> None:
+def check_prefix(prefix: str, output: Path, suffix: str = ".mp4", windows: bool = os.name == "nt") -> None:
     """Raise ValueError if no file in the folder `output` can be called so. Values of other nodes are taken to be fine."""
     name = TOKEN.sub("value", fill_in(prefix, {}, datetime.now()))
     refused = sorted(set(DRIVE.sub("", name)) & set(REFUSED_BY_WINDOWS)) if windows else []
@@ -62,7 +62,7 @@ def check_prefix(prefix: str, output: Path, windows: bool = os.name == "nt") -> 
     if not folder.is_relative_to(os.path.abspath(output)):
         raise ValueError(f"filename_prefix is {prefix!r}, which leads out of the output folder; write a path within it")
     try:
-        _require_possible(output, f"{os.path.normpath(name)}{NUMBERED}")
+        _require_possible(output, f"{os.path.normpath(name)}{NUMBERED}{suffix}")
     except OSError as error:
         raise ValueError(f"filename_prefix is {prefix!r} ({error.strerror}); {remedy(error)}") from error
     except ValueError as error:

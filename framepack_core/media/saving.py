@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .files import Numbered, name_first_free, require_name, unfinished_file, unfinished_folder
 from .remedies import named_failure
-from .sound import Audio
+from .sound import Sound
 from .video import Encoding, Footage, write_video
 
 DEFLATE = 1032  # a PNG's compression makes one byte of no more than this many
@@ -21,11 +21,11 @@ def save_video(
     place: Numbered,
     footage: Footage,
     encoding: Encoding,
-    audio: Audio | None = None,
+    audio: Sound | None = None,
     metadata: Mapping[str, object] | None = None,
     pngs: bool = False,
 ) -> Path:
-    """Write frames as they arrive and return the path of the MP4.
+    """Write frames as they arrive and return the path of the video.
 
     `audio` is cut to the video's length. `metadata` is stored as JSON in tags of these names. With `pngs`, every frame is
     also saved as a PNG in a folder of the same name beside it, starting with `frame_00001.png`. Until all is written, file
@@ -37,18 +37,19 @@ def save_video(
     does not take.
     """
     texts = tags(metadata or {})
-    mp4 = next(place.paths(".mp4"))
+    suffix = encoding.chosen.suffix
+    first = next(place.paths(suffix))
     with (
-        named_failure(mp4),
+        named_failure(first),
         unfinished_file(place.folder) as file,
         unfinished_folder(place.folder) if pngs else nullcontext() as folder,
     ):
-        require_name(mp4)
+        require_name(first)
         require_space(place.folder, least_bytes(footage, texts, pngs))
         write_video(file, footage, encoding, audio, texts, folder)
         if folder is None:
-            return name_first_free([file], ([mp4] for mp4 in place.paths(".mp4")))[0]
-        return name_first_free([folder, file], zip(place.paths(), place.paths(".mp4"), strict=True))[1]
+            return name_first_free([file], ([path] for path in place.paths(suffix)))[0]
+        return name_first_free([folder, file], zip(place.paths(), place.paths(suffix), strict=True))[1]
 
 
 def tags(metadata: Mapping[str, object]) -> dict[str, str]:

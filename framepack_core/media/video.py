@@ -1,4 +1,4 @@
-"""A video file, encoded as its frames arrive: H.264 in MP4."""
+"""A video file, encoded as its frames arrive: H.264 in MP4, or what else is chosen."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import av.container
@@ -18,24 +19,24 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ..frames import frame_rate
-from .sound import Audio, AudioTrack
+from .containers import AUTO, Chosen, choose
+from .sound import AudioTrack, Sound
 
 PIXEL_FORMATS = ("yuv420p", "yuv444p", "yuv420p10le")
 # H.273's code points for what swscale makes of RGB: BT.601's matrix in the limited range, from sRGB. If one is missing, players
 # use BT.709's matrix for pictures of 720 lines or more and show portraits in the wrong colours.
 COLOURS = {"colorspace": 6, "color_range": 1, "color_primaries": 1, "color_trc": 13}
 
-# Tags of any name, where ComfyUI looks for a workflow, and the index in front, for players that stream.
-MP4 = {"movflags": "use_metadata_tags+faststart"}
-
 
 @dataclass(frozen=True)
 class Encoding:
-    """`crf` goes from 0 (lossless) to 51; lower is better and larger."""
+    """`crf` goes from 0 (lossless with H.264) to 51; lower is better and larger. ProRes has none."""
 
     fps: float = 30.0
     crf: int = 16
     pixel_format: str = "yuv420p"
+    container: str = AUTO
+    codec: str = AUTO
 
     def __post_init__(self) -> None:
         if not 0 < self.fps < math.inf or not self.rate:
@@ -44,6 +45,11 @@ class Encoding:
             raise ValueError(f"crf is {self.crf}; choose a value from 0 (best) to 51")
         if self.pixel_format not in PIXEL_FORMATS:
             raise ValueError(f"pixel_format is {self.pixel_format}; choose one of {', '.join(PIXEL_FORMATS)}")
+        _ = self.chosen
+
+    @property
+    def chosen(self) -> Chosen:
+        return choose(self.container, self.codec, self.pixel_format)
 
     @property
     def rate(self) -> Fraction:
@@ -73,7 +79,7 @@ def write_video(
     path: Path,
     footage: Footage,
     encoding: Encoding,
-    audio: Audio | None = None,
+    audio: Sound | None = None,
     texts: Mapping[str, str] | None = None,
     png_folder: Path | None = None,
 ) -> None:
@@ -81,11 +87,11 @@ def write_video(
 
     The encoders are opened before the first frame is asked for. Raises OSError, and ValueError for what they do not take.
     """
-    texts = texts or {}
-    with av.open(str(path), "w", format="mp4", options=MP4) as container:
+    texts, kind = texts or {}, encoding.chosen.container
+    with av.open(str(path), "w", format=kind.format, options=dict(kind.options)) as container:
         container.metadata.update(texts)
         video = VideoTrack(container, encoding, footage)
-        sound = None if audio is None else AudioTrack(container, audio)
+        sound = None if audio is None else AudioTrack(container, audio, kind.sound)
         with named_refusal(footage, encoding, audio):
             container.start_encoding()
         pngs = None if png_folder is None else Pngs(png_folder, texts)
@@ -101,14 +107,14 @@ def write_video(
 
 
 @contextmanager
-def named_refusal(footage: Footage, encoding: Encoding, audio: Audio | None) -> Iterator[None]:
+def named_refusal(footage: Footage, encoding: Encoding, audio: Sound | None) -> Iterator[None]:
     """Make an encoder's refusal say of what."""
     try:
         yield
     except OSError:
         raise
     except av.error.FFmpegError as error:
-        sound = "" if audio is None else f", or sound of {len(audio.samples)} channels at {audio.rate} Hz"
+        sound = "" if audio is None else f", or sound of {audio.channels} channels at {audio.rate} Hz"
         raise ValueError(f"PyAV {av.__version__} cannot encode frames of {footage.width}x{footage.height} in "
                          f"{encoding.pixel_format} at {encoding.fps:g} fps{sound} ({error}); choose yuv420p, a smaller video "
                          "or other sound") from error  # fmt: skip
@@ -118,14 +124,15 @@ class VideoTrack:
     """Raises ValueError for a size that the pixel format cannot hold, and for an encoder that this PyAV lacks."""
 
     def __init__(self, container: av.container.OutputContainer, encoding: Encoding, footage: Footage) -> None:
-        if (footage.height % 2 or footage.width % 2) and "420" in encoding.pixel_format:
+        chosen = encoding.chosen
+        if (footage.height % 2 or footage.width % 2) and "444" not in chosen.stored:
             raise ValueError(f"frames are {footage.width}x{footage.height} but {encoding.pixel_format} needs even sizes; use "
                              "yuv444p")  # fmt: skip
-        self.container, self.encoding, self.count = container, encoding, 0
-        self.stream = container.add_stream("h264", rate=encoding.rate)
-        self.stream.pix_fmt = encoding.pixel_format
+        self.container, self.stored, self.count = container, chosen.stored, 0
+        self.stream = cast(av.VideoStream, container.add_stream(chosen.codec.encoder, rate=encoding.rate))
+        self.stream.pix_fmt = chosen.stored
         self.stream.width, self.stream.height = footage.width, footage.height
-        self.stream.options = {"crf": str(encoding.crf)}
+        self.stream.options = chosen.options(encoding.crf)
         for name, code in COLOURS.items():
             setattr(self.stream.codec_context, name, code)
 
@@ -133,9 +140,11 @@ class VideoTrack:
         height, width = frames.shape[1:3]
         if (width, height) != (self.stream.width, self.stream.height):
             raise ValueError(f"frames are {width}x{height}, expected {self.stream.width}x{self.stream.height}")
-        for frame in pixels(frames, deep="10" in self.encoding.pixel_format):
+        for frame in pixels(frames, deep="10" in self.stored):
             source = "rgb48le" if frame.dtype == numpy.uint16 else "rgb24"
-            picture = av.VideoFrame.from_ndarray(frame, format=source).reformat(format=self.encoding.pixel_format)
+            picture = av.VideoFrame.from_ndarray(frame, format=source).reformat(format=self.stored)
+            for name, code in COLOURS.items():
+                setattr(picture, name, code)  # ProRes takes them from here
             self.container.mux(self.stream.encode(picture))
             self.count += 1
 

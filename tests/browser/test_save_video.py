@@ -34,10 +34,10 @@ PROMOTE = """name => {
   outer.widgets.find(widget => widget.name === 'name').value = name
 }"""
 CLEAR = "app.graph.clear()"
-DROP = """video => {
+DROP = """([video, name]) => {
   const bytes = Uint8Array.from(atob(video), letter => letter.charCodeAt(0))
   const files = new DataTransfer()
-  files.items.add(new File([bytes], 'video.mp4', { type: 'video/mp4' }))
+  files.items.add(new File([bytes], name, { type: name.endsWith('webm') ? 'video/webm' : 'video/mp4' }))
   app.canvas.canvas.dispatchEvent(new DragEvent('drop', { dataTransfer: files, bubbles: true, cancelable: true }))
 }"""
 COLOUR_IN_THE_MIDDLE = """async video => {
@@ -54,16 +54,17 @@ COLOUR_IN_THE_MIDDLE = """async video => {
 }"""
 
 
-def test_dropping_a_saved_video_brings_its_graph_back(page, server, load_workflow):
+@pytest.mark.parametrize("container", ["mp4", "webm", "mov"])
+def test_dropping_a_saved_video_brings_its_graph_back(page, server, load_workflow, container):
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-    values = {"seconds": 1.2, "steps": 1, "seed": 103, "filename_prefix": "dropped"}
+    values = {"seconds": 1.2, "steps": 1, "seed": 103, "filename_prefix": f"dropped_{container}", "container": container}
     prompt = load_workflow(with_widgets(workflow, server.object_info(), values))
     page.evaluate(RUN)
-    video = appeared(server.base / "output" / "dropped_00001_.mp4")
+    video = appeared(server.base / "output" / f"dropped_{container}_00001_.{container}")
     page.evaluate(CLEAR)
     assert page.evaluate(PROMPT) == {}
 
-    page.evaluate(DROP, base64.b64encode(video.read_bytes()).decode())
+    page.evaluate(DROP, [base64.b64encode(video.read_bytes()).decode(), video.name])
     page.wait_for_function(f"app.graph.nodes.length === {len(workflow['nodes'])}")
 
     assert page.evaluate(PROMPT) == prompt

@@ -15,8 +15,9 @@ WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 DEFAULTS = {
     "FramePack_Sampler": {"end_strength": 1, "colour_anchor": 0, "denoise": 1},
     "FramePack_Plan": {"exact_length": False, "loop": 0},
+    "FramePack_SaveVideo": {"crossfade": 8, "container": "auto", "codec": "auto"},
 }
-GAINED = {"frames", "latent_image", *(name for widgets in DEFAULTS.values() for name in widgets)}
+GAINED = {"frames", "latent_image", "before", "after", *(name for widgets in DEFAULTS.values() for name in widgets)}
 
 
 @pytest.fixture(params=WORKFLOWS, ids=lambda path: path.stem)

@@ -165,6 +165,20 @@ def test_a_cancelled_run_goes_on_in_every_mode_and_ends_in_the_same_bits(graph, 
     assert torch.equal(found, graph.latents(server, graph.sampler(**settings, resume=False)))
 
 
+def test_another_section_of_what_was_made_again_can_be_made_again(graph, server):
+    plan = graph.plan_of(3)
+    first = graph.sampler(plan=plan, seed=1)
+    again = graph.add("FramePack_Redo", latent=first, plan=plan, sections="2")
+    second = graph.sampler(plan=again, frames=again[1], start_latent=None, seed=2)
+    once_more = graph.add("FramePack_Redo", latent=second, plan=plan, sections="3")
+    third = graph.sampler(plan=once_more, frames=once_more[1], start_latent=None, seed=3)
+
+    before, after = graph.latents(server, second), graph.latents(server, third)
+
+    changed = [frame for frame in range(28) if not torch.equal(before[:, :, frame], after[:, :, frame])]
+    assert changed == list(range(1, 10))
+
+
 def test_frames_are_part_of_what_finished_sections_are_kept_for(graph, server):
     """The same prompt again is resumed; with a guide, nothing is."""
     plan, other = graph.plan_of(2), graph.add("FramePack_DemoImage", seed=5)

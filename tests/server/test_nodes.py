@@ -40,7 +40,8 @@ NODES = {
     "FramePack_Decode": ("latent vae", "", "images"),
     "FramePack_SaveVideo": (
         "latent vae fps=30.0 filename_prefix=video/FramePack crf=16",
-        "pixel_format=yuv420p audio png_frames=False blending=exact attention_frames=96",
+        "pixel_format=yuv420p audio png_frames=False blending=exact attention_frames=96 before after crossfade=8 "
+        "container=auto codec=auto",
         "video",
     ),
 }
@@ -57,6 +58,8 @@ CHOICES = {
     ("FramePack_Sampler", "on_cancel"): ["discard", "return finished part"],
     ("FramePack_SaveVideo", "pixel_format"): ["yuv420p", "yuv444p", "yuv420p10le"],
     ("FramePack_SaveVideo", "blending"): ["exact", "linear"],
+    ("FramePack_SaveVideo", "container"): ["auto", "mp4", "webm", "mkv", "mov"],
+    ("FramePack_SaveVideo", "codec"): ["auto", "h264", "vp9", "av1", "prores"],
     ("FramePack_UniPC", "variant"): ["bh1", "bh2"],
 }
 

@@ -241,3 +241,137 @@ def test_a_name_that_cannot_be_is_refused_before_anything_runs(graph, server, pr
 
     with pytest.raises(PromptRefused, match="FramePack_SaveVideo: filename_prefix is .*" + message):
         server.queue(graph.prompt)
+
+
+# Containers, codecs and the videos around
+
+
+@pytest.mark.parametrize(
+    ("chosen", "suffix"), [({"codec": "vp9"}, "webm"), ({"container": "mkv"}, "mkv"), ({"codec": "prores"}, "mov")]
+)
+def test_another_container_brings_the_graph_back_too(graph, server, chosen, suffix):
+    node = saving(graph, filename_prefix=f"kinds/{suffix}", **chosen)
+
+    path = saved_file(server, server.run(graph.prompt), node)
+
+    assert path.name == f"{suffix}_00001_.{suffix}" and len(pictures(path)) == 33
+    graph_back = {name.lower(): text for name, text in tags(path).items()}
+    assert json.loads(graph_back["prompt"])[node.node]["class_type"] == "FramePack_SaveVideo"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (
+            {"container": "webm", "codec": "h264"},
+            "codec is h264, which container webm cannot hold; choose container mp4",
+        ),
+        (
+            {"container": "mp4", "codec": "prores"},
+            "codec is prores, which container mp4 cannot hold; choose container mkv",
+        ),
+        ({"codec": "av1", "pixel_format": "yuv444p"}, "pixel_format is yuv444p, but av1 is written in yuv420p or yuv420p10le"),
+        ({"container": "avi"}, "container is 'avi'; choose one of auto, mp4, webm, mkv, mov"),
+        ({"pixel_format": "rgb24"}, "pixel_format is rgb24; choose one of yuv420p, yuv444p, yuv420p10le"),
+        ({"container": "webm", "filename_prefix": 244 * "a"}, "File name too long"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_anything_runs(graph, server, chosen, message):
+    saving(graph, **chosen)
+
+    with pytest.raises(PromptRefused, match=f"FramePack_SaveVideo: .*{message}"):
+        server.queue(graph.prompt)
+
+
+def original(server: Server, name: str, count: int, sound: bool = False) -> numpy.ndarray:
+    """A lossless video in the input folder whose frames become lighter, and its frames."""
+    frames = numpy.stack([numpy.full((128, 128, 3), 40 + 4 * number % 200, numpy.uint8) for number in range(count)])
+    path = server.base / "input" / name
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 128, 128, "bgr0"
+        track = container.add_stream("pcm_f32le", rate=8000, layout="mono") if sound else None
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0")))
+        container.mux(stream.encode(None))
+        if track is not None:
+            samples = numpy.full((1, 8000 * count // 30), 0.5, numpy.float32)
+            part = av.AudioFrame.from_ndarray(samples, format="flt", layout="mono")
+            part.sample_rate = 8000
+            container.mux(track.encode(part))
+    return frames
+
+
+@pytest.mark.parametrize(("side", "at"), [("before", "start"), ("after", "end")])
+def test_an_extended_video_is_saved_with_its_original(graph, server, side, at):
+    """Of 30 frames, Place takes 29; the plan makes 36, and all of the original is there once, in time with its sound."""
+    frames = original(server, f"{side}.mkv", 30, sound=True)
+    loaded = graph.add("LoadVideo", file=f"{side}.mkv")
+    parts = graph.add("GetVideoComponents", video=loaded)
+    placed = graph.add(
+        "FramePack_Place", images=parts, vae=graph.vae, at=at, seconds=0.0, use="fixed", base_resolution=128, fps=parts[2]
+    )
+    latent = graph.sampler(start_latent=None, clip_vision_output=None, frames=placed)
+    inputs = {"latent": latent, "vae": graph.vae, "fps": 30.0, "filename_prefix": f"joined/{side}", "crf": 4, "crossfade": 4}
+    node = graph.add("FramePack_SaveVideo", **inputs, **{side: loaded})
+    seen = Seen()
+
+    path = saved_file(server, server.run(graph.prompt, on_message=seen), node)
+
+    found, decoded = pictures(path), graph.frames(server, graph.add("FramePack_Decode", latent=latent, vae=graph.vae))
+    new = 36 if side == "before" else 32  # the first latent frame of a video without a start is one frame
+    assert len(found) == 30 + new and seen.steps(node)[-1] == (30 + new, 30 + new)
+    known, rest = (found[:30], found[30:]) if side == "before" else (found[new:], found[:new])
+    own = decoded[-new:] if side == "before" else decoded[:new]
+    away = slice(0, 26) if side == "before" else slice(4, 30)
+    assert psnr(known[away], frames[away]) > 38 and psnr(rest, own) > 30
+    with av.open(str(path)) as container:
+        heard = [(part.time, float(part.to_ndarray().mean())) for part in container.decode(audio=0)]
+    middle = 0.5 if side == "before" else new / 30 + 0.5
+    assert min(value for time, value in heard if abs(time - middle) < 0.2) == pytest.approx(0.5, abs=0.05)
+    silent = [value for time, value in heard if (time < new / 30 - 0.3 if side == "after" else time > 1.3)]
+    assert all(abs(value) < 0.05 for value in silent)
+
+
+def test_a_redone_section_is_not_taken_for_a_part_of_the_original(graph, server):
+    """All but one section stays when it is made again, but only the clip was given."""
+    frames = original(server, "redone.mkv", 200)
+    loaded = graph.add("LoadVideo", file="redone.mkv")
+    parts = graph.add("GetVideoComponents", video=loaded)
+    clip = graph.add("ImageFromBatch", image=parts, batch_index=171, length=29)
+    placed = graph.add(
+        "FramePack_Place", images=clip, vae=graph.vae, at="start", seconds=0.0, use="fixed", base_resolution=128, fps=parts[2]
+    )
+    plan = graph.plan_of(2)
+    first = graph.sampler(plan=plan, start_latent=None, clip_vision_output=None, frames=placed)
+    again = graph.add("FramePack_Redo", latent=first, plan=plan, sections="1")
+    latent = graph.sampler(plan=again, frames=again[1], start_latent=None, clip_vision_output=None, seed=2)
+    node = saving(graph, latent=latent, before=loaded, filename_prefix="redone")
+
+    path = saved_file(server, server.run(graph.prompt), node)
+
+    assert len(pictures(path)) == len(frames) + 2 * 36
+
+
+def test_a_clip_that_is_shorter_than_what_was_given_is_refused_before_a_frame_is_decoded(graph, server):
+    original(server, "short.mkv", 4)
+    images = graph.add("RepeatImageBatch", image=graph.image, amount=9)
+    placed = graph.add(
+        "FramePack_Place", images=images, vae=graph.vae, at="start", seconds=0.0, use="fixed", base_resolution=128
+    )
+    latent = graph.sampler(start_latent=None, clip_vision_output=None, frames=placed)
+    node = saving(graph, latent=latent, before=graph.add("LoadVideo", file="short.mkv"))
+
+    message = refusal(server, graph, node)
+
+    assert "FramePack_SaveVideo: before has 4 frames at 30 fps, but the latent begins with 9 of a clip" in message
+
+
+def test_a_hard_cut_is_said_in_the_node(graph, server):
+    original(server, "cut.mkv", 10)
+    node, seen = saving(graph, before=graph.add("LoadVideo", file="cut.mkv")), Seen()
+
+    path = saved_file(server, server.run(graph.prompt, on_message=seen), node)
+
+    assert len(pictures(path)) == 10 + 33
+    assert seen.texts(node) == ["before: a hard cut, since the latent does not say which of its frames were given"]

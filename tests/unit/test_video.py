@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from framepack_core.media import video
+from framepack_core.media.containers import CODECS
 from framepack_core.media.video import COLOURS, PIXEL_FORMATS, Encoding, Footage, write_video
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 20
@@ -151,6 +153,7 @@ def test_sizes_that_the_encoder_does_not_take(path, footage, pixel_format, messa
 def test_a_pixel_format_that_this_encoder_lacks(path, monkeypatch):
     """Some builds of x264 know 8 bits only; no build knows grey in 16."""
     monkeypatch.setattr(video, "PIXEL_FORMATS", (*PIXEL_FORMATS, "gray16le"))
+    monkeypatch.setitem(CODECS, "h264", replace(CODECS["h264"], formats={"gray16le": "gray16le"}))
 
     with pytest.raises(ValueError, match=r"cannot encode frames of 64x48 in gray16le at 30 fps .*choose yuv420p"):
         write_video(path, unseen(), Encoding(pixel_format="gray16le"))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import ctypes
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, islice
 
 import comfy.model_management
@@ -47,7 +48,7 @@ def stream_frames(
     blending: str = EXACT,
     attention_frames: int = ATTENTION_FRAMES,
     length: Length | None = None,
-) -> Iterator[Tensor]:
+) -> Iterable[Tensor]:
     """The frames `F H W 3` in 0..1, on the CPU, of latents `B 16 T H W`: 4 T - 3 per video, or what `length` says, one video
     after the other.
 
@@ -56,6 +57,17 @@ def stream_frames(
     and blends them, as the official program does. Raises ValueError for latents of another shape, or that are not finite.
     Between chunks it shows progress and can be interrupted.
     """
+    return reported(footage(vae, latents, blending, attention_frames, length)).chunks
+
+
+def footage(
+    vae: comfy.sd.VAE,
+    latents: Tensor,
+    blending: str = EXACT,
+    attention_frames: int = ATTENTION_FRAMES,
+    length: Length | None = None,
+) -> Footage:
+    """The frames of `stream_frames`, with their number and size, without progress."""
     if latents.ndim != 5 or latents.shape[1] != CHANNELS or latents.numel() == 0:
         raise ValueError(f"latent has shape {tuple(latents.shape)}, expected (B, {CHANNELS}, T, H, W) from a FramePack "
                          "sampler")  # fmt: skip
@@ -64,7 +76,7 @@ def stream_frames(
                          "again, without LoRAs and other patches of the model")  # fmt: skip
     length = length or Length(latents.shape[2])
     videos = (shown(vae, video, length, blending, attention_frames) for video in latents.split(1))
-    return _reported(chain.from_iterable(videos), total=len(latents) * length.frames)
+    return Footage(chain.from_iterable(videos), frame_count(latents, length), *frame_size(vae, latents))
 
 
 def decode_video(vae: comfy.sd.VAE, latents: Tensor, length: Length | None = None) -> Tensor:
@@ -77,18 +89,6 @@ def decode_video(vae: comfy.sd.VAE, latents: Tensor, length: Length | None = Non
         start, end = end, end + len(frames)
         images[start:end] = frames
     return images
-
-
-def footage(
-    vae: comfy.sd.VAE,
-    latents: Tensor,
-    blending: str = EXACT,
-    attention_frames: int = ATTENTION_FRAMES,
-    length: Length | None = None,
-) -> Footage:
-    """`stream_frames`, with the number and the size of its frames."""
-    frames = stream_frames(vae, latents, blending, attention_frames, length)
-    return Footage(frames, frame_count(latents, length), *frame_size(vae, latents))
 
 
 def frame_count(latents: Tensor, length: Length | None = None) -> int:
@@ -134,7 +134,12 @@ def closed(vae: comfy.sd.VAE, cycle: Tensor, blending: str, attention_frames: in
         yield frame.lerp(earlier, number / fade)[None]
 
 
-def _reported(chunks: Iterator[Tensor], total: int) -> Iterator[Tensor]:
+def reported(video: Footage) -> Footage:
+    """The same frames. Between chunks, progress is shown and the run can be interrupted."""
+    return replace(video, chunks=_reported(video.chunks, video.count))
+
+
+def _reported(chunks: Iterable[Tensor], total: int) -> Iterator[Tensor]:
     bar = comfy.utils.ProgressBar(total)
     for frames in chunks:
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -29,7 +29,8 @@ ON_CANCEL: tuple[OnCancel, ...] = get_args(OnCancel)
 class Request:
     """One run of a sampler node. Fields that are inputs of the nodes have the inputs' names.
 
-    `sections` are those of `plan` that fill `timeline`, in sampling order, and `sigmas` holds the schedule of each.
+    `sections` are those of `plan` that fill `timeline`, in sampling order, and `sigmas` holds the schedule of each. `given`
+    are the latent frames that the user gave, even if others stay as they are, too.
     `embeddings` has those of the sections that are nearer to another image than the start's, by their number, and `initial`
     `B 16 T H W` is what is denoised if that is not pure noise. Finished sections are kept on disk under `origin` (see
     `identity.origin`) and restored from there; None does neither. `on_cancel` says whether a cancel raises or ends the video
@@ -51,12 +52,7 @@ class Request:
     origin: str | None = None
     on_cancel: OnCancel = "discard"
     notes: tuple[str, ...] = ()
-
-    @property
-    def given(self) -> tuple[int, ...]:
-        """Latent frames of the video that no section makes."""
-        made = {frame for section in self.sections for frame in section.target}
-        return tuple(frame for frame in range(self.timeline.frames) if frame not in made)
+    given: tuple[int, ...] = ()
 
     @property
     def length(self) -> Length:
@@ -147,6 +143,10 @@ class Given:
             else:
                 timeline.shown[timeline.frames - 1] = end
         return timeline
+
+    def known(self, plan: Plan) -> tuple[int, ...]:
+        """The latent frames that are given; of a video that is made again in part, those that were given at first."""
+        return tuple(sorted(self.arrangement(plan).known)) if self.frames.given is None else self.frames.given
 
     def embeddings(self, plan: Plan, sections: Sequence[Section]) -> dict[int, comfy.clip_vision.Output]:
         """Image embeddings of sections that are nearer to another image than the start's."""

@@ -26,10 +26,14 @@ from .request import Request
 
 @dataclass(frozen=True)
 class Video:
-    """Latents `B 16 T H W`, unscaled: the start latent and all planned frames, or the finished part of a cancelled run."""
+    """Latents `B 16 T H W`, unscaled: the start latent and all planned frames, or the finished part of a cancelled run.
+
+    `given` are those of its frames that were given.
+    """
 
     latents: Tensor
     whole: bool
+    given: tuple[int, ...]
 
 
 def sample(request: Request, say: Say) -> Video:
@@ -65,8 +69,8 @@ def sample(request: Request, say: Say) -> Video:
         except InterruptProcessingException:
             if request.on_cancel == "discard" or len(timeline.known) == given:
                 raise
-            return Video(finished_part(timeline), whole=False)
-    return Video(timeline.latents, whole=True)
+            return finished_part(timeline, request.given)
+    return Video(timeline.latents, True, request.given)
 
 
 def ignored(request: Request) -> list[str]:
@@ -112,10 +116,11 @@ class Notes:
         self._say("\n".join([*self.lines, line]))
 
 
-def finished_part(timeline: Timeline) -> Tensor:
+def finished_part(timeline: Timeline, given: tuple[int, ...]) -> Video:
     """The longest stretch of known frames: the video's beginning in the forward order, its end in the inverted one.
 
     At first the endpoints order has two of the same length; the earlier one is taken.
     """
     start, stop = max(runs(sorted(timeline.known)), key=lambda run: run[1] - run[0])
-    return timeline.latents[:, :, start:stop].contiguous()
+    kept = tuple(frame - start for frame in given if start <= frame < stop)
+    return Video(timeline.latents[:, :, start:stop].contiguous(), False, kept)

@@ -1,0 +1,129 @@
+"""The videos that a saved one continues and leads up to: ComfyUI's VIDEOs, fitted as FramePack_Place fits a clip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import comfy.model_management
+from comfy_api.latest import Input, InputImpl
+from torch import Tensor
+
+from ..frames import nearest_frames
+from ..media.clips import Clip, VideoFile, chosen
+from ..media.joining import Overlap, Piece, Soundtrack, join
+from ..media.sound import Audio, Sound
+from ..media.video import Encoding, Footage
+from .encoding import fit_images
+from .latent import Made, length_of
+
+CROSSFADE = 8
+
+
+@dataclass(frozen=True)
+class Originals:
+    """Videos around the one that is saved; of the frames that both have, `crossfade` go over from one to the other."""
+
+    before: Input.Video | None = None
+    after: Input.Video | None = None
+    crossfade: int = CROSSFADE
+
+    def join(self, latent: dict, video: Footage, encoding: Encoding, sound: Sound | None) -> Joined:
+        """The whole video. `sound` belongs to what is new: it begins where `before` ends, and is cut where `after` begins.
+
+        Raises ValueError, before any frame is decoded by the VAE, for what cannot be the video that the latent continues.
+        """
+        if self.before is None and self.after is None:
+            return Joined(video, sound)
+        if len(latent["samples"]) > 1:
+            raise ValueError(
+                f"latent holds {len(latent['samples'])} videos, but before and after belong to one; pick one with "
+                "LatentFromBatch"
+            )
+        if length_of(latent).loop:
+            raise ValueError("latent is a loop, which has no start and no end to join; disconnect before and after, or set the "
+                             "plan's loop to 0")  # fmt: skip
+        made = Made.of(latent)
+        if made is not None and made.fps != encoding.fps:
+            raise ValueError(f"fps is {encoding.fps:g}, but the plan of the latent has {made.fps:g}; set fps to {made.fps:g}")
+        overlap = Overlap() if made is None else Overlap.of(made.given, made.frames)
+        before, after = (self._clip(name, video, encoding.fps, count) for name, count in
+                         (("before", overlap.first), ("after", overlap.last)))  # fmt: skip
+        joined = join(video, before, after, overlap, self.crossfade)
+        return Joined(joined, soundtrack(joined.count, before, after, sound, encoding.rate), self._notes(made, overlap))
+
+    def _clip(self, name: str, video: Footage, fps: float, known: int) -> Clip | None:
+        """Raises ValueError if it does not have the frames that were given."""
+        original = getattr(self, name)
+        if original is None:
+            return None
+        try:
+            clip = fitted(original, fps, video.width, video.height)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{name} cannot be read ({error}); connect a video that plays") from error
+        if clip.count < known:
+            where = "begins" if name == "before" else "ends"
+            raise ValueError(
+                f"{name} has {clip.count} frames at {fps:g} fps, but the latent {where} with {known} of a clip; connect the "
+                "video whose frames FramePack Place was given"
+            )
+        return clip
+
+    def _notes(self, made: Made | None, overlap: Overlap) -> tuple[str, ...]:
+        why = "the latent does not say which of its frames were given" if made is None else "none of its frames was given there"
+        return tuple(
+            f"{name}: a hard cut, since {why}"
+            for name, known in (("before", overlap.first), ("after", overlap.last))
+            if getattr(self, name) is not None and not known
+        )
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What is saved, and lines for the user."""
+
+    video: Footage
+    sound: Sound | None
+    notes: tuple[str, ...] = ()
+
+
+def fitted(video: Input.Video, fps: float, width: int, height: int) -> Clip:
+    """A VIDEO at this rate and size. One from a file is decoded as it is needed, and once before to know its length."""
+    if isinstance(video, InputImpl.VideoFromFile):
+        file = VideoFile(video.get_stream_source(), *video.get_active_trim_window())
+        length = file.length(_watched(file.frames()))
+        indices, frames, sound = nearest_frames(length.count, length.fps, fps), file.pictures(), file.sound(length.begin)
+    else:
+        parts = video.get_components()
+        indices, frames = nearest_frames(len(parts.images), float(parts.frame_rate), fps), iter(parts.images)
+        sound = None if parts.audio is None else Audio.of(parts.audio)
+    return Clip(_fitted(chosen(frames, indices), width, height), len(indices), sound)
+
+
+def _fitted(frames: Iterator[Tensor], width: int, height: int) -> Iterator[Tensor]:
+    return (fit_images(frame[None], height, width)[0].float().cpu() for frame in frames)
+
+
+def _watched(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """The same, until the run is interrupted."""
+    for frame in frames:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        yield frame
+
+
+def soundtrack(count: int, before: Clip | None, after: Clip | None, sound: Sound | None, rate: Fraction) -> Sound | None:
+    """The sound of a joined video of so many frames, at `rate` frames a second."""
+    begin = Fraction(before.count if before else 0) / rate
+    end = Fraction(count - (after.count if after else 0)) / rate
+    pieces = [
+        Piece(heard, start, stop)
+        for heard, start, stop in (
+            (before and before.sound, Fraction(0), begin),
+            (sound, begin, end),
+            (after and after.sound, end, Fraction(count) / rate),
+        )
+        if heard is not None and stop > start
+    ]
+    return Soundtrack(tuple(pieces)) if pieces else None
