@@ -39,6 +39,7 @@ class Rendered(Dataset):
 @torch.no_grad()
 def write_clips(folder: Path, seeds: range, vae: DemoVAE, text: TextEncoder, vision: VisionEncoder) -> None:
     """Write one clip per seed, from its first frame on. Existing clips stay."""
+    vae.to(DEVICE)
     tokenizer = Tokenizer()
     words, pooled = text(tokenizer.batch([""]))
     write_empty(folder, words[0], pooled[0])
@@ -56,7 +57,7 @@ def clip_name(seed: int) -> str:
 
 
 def encode(video: Tensor, vae: DemoVAE) -> Tensor:
-    """Latents `C T H W` in model space."""
+    """Latents `C T H W` in model space, of frames uint8 `F H W 3`."""
     pixels = video.to(DEVICE)[None].movedim(-1, 1) / 127.5 - 1
     with torch.autocast(DEVICE, torch.bfloat16):
-        return vae.to(DEVICE).encode(pixels)[0].float() * SCALE
+        return vae.encode(pixels)[0].float() * SCALE

@@ -3,7 +3,7 @@
 import numpy
 import pytest
 import torch
-from support.graph import DemoGraph, Outputs, Seen
+from support.graph import CancelAt, DemoGraph, Outputs, Seen
 
 from scripts.support.server import RunFailed
 
@@ -149,14 +149,8 @@ def test_a_cancelled_run_goes_on_in_every_mode_and_ends_in_the_same_bits(graph, 
     settings = {"seed": 4100 + list(MODES).index(mode), "steps": 4, **changes}
     sampler = graph.sampler(**settings)
 
-    class CancelInTheSecond(Seen):
-        def __call__(self, message) -> None:
-            super().__call__(message)
-            if any("section 2 of 2" in text for text in self.texts(sampler)):
-                server.interrupt()
-
     with pytest.raises(RunFailed) as failure:
-        graph.latents(server, sampler, on_message=CancelInTheSecond())
+        graph.latents(server, sampler, on_message=CancelAt(server, "section 2 of 2"))
     seen = Seen()
     found = graph.latents(server, sampler, on_message=seen)
 

@@ -1,13 +1,12 @@
 """Loops and exact lengths, from the prompt to the file, on the demo's models."""
 
-import re
 from pathlib import Path
 
 import av
 import numpy
 import pytest
 import torch
-from support.graph import DemoGraph, Outputs, Seen
+from support.graph import CancelAt, DemoGraph, Outputs, Seen
 
 from scripts.support.server import PromptRefused, RunFailed, Server
 
@@ -87,14 +86,8 @@ def test_a_cancelled_loop_goes_on_and_ends_in_the_same_video(graph, server):
     settings = {"plan": graph.plan_of(2, loop=2), "seed": 4002, "steps": 4}
     sampler = graph.sampler(**settings)
 
-    class CancelInTheLoop(Seen):
-        def __call__(self, message) -> None:
-            super().__call__(message)
-            if message["type"] == "text" and re.search("section 4 of 4: .* step 1 of", message["data"]["text"]):
-                server.interrupt()
-
     with pytest.raises(RunFailed) as failure:
-        graph.latents(server, sampler, on_message=CancelInTheLoop())
+        graph.latents(server, sampler, on_message=CancelAt(server, "section 4 of 4: .* step 1 of"))
     seen = Seen()
     found = graph.latents(server, sampler, on_message=seen)
 
@@ -108,16 +101,7 @@ def test_the_finished_part_of_a_cancelled_loop_is_a_video(graph, server):
     settings = {"plan": graph.plan_of(1, loop=1), "seed": 4003, "steps": 4, "on_cancel": "return finished part"}
     saving(graph, graph.sampler(**settings))
 
-    class CancelInTheLoop(Seen):
-        done = False
-
-        def __call__(self, message) -> None:
-            super().__call__(message)
-            if not self.done and message["type"] == "text" and "section 2 of 2" in message["data"]["text"]:
-                self.done = True
-                server.interrupt()
-
-    assert len(frames_of(saved(graph, server, on_message=CancelInTheLoop()))) == 37
+    assert len(frames_of(saved(graph, server, on_message=CancelAt(server, "section 2 of 2")))) == 37
 
 
 def test_a_second_pass_over_a_loop_is_a_loop(graph, server):

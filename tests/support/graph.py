@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -185,6 +186,20 @@ class Seen:
     def texts(self, node: Outputs) -> list[str]:
         """The lines that the node showed while it ran."""
         return [data["text"] for data in self.data("text") if data["node"] == node.node]
+
+
+class CancelAt(Seen):
+    """Presses cancel, once, when a line that a node shows matches."""
+
+    def __init__(self, server: Server, pattern: str) -> None:
+        super().__init__()
+        self.server, self.pattern, self.pressed = server, pattern, False
+
+    def __call__(self, message: Message) -> None:
+        super().__call__(message)
+        if not self.pressed and message["type"] == "text" and re.search(self.pattern, message["data"]["text"]):
+            self.pressed = True
+            self.server.interrupt()
 
 
 class LogLines:

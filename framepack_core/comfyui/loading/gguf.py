@@ -200,7 +200,7 @@ class Layout(private.QuantizedLayout):
     @classmethod
     def quantize(cls, tensor: Tensor, **kwargs) -> tuple[Tensor, Params]:
         """Never called, as in comfy_kitchen's own layouts for weights that were quantised offline."""
-        raise NotImplementedError("GGUF weights are read, not made")
+        raise TypeError("GGUF weights are read, not made")
 
     @classmethod
     def dequantize(cls, qdata: Tensor, params: Params) -> Tensor:
