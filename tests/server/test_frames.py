@@ -150,7 +150,7 @@ def test_a_cancelled_run_goes_on_in_every_mode_and_ends_in_the_same_bits(graph, 
     sampler = graph.sampler(**settings)
 
     with pytest.raises(RunFailed) as failure:
-        graph.latents(server, sampler, on_message=CancelAt(server, "section 2 of 2"))
+        graph.latents(server, sampler, on_message=CancelAt(server, sampler, "section 2 of 2"))
     seen = Seen()
     found = graph.latents(server, sampler, on_message=seen)
 

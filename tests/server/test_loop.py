@@ -87,7 +87,7 @@ def test_a_cancelled_loop_goes_on_and_ends_in_the_same_video(graph, server):
     sampler = graph.sampler(**settings)
 
     with pytest.raises(RunFailed) as failure:
-        graph.latents(server, sampler, on_message=CancelAt(server, "section 4 of 4: .* step 1 of"))
+        graph.latents(server, sampler, on_message=CancelAt(server, sampler, "section 4 of 4: .* step 1 of"))
     seen = Seen()
     found = graph.latents(server, sampler, on_message=seen)
 
@@ -99,9 +99,10 @@ def test_a_cancelled_loop_goes_on_and_ends_in_the_same_video(graph, server):
 def test_the_finished_part_of_a_cancelled_loop_is_a_video(graph, server):
     """The main video, with its start image."""
     settings = {"plan": graph.plan_of(1, loop=1), "seed": 4003, "steps": 4, "on_cancel": "return finished part"}
-    saving(graph, graph.sampler(**settings))
+    sampler = graph.sampler(**settings)
+    saving(graph, sampler)
 
-    assert len(frames_of(saved(graph, server, on_message=CancelAt(server, "section 2 of 2")))) == 37
+    assert len(frames_of(saved(graph, server, on_message=CancelAt(server, sampler, "section 2 of 2")))) == 37
 
 
 def test_a_second_pass_over_a_loop_is_a_loop(graph, server):

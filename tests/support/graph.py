@@ -189,15 +189,15 @@ class Seen:
 
 
 class CancelAt(Seen):
-    """Presses cancel, once, when a line that a node shows matches."""
+    """Presses cancel, once, when a line that the node shows matches."""
 
-    def __init__(self, server: Server, pattern: str) -> None:
+    def __init__(self, server: Server, node: Outputs, pattern: str) -> None:
         super().__init__()
-        self.server, self.pattern, self.pressed = server, pattern, False
+        self.server, self.node, self.pattern, self.pressed = server, node, pattern, False
 
     def __call__(self, message: Message) -> None:
         super().__call__(message)
-        if not self.pressed and message["type"] == "text" and re.search(self.pattern, message["data"]["text"]):
+        if not self.pressed and re.search(self.pattern, "\n".join(self.texts(self.node))):
             self.pressed = True
             self.server.interrupt()
 
