@@ -80,6 +80,7 @@ def test_chunk_by_chunk_the_middle_block_is_exact_with_all_keys(hunyuan, frames,
     assert (found - expected).norm() < 1e-4 * expected.norm()
 
 
+@pytest.mark.slow
 def test_beyond_its_budget_it_is_nearer_to_the_whole_than_blends_and_tiles_are():
     """Each way sees 18 latent frames at once. No step between frames stands out where chunks meet."""
     vae, latents = hunyuan_vae(NARROW, attention="peaked"), scene_latents(46, 4, 4)
@@ -245,8 +246,8 @@ def test_a_loop_that_begins_elsewhere_has_the_same_frames_from_there_on(request,
         assert torch.equal(streamed(vae, rolled(other, by), length=length), found.roll(-4 * by, 0))
 
 
-@pytest.mark.parametrize("frames", [28, 33])
-@pytest.mark.parametrize("blending", ["exact", LINEAR])
+@pytest.mark.parametrize("frames", [28, pytest.param(33, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("blending", ["exact", pytest.param(LINEAR, marks=pytest.mark.slow)])
 def test_the_step_from_a_loop_s_last_frame_to_its_first_is_no_larger_than_those_inside(hunyuan, blending, frames):
     """Of one even motion. HunyuanVideo's decoder remembers more than is decoded before the loop, so it is measured."""
     turn = torch.arange(frames) / (frames - 1) * 2 * torch.pi

@@ -143,6 +143,7 @@ MODES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_cancelled_run_goes_on_in_every_mode_and_ends_in_the_same_bits(graph, server, mode):
     changes = {"plan": graph.plan_of(2), "start_latent": None, "clip_vision_output": None, **MODES[mode](graph)}
