@@ -57,6 +57,12 @@ def server(environment: Environment, models_directory: Path, tmp_path_factory) -
         yield server
 
 
+@pytest.fixture(scope="session")
+def unlimited_previews(server: Server) -> None:
+    """The server shows each section as soon as it is finished; otherwise a test is over before that is affordable."""
+    server.run({"1": {"class_type": "StandIn_UnlimitedPreviews", "inputs": {}}})
+
+
 def linked_models(folder: Path) -> Path:
     """The config of empty files for the models that the example workflows link to, so that the front end misses none, and of an
     empty folder of LoRAs."""

@@ -12,7 +12,7 @@ from ..frames import frame_rate
 from .files import Numbered, name_first_free, unfinished_file
 
 # Without B-frames each packet is one frame; equal settings give the segments equal headers.
-X264 = {"preset": "veryfast", "crf": "23", "bf": "0"}
+X264 = {"preset": "ultrafast", "crf": "23", "bf": "0"}
 INDEX_IN_FRONT = {"movflags": "faststart"}
 
 

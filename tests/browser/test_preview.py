@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from support.canvas import nodes_of, overlapping
 
 from scripts.support.environment import ROOT
@@ -13,6 +14,8 @@ FPS = 30
 RUN = "app.queuePrompt(0)"
 SAVED_VALUES = "app.graph.serialize().nodes.map(node => node.widgets_values?.length)"  # each run draws another seed
 PLAYER = "app.graph.nodes.find(node => node.type === 'FramePack_Sampler').widgets.find(w => w.name === 'framepack_clip')"
+
+pytestmark = pytest.mark.usefixtures("unlimited_previews")
 
 
 def test_the_finished_sections_play_in_the_node(nodes_as_elements, page, server, load_workflow):

@@ -14,7 +14,7 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ...frames import PIXEL_FRAMES, Length
+from ...frames import Length, pixel_frames
 from ...media.files import Numbered
 from ...media.segments import join_segments, write_segment
 from ...media.video import pixels
@@ -28,8 +28,9 @@ EVENT = "framepack.clip"
 LONGEST = 16  # latent frames that are decoded at once
 WIDEST = 512  # pixels
 MEMORY = 2**30  # bytes beside the VAE's weights: fewer than a call of the transformer takes, whose weights stay on the card
-SHARE = 0.01  # of the time, at most, is spent on the clip; as much again on the filmstrip
-FREE_SECONDS = 1.0  # of a run, at most, in any case: small models show a short video with less
+SHARE = 0.015  # of a run's time, at most, is spent on the clip
+CONTEXT = 1  # latent frames that are decoded before a stretch, so that its first one gives as many frames as the others
+FIRST_SECONDS = 0.1  # that loading the VAE and decoding a single frame are taken to need, before they have been done
 
 
 class Clip:
@@ -54,7 +55,7 @@ class Clip:
         self.begun = time.monotonic()
         self.shown = 0  # segments in the file
         self.spent = 0.0  # seconds
-        self.cost: float | None = None  # seconds a frame of video took in the decode before
+        self.cost: float | None = None  # seconds that a frame of video took in the decode before
 
     def __enter__(self) -> Clip:
         return self
@@ -67,31 +68,36 @@ class Clip:
             if self.folder and not self.file:
                 self.folder.rmdir()
 
-    def add(self, frames: Collection[int]) -> None:
-        """These latent frames of the timeline are finished. They are shown at once if that takes little time, or else later."""
+    def add(self, frames: Collection[int], left: float) -> None:
+        """These latent frames of the timeline are finished, and sampling will take `left` seconds more, at the least.
+
+        They are shown at once if they cost a small share of the run's time, or else later.
+        """
         self.waiting |= {*filter(self.length.shown, frames)}
         if self.vae is None:
             return
         try:
             self.folder = self.folder or _new_folder()
-            while stretch := self._affordable():
+            while stretch := self._affordable(left):
                 self._decode(*stretch, self.folder)
             self._show(self.folder)
         except Exception as error:  # whatever a VAE may raise: the video is worth more than its preview
             log.warning("FramePack: preview_vae cannot show the video (%s); sampling continues without a preview", error)
             self.vae = None
 
-    def _affordable(self) -> tuple[int, int] | None:
-        """The first waiting stretch, if it can be decoded in the time allowed.
+    def _affordable(self, left: float) -> tuple[int, int] | None:
+        """As much of the first waiting stretch as can be decoded in the time allowed; None if that is nothing.
 
         The first decode, of a single frame, also loads the VAE; the second, of another, tells what frames cost.
         """
-        allowed = max(FREE_SECONDS, SHARE * (time.monotonic() - self.begun)) - self.spent
+        allowed = SHARE * (time.monotonic() - self.begun + left) - self.spent
         start, stop = next(pieces(self.waiting), (0, 0))
         if self.cost is None:
             stop = min(stop, start + 1)
-        affordable = (self.cost or 0.0) * PIXEL_FRAMES * (stop - start) <= allowed
-        return (start, stop) if start < stop and affordable else None
+            return (start, stop) if start < stop and allowed >= FIRST_SECONDS else None
+        while start < stop and self.cost * pixel_frames(CONTEXT + stop - start) > allowed:
+            stop -= 1
+        return (start, stop) if start < stop else None
 
     def _decode(self, start: int, stop: int, folder: Path) -> None:
         begun = time.monotonic()
@@ -100,7 +106,7 @@ class Clip:
         taken = time.monotonic() - begun
         self.spent += taken
         if self.segments:
-            self.cost = taken / len(images)
+            self.cost = taken / pixel_frames(CONTEXT + stop - start)
         self.segments[start] = folder / _name(start)
         self.waiting -= {*range(start, stop)}
 

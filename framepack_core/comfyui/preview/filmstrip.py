@@ -19,7 +19,7 @@ from .. import private
 from .node import RunningNode
 
 FASTEST = 8.0  # pictures per second, at most
-SHARE = 0.01  # of the time, at most, is spent on pictures
+SHARE = 0.005  # of the time, at most, is spent on pictures
 
 
 class Pictures:
@@ -40,7 +40,8 @@ class Pictures:
         height, width = timeline.latents.shape[3:]
         self.strip = Filmstrip(timeline.frames, height, width, private.MAX_PREVIEW_RESOLUTION)
         self.period = 1 / min(fps / PIXEL_FRAMES, FASTEST)
-        self.due = 0.0
+        self.begun = time.monotonic()
+        self.spent = 0.0  # seconds
         self.draws: Sequence[Callable[[], Image.Image]] = ()
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._send, name="framepack previews", daemon=True)
@@ -60,23 +61,22 @@ class Pictures:
 
     def play(self, frames: Sequence[int], x0: Tensor) -> None:
         """Play these frames from now on, `x0` `B C T H W` in the model's space. If steps are quick, some are skipped."""
-        if time.monotonic() < self.due:
+        if self.spent > SHARE * (time.monotonic() - self.begun):
             return
         x0[:1, :1, :1, :1, :1].cpu()  # on a card this waits for the step itself, which is no time spent on pictures
-        begun = time.monotonic()
         self.draws = self.strip.play(self._pictures(frames, x0), self.timeline.known)
-        self.due = begun + (time.monotonic() - begun) / SHARE
 
     def keep(self, frames: Sequence[int], latents: Tensor) -> None:
         """Show finished frames as thumbnails from now on; `latents` are as ComfyUI keeps them."""
         places = [frames.index(frame) for frame in self.strip.shown(frames)]
         finished = self.latent_format.process_in(latents[:, :, places])
         self.strip.put(self._pictures([frames[place] for place in places], finished))
-        self.due = 0.0
 
     def _pictures(self, frames: Sequence[int], x0: Tensor) -> Mapping[int, Image.Image]:
-        decode = self.previewer.decode_latent_to_preview
-        return {frame: decode(x0[:, :, place : place + 1]) for place, frame in enumerate(frames)}
+        decode, begun = self.previewer.decode_latent_to_preview, time.monotonic()
+        pictures = {frame: decode(x0[:, :, place : place + 1]) for place, frame in enumerate(frames)}
+        self.spent += time.monotonic() - begun
+        return pictures
 
     def _send(self) -> None:
         for turn in count():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -55,6 +56,8 @@ class Progress:
         self.section: Section | None = None  # the one being sampled
         self.start: float | None = None  # of the first one
         self.restored = 0  # steps of restored sections
+        self.stepped = 0.0  # when the step before ended
+        self.step_seconds = math.inf  # of the fastest step, which neither loaded nor compiled a model
         self.pictures: Pictures | None = None
         self.clip: Clip | None = None
         try:
@@ -95,6 +98,10 @@ class Progress:
         self.say(self.line(section, before))
 
         def callback(step: int, x0: Tensor, x: Tensor, total: int) -> None:
+            now = time.monotonic()
+            if step:
+                self.step_seconds = min(self.step_seconds, now - self.stepped)
+            self.stepped = now
             done = before + min(step + 1, self.steps[section.number])  # dpm_adaptive takes as many steps as it likes
             if self.pictures:
                 self.pictures.play(section.target, x0)
@@ -113,7 +120,7 @@ class Progress:
         if self.pictures:
             self.pictures.keep(section.target, latents)
         if self.clip:
-            self.clip.add(section.target)
+            self.clip.add(section.target, left=self._least_left(done))
         if done == sum(self.steps):
             self.say(self._last_line())
 
@@ -127,6 +134,10 @@ class Progress:
             left = (time.monotonic() - self.start) / sampled * (sum(self.steps) - done)
             text += f", {duration(left)} left"
         return text
+
+    def _least_left(self, done: int) -> float:
+        """Seconds that sampling will take after `done` steps, at the least."""
+        return self.step_seconds * (sum(self.steps) - done) if self.step_seconds < math.inf else 0.0
 
     def _last_line(self) -> str:
         """After the last section."""

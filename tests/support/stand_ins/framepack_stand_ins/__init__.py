@@ -1,7 +1,10 @@
 """Two ComfyUI nodes that stand in for the text encoders and SigLIP: same types and shapes, random weights.
 
 They work with the stock CLIPTextEncode (`[1, 77, 768]`, pooled `[1, 768]`) and CLIPVisionEncode (`[1, 16, 64]`).
+A third node lets previews take their time, because a run of a test is over before a preview could be afforded.
 """
+
+import sys
 
 import comfy.sd
 import comfy.sd1_clip
@@ -86,9 +89,27 @@ class ClipVision(io.ComfyNode):
         return io.NodeOutput(vision)
 
 
+class UnlimitedPreviews(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StandIn_UnlimitedPreviews",
+            display_name="Stand-in Unlimited Previews",
+            category=CATEGORY,
+            description="From now on this server shows each section as soon as it is finished, whatever that costs.",
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        (clip,) = (module for name, module in sys.modules.items() if name.endswith("framepack_core.comfyui.preview.clip"))
+        clip.SHARE = 1e6
+        return io.NodeOutput()
+
+
 class StandInExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [TextEncoders, ClipVision]
+        return [TextEncoders, ClipVision, UnlimitedPreviews]
 
 
 async def comfy_entrypoint() -> StandInExtension:
