@@ -193,17 +193,23 @@ class Plan:
         connecting = _connecting(self.connection, main) if self.loop else ()
         return (*sections, *(replace(section, number=number) for number, section in enumerate(connecting, len(sections))))
 
-    def table(self, known: Collection[int] = (0,)) -> str:
+    def table(self, known: Collection[int] = (0,), guides: Sequence[tuple[int, int]] = ()) -> str:
         """The plan as text, one line per section, for a video whose `known` frames exist already (default: a start image)."""
         plan = self.beside(len(known))
         length = plan.length(len(known) + plan.generated)
-        lines = [plan._described(), spell_length(length, self.fps), ""]
+        lines = [plan._described()]
         if self.loop:
-            lines.insert(1, f"then, from the end to the beginning, {self.connection._described()}")
+            lines.append(f"then, from the end to the beginning, {self.connection._described()}")
+        lines.append(spell_length(length, self.fps))
+        lines.append(f"given: latent frames {spell(sorted(known))}" if known else "given: nothing (text to video)")
+        for number, (start, stop) in enumerate(guides, 1):
+            lines.append(f"guide {number}: for the sections that make any of latent frames {spell(range(start, stop))}")
+        lines.append("")
         rows = [("section", "generates", "seconds", "sees (latent frames at kernel, . = nothing there yet)")]
-        for section in self.fill(length.latents, known):
-            seen = "  ".join(f"{spell(group.frames)}@{group.kernel}" for group in section.context)
-            rows.append((f"{section.number + 1}", spell(section.target), spell_seconds(section, length, self.fps), seen))
+        for section in self.fill(length.latents, known, guides=guides):
+            seen = "  ".join(f"{spell_seen(group.frames, length.latents)}@{group.kernel}" for group in section.context)
+            seconds = spell_seconds(section, length, self.fps)
+            rows.append((f"{section.number + 1}", spell(section.target), seconds, seen or "nothing"))
         widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
         lines += ["".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         return "\n".join(lines)
@@ -260,6 +266,12 @@ def runs(frames: Iterable[int | None]) -> list[tuple[int, int]]:
 def spell(frames: Iterable[int | None]) -> str:
     """Frames as runs: `0..8`, `.` for frames that do not exist yet."""
     return ",".join(f"{start}..{stop - 1}" if stop > start + 1 else f"{start}" for start, stop in runs(frames)) or "."
+
+
+def spell_seen(frames: Sequence[int | None], latents: int) -> str:
+    """Context frames of a video of so many latent frames: those beyond the end image's are guides (`Plan.fill`)."""
+    guides = [f"guide {frame - latents}" for frame in frames if frame is not None and frame > latents]
+    return ",".join(guides) or spell(frames)
 
 
 def spell_length(length: Length, fps: float) -> str:

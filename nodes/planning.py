@@ -156,20 +156,34 @@ class DrawPlanNode(io.ComfyNode):
                 FramesType.Input(
                     "frames",
                     optional=True,
-                    tooltip="What is given of the video, from FramePack Place; without it, a start image.",
+                    tooltip="What is given of the video, from FramePack Place.",
+                ),
+                io.Boolean.Input(
+                    "start_image",
+                    default=True,
+                    optional=True,
+                    tooltip="Whether a start image is given, if frames is not connected. Off for text to video.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="The drawing, for Preview Image.")],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The drawing, for Preview Image."),
+                io.String.Output(display_name="table", tooltip="The same as text: one line per section."),
+            ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     @named_errors
-    def execute(cls, plan: Plan, width: int, height: int, frames: Frames | None = None) -> io.NodeOutput:
-        palette = LIGHT if is_light() else DARK
-        if frames is None:
-            return io.NodeOutput(to_image(draw_plan(plan, width, height, palette=palette)))
-        given = Arrangement.of(plan, frames)
-        return io.NodeOutput(to_image(draw_plan(plan, width, height, given.known, palette, given.guides)))
+    def execute(
+        cls, plan: Plan, width: int, height: int, frames: Frames | None = None, start_image: bool = True
+    ) -> io.NodeOutput:
+        known, guides = ((0,) if start_image else ()), []
+        if frames is not None:
+            arrangement = Arrangement.of(plan, frames)
+            known, guides = arrangement.known, arrangement.guides
+            progress_text(cls)("\n".join(arrangement.notes()))
+        picture = draw_plan(plan, width, height, known, LIGHT if is_light() else DARK, guides)
+        return io.NodeOutput(to_image(picture), plan.table(known, guides))
 
 
 def _plan(seconds, order, window, layout, fps, custom_layout, paddings, exact_length, loop) -> Plan:

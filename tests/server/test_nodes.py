@@ -16,7 +16,7 @@ NODES = {
         "custom_layout= paddings=released exact_length=False loop=0",
         "plan table",
     ),
-    "FramePack_DrawPlan": ("plan width=640 height=608", "frames", "image"),
+    "FramePack_DrawPlan": ("plan width=640 height=608", "frames start_image=True", "image table"),
     "FramePack_Sampler": (
         "model positive plan seed=0 steps=25 cfg=1.0 guidance=10.0 shift=0.0 sampler=unipc_bh1",
         "negative start_latent end_latent clip_vision_output preview_vae resume=True on_cancel=discard frames latent_image "

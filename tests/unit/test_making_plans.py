@@ -189,6 +189,7 @@ def test_the_table_of_a_small_plan():
     assert Plan.of(3.6).table().splitlines() == [
         "inverted, 3 x 9 latent frames, framepack layout f1k1_x_g9_f1k1f2k2f16k4_td",
         "28 latent frames = 109 frames = 3.63 s at 30 fps",
+        "given: latent frames 0",
         "",
         "section  generates  seconds    sees (latent frames at kernel, . = nothing there yet)",
         "1        19..27     2.43-3.63  .@k4  .@k2  0@k1  .@k1",
@@ -198,8 +199,32 @@ def test_the_table_of_a_small_plan():
 
 
 def test_the_table_shows_both_runs_of_endpoints_and_known_frames():
-    assert Plan.of(3.6, "endpoints").table({0, 28}).splitlines()[3:] == [
+    assert Plan.of(3.6, "endpoints").table({0, 28}).splitlines()[2:] == [
+        "given: latent frames 0,28",
+        "",
         "section  generates    seconds               sees (latent frames at kernel, . = nothing there yet)",
         "1        1..9,19..27  0.03-1.23, 2.43-3.63  .@k4  .@k2  0@k1  28@k1",
         "2        10..18       1.23-2.43             0..6@k4  7..8@k2  9@k1  19@k1",
+    ]
+
+
+def test_the_table_shows_guides_in_place_of_the_start_image():
+    assert Plan.of(2.4).table(guides=[(3, 5), (12, 13)]).splitlines()[2:] == [
+        "given: latent frames 0",
+        "guide 1: for the sections that make any of latent frames 3..4",
+        "guide 2: for the sections that make any of latent frames 12",
+        "",
+        "section  generates  seconds    sees (latent frames at kernel, . = nothing there yet)",
+        "1        10..18     1.23-2.43  .@k4  .@k2  guide 2@k1  .@k1",
+        "2        1..9       0.03-1.23  13..18@k4  11..12@k2  guide 1@k1  10@k1",
+    ]
+
+
+def test_the_table_of_text_to_video_starts_from_nothing():
+    assert Plan.of(2.4, "forward").table(known=()).splitlines()[2:] == [
+        "given: nothing (text to video)",
+        "",
+        "section  generates  seconds    sees (latent frames at kernel, . = nothing there yet)",
+        "1        0..8       0.00-1.10  nothing",
+        "2        9..17      1.10-2.30  0..5@k4  6..7@k2  0@k1  8@k1",
     ]
