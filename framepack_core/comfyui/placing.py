@@ -97,7 +97,7 @@ def latent_mask(mask: Tensor, latent: Tensor) -> Tensor:
     """A mask of images, cropped like them, for a latent of theirs: `1 1 1 H W`."""
     height, width = latent.shape[-2:]
     fitted = comfy.utils.common_upscale(mask.reshape(1, 1, *mask.shape[-2:]), width, height, "lanczos", "center")
-    return fitted.reshape(1, 1, 1, height, width)
+    return fitted.reshape(1, 1, 1, height, width).to(latent)  # with --gpu-only latents are on the card, but masks are not
 
 
 def size_in_pixels(frames: Frames, vae: comfy.sd.VAE) -> tuple[int, int] | None:

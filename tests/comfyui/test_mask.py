@@ -39,6 +39,12 @@ def test_grey_counts_in_part():
     torch.testing.assert_close(found, torch.full((1, 1, 1, 4, 4), 0.5), atol=0.01, rtol=0)
 
 
+def test_a_mask_goes_where_its_latent_is():
+    found = latent_mask(torch.ones(32, 64), LATENT.to("meta", torch.float64))
+
+    assert (found.device.type, found.dtype) == ("meta", torch.float64)
+
+
 @pytest.mark.parametrize(
     ("mask", "said"),
     [
