@@ -25,7 +25,7 @@ class Placed:
     """A still or a clip. `latents` `B 16 T H W` are written into the video; `picture` `B 16 1 H W` is its first frame alone.
 
     At the video's start `latents` begin with `picture`; elsewhere each of them stands for four frames. `seconds` say when it
-    begins if it is placed at a time. `embedding` is what an image encoder makes of it.
+    begins if it is placed at a time. `embedding` is what an image encoder makes of it. `masked`: `picture` is empty in parts.
     """
 
     latents: Tensor
@@ -34,6 +34,8 @@ class Placed:
     use: Use = "fixed"
     seconds: float = 0.0
     embedding: Any = None
+    still: bool = True
+    masked: bool = False
 
     @property
     def length(self) -> int:
@@ -93,6 +95,11 @@ class Arrangement:
             raise ValueError(
                 f"something is fixed after the start, but the {plan.order} order never looks ahead; set the plan's order to "
                 f"{orders_with_end('beyond', 'last')}, or place it at the start"
+            )
+        if masked := [placed for placed in fixed if placed.masked]:
+            raise ValueError(
+                f"what is fixed at the {masked[0].at} has a mask, but frames of a video are whole; disconnect the mask, or set "
+                "use to guide"
             )
         if given.finished and plan.loop:
             raise ValueError(f"frames are the rest of a finished video, which cannot become a loop (loop is {plan.loop}); set "

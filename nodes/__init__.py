@@ -15,7 +15,7 @@ NODES = {
     "image": ("EncodeImageNode", "DemoImageNode", "DecodeNode"),
     "frames": ("PlaceNode", "RedoNode"),
     "planning": ("PlanNode", "DrawPlanNode"),
-    "sampling": ("SamplerNode", "SamplerCustomNode"),
+    "sampling": ("SamplerNode", "SamplerCustomNode", "OneFrameNode"),
     "solver": ("UniPCNode", "SchedulerNode"),
     "video": ("SaveVideoNode",),
 }

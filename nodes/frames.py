@@ -82,6 +82,12 @@ class PlaceNode(io.ComfyNode):
                     optional=True,
                     tooltip="Needed only for a plan with another rate than 30: clips are brought to the plan's rate.",
                 ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="What is seen of a guide, or of a still for FramePack One Frame: white is, black is not. Masks of "
+                    "transparency are the other way round: use InvertMask.",
+                ),
             ],
             outputs=[
                 FramesType.Output(display_name="frames", tooltip="For a FramePack sampler, or the next FramePack Place."),
@@ -104,9 +110,10 @@ class PlaceNode(io.ComfyNode):
         base_resolution: int = BASE,
         fps: float = 30.0,
         plan: Plan | None = None,
+        mask=None,
     ) -> io.NodeOutput:
         rate = Plan.fps if plan is None else plan.fps
-        picture = Picture(images, at, use, seconds, fps)
+        picture = Picture(images, at, use, seconds, fps, mask)
         placed, used = place(picture, frames or Frames(fps=rate), vae, clip_vision, base_resolution)
         progress_text(cls)(spelled(picture, used, placed.fps))
         return io.NodeOutput(placed, used)

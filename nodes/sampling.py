@@ -11,7 +11,9 @@ from ..framepack_core.comfyui.sampling.identity import origin
 from ..framepack_core.comfyui.sampling.loras import unused
 from ..framepack_core.comfyui.sampling.request import ON_CANCEL, Given, Request, make_guider, overruled
 from ..framepack_core.comfyui.sampling.sample import sample
-from ..framepack_core.comfyui.sampling.samplers import UNIPC, sampler_named, section_sigmas, without_repeats
+from ..framepack_core.comfyui.sampling.samplers import AUTO, UNIPC, sampler_named, section_sigmas, without_repeats
+from ..framepack_core.oneframe import HISTORIES, LAST, MAX_INDEX, History, OneFrame
+from ..framepack_core.placing import Frames
 from ..framepack_core.plan import Plan
 from .schema import FramesType, PlanType, named_errors, progress_text
 
@@ -43,15 +45,47 @@ def _images() -> list[io.Input]:
     ]
 
 
-def _seed() -> io.Input:
-    return io.Int.Input(
-        "seed",
-        default=0,
-        min=0,
-        max=MAX_SEED,
-        control_after_generate=True,
-        tooltip="Sets the noise of all sections. The same seed and inputs give the same video.",
-    )
+def _seed(tooltip: str = "Sets the noise of all sections. The same seed and inputs give the same video.") -> io.Input:
+    return io.Int.Input("seed", default=0, min=0, max=MAX_SEED, control_after_generate=True, tooltip=tooltip)
+
+
+def _steps(tooltip: str) -> io.Input:
+    return io.Int.Input("steps", default=25, min=1, max=1000, tooltip=tooltip)
+
+
+def _strengths() -> list[io.Input]:
+    return [
+        io.Float.Input(
+            "cfg",
+            default=1.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            tooltip="True classifier-free guidance. 1 is what the checkpoints were distilled for; other values double "
+            "the time and need a negative prompt.",
+        ),
+        io.Float.Input(
+            "guidance",
+            default=10.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            tooltip="Distilled guidance: how closely the result follows the prompt, at no cost in time. 10 is the "
+            "official value.",
+        ),
+        io.Float.Input(
+            "shift",
+            default=0.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            tooltip="Higher spends more of the steps at high noise, where composition and motion are decided. 0 picks "
+            "the right value for the resolution.",
+        ),
+    ]
 
 
 def _preview_vae() -> io.Input:
@@ -191,43 +225,8 @@ class SamplerNode(io.ComfyNode):
                 start_latent,
                 *others,
                 _seed(),
-                io.Int.Input(
-                    "steps",
-                    default=25,
-                    min=1,
-                    max=1000,
-                    tooltip="Steps per section. Fewer is faster; hands and faces suffer first.",
-                ),
-                io.Float.Input(
-                    "cfg",
-                    default=1.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="True classifier-free guidance. 1 is what the checkpoints were distilled for; other values double "
-                    "the time and need a negative prompt.",
-                ),
-                io.Float.Input(
-                    "guidance",
-                    default=10.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Distilled guidance: how closely the video follows the prompt, at no cost in time. 10 is the "
-                    "official value.",
-                ),
-                io.Float.Input(
-                    "shift",
-                    default=0.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Higher spends more of the steps at high noise, where composition and motion are decided. 0 picks "
-                    "the right value for the resolution.",
-                ),
+                _steps("Steps per section. Fewer is faster; hands and faces suffer first."),
+                *_strengths(),
                 io.Combo.Input(
                     "sampler",
                     options=[*UNIPC, *private.SAMPLER_NAMES],
@@ -355,3 +354,113 @@ class SamplerCustomNode(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **inputs) -> int:
         return _cut_short[cls.hidden.unique_id]
+
+
+class OneFrameNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FramePack_OneFrame",
+            display_name="FramePack One Frame",
+            category="FramePack/sampling",
+            description="Makes one picture instead of a video: what a still becomes some time later, as the prompt says. A "
+            "second still can show what it should take over, such as clothes.",
+            search_aliases=[
+                "framepack one frame inference",
+                "framepack single frame",
+                "framepack 1f",
+                "framepack image edit",
+                "kisekaeichi",
+            ],
+            inputs=[
+                io.Model.Input("model", tooltip="FramePackI2V, usually with a LoRA made for one frame."),
+                io.Conditioning.Input("positive", tooltip="What the picture should show."),
+                io.Conditioning.Input(
+                    "negative", optional=True, tooltip="What it should not show. Used, and required, when cfg is not 1."
+                ),
+                FramesType.Input(
+                    "frames",
+                    optional=True,
+                    tooltip="The stills that the picture is made from, from FramePack Place: at the start what changes, at the "
+                    "end what else it should be like. They give the size; their masks say what of them is seen.",
+                ),
+                io.ClipVisionOutput.Input(
+                    "clip_vision_output",
+                    optional=True,
+                    tooltip="What the picture should contain, instead of what FramePack Place says of the earliest still.",
+                ),
+                io.Int.Input(
+                    "target_index",
+                    default=LAST,
+                    min=0,
+                    max=MAX_INDEX,
+                    tooltip="The picture's time index, in steps of 4 frames. The further from the still's, the more changes; "
+                    "beyond about 40 it falls apart.",
+                ),
+                io.Combo.Input(
+                    "history",
+                    options=list(HISTORIES),
+                    default=HISTORIES[0],
+                    tooltip="Which empty frames the model sees after the picture, as at a video's end. Fewer are faster and "
+                    "less stable; with a still at the end, or a LoRA that says no_post, none.",
+                ),
+                _seed("Sets the noise. The same seed and inputs give the same picture."),
+                _steps("Fewer is faster; hands and faces suffer first."),
+                *_strengths(),
+                io.Combo.Input(
+                    "sampler",
+                    options=[AUTO, *UNIPC, *private.SAMPLER_NAMES],
+                    default=AUTO,
+                    tooltip="auto is the official program's sampler, unipc_bh1. All of ComfyUI's samplers work.",
+                ),
+                io.String.Input(
+                    "control_index",
+                    default="",
+                    optional=True,
+                    tooltip="The time indices of the stills, as pages of LoRAs give them: 0;10, in the order of the chain. "
+                    "Empty: 0 at the start, 10 at the end, or where their time is.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The picture, for FramePack Decode or VAE Decode.")],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+        )
+
+    @classmethod
+    @named_errors
+    def execute(
+        cls,
+        model,
+        positive,
+        target_index: int,
+        history: History,
+        seed: int,
+        steps: int,
+        cfg: float,
+        guidance: float,
+        shift: float,
+        sampler: str,
+        negative=None,
+        frames: Frames | None = None,
+        clip_vision_output=None,
+        control_index: str = "",
+    ) -> io.NodeOutput:
+        one = OneFrame.of(frames or Frames(), target_index, history, control_index)
+        timeline, sections = one.timeline(), (one.section(),)
+        request = Request(
+            guider=make_guider(model, positive, negative, cfg, guidance),
+            sampler=sampler_named(sampler),
+            plan=one.plan,
+            timeline=timeline,
+            sections=sections,
+            sigmas=section_sigmas(sections, timeline, steps, shift),
+            seed=seed,
+            clip_vision_output=clip_vision_output or one.embedding(),
+            notes=(
+                one.spelled(),
+                *overruled(model, positive, negative, cfg, guidance, sampler),
+                *_unused_loras(cls, model),
+            ),
+            what="FramePack One Frame",
+        )
+        return io.NodeOutput({"samples": sample(request, progress_text(cls)).latents})

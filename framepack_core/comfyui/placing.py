@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import comfy.clip_vision
 import comfy.sd
+import comfy.utils
 from torch import Tensor
 
 from ..frames import PIXEL_FRAMES
@@ -21,13 +22,17 @@ STILL = 1 + PIXEL_FRAMES  # of the same picture: the second latent frame then st
 
 @dataclass(frozen=True)
 class Picture:
-    """What FramePack_Place is given: images `N H W C`, of `fps` frames a second if there are several, and where they go."""
+    """What FramePack_Place is given: images `N H W C`, of `fps` frames a second if there are several, and where they go.
+
+    `mask` `[1] H W` says how much of each pixel sections see, 0..1, where the images only guide them.
+    """
 
     images: Tensor
     at: At
     use: Use
     seconds: float = 0.0
     fps: float = 30.0
+    mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (("at", self.at, ATS), ("use", self.use, USES)):
@@ -49,8 +54,9 @@ def place(
     """`frames` with one more still or clip, and the images `N H W 3` that were used.
 
     The first of several decides the size, like FramePack_EncodeImage. Raises ValueError for a clip of fewer than five frames
-    at the video's rate.
+    at the video's rate, and for a mask that does not fit.
     """
+    require_fitting_mask(picture)
     rows, columns = picture.images.shape[1:3]
     height, width = size_in_pixels(frames, vae) or nearest_bucket(rows, columns, base_resolution)
     images = resampled(picture.images, picture.fps, frames.fps) if not picture.is_still else picture.images
@@ -62,13 +68,36 @@ def place(
         require_finite(latent, "the latent of images", "look at the images, and start ComfyUI without --fp16-vae")
     placed = Placed(
         latents=latents,
-        picture=first,
+        picture=first if picture.mask is None else first * latent_mask(picture.mask, first),
         at=picture.at,
         use=picture.use,
         seconds=picture.seconds,
         embedding=embedding,
+        still=picture.is_still,
+        masked=picture.mask is not None,
     )
     return frames.with_placed(placed), images
+
+
+def require_fitting_mask(picture: Picture) -> None:
+    """Raises ValueError for a mask of another size than the images, for several, and for one that hides everything."""
+    if picture.mask is None:
+        return
+    *masks, height, width = picture.mask.shape
+    rows, columns = picture.images.shape[1:3]
+    if masks not in ([], [1]) or (height, width) != (rows, columns):
+        found = f"{width}x{height}" if masks in ([], [1]) else f"a batch of {masks[0]}"
+        raise ValueError(f"mask is {found}, but images are {columns}x{rows}; give one mask of their size, or disconnect it")
+    require_finite(picture.mask, "mask", "look at what it comes from")
+    if not picture.mask.gt(0).any():
+        raise ValueError("mask is black, so that nothing of the image would be seen; turn it with InvertMask, or disconnect it")
+
+
+def latent_mask(mask: Tensor, latent: Tensor) -> Tensor:
+    """A mask of images, cropped like them, for a latent of theirs: `1 1 1 H W`."""
+    height, width = latent.shape[-2:]
+    fitted = comfy.utils.common_upscale(mask.reshape(1, 1, *mask.shape[-2:]), width, height, "lanczos", "center")
+    return fitted.reshape(1, 1, 1, height, width).to(latent)  # with --gpu-only latents are on the card, but masks are not
 
 
 def size_in_pixels(frames: Frames, vae: comfy.sd.VAE) -> tuple[int, int] | None:

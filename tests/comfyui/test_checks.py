@@ -197,6 +197,14 @@ def test_warnings_tell_checkpoint_and_plan_apart(model, name, order, layout, sai
     assert len(found) == len(said) and all(part in warning for part, warning in zip(said, found, strict=True))
 
 
+def test_a_warning_names_what_is_made_where_there_is_no_plan(model):
+    model.cached_patcher_init = (load_path, (f"/models/{F1}", {}))
+
+    (found,) = checks.warnings(Plan(1), model, "one frame")
+
+    assert found.endswith("which was trained for the forward order, but one frame is inverted")
+
+
 @pytest.mark.parametrize(
     ("order", "layout", "said"),
     [

@@ -31,12 +31,13 @@ ALL = {
     "FramePack_Redo",
     "FramePack_Sampler",
     "FramePack_SamplerCustom",
+    "FramePack_OneFrame",
     "FramePack_UniPC",
     "FramePack_Scheduler",
     "FramePack_Decode",
     "FramePack_SaveVideo",
 }
-SAMPLING = {"FramePack_Sampler", "FramePack_SamplerCustom"}
+SAMPLING = {"FramePack_Sampler", "FramePack_SamplerCustom", "FramePack_OneFrame"}
 COSTS = {  # the nodes that are lost; any other symbol only costs a part of what a node does
     private.MODELS: {"FramePack_LoadModel", "FramePack_LoadDemo", "FramePack_Place", "FramePack_Redo", *SAMPLING},
     private.SAMPLERS: SAMPLING,

@@ -9,7 +9,9 @@ from support.ours import relative_error
 
 from framepack_core import packing
 from framepack_core.comfyui.loading import checkpoints
+from framepack_core.oneframe import OneFrame
 from framepack_core.packing import gather
+from framepack_core.placing import Frames, Placed
 from framepack_core.plan import Plan
 
 SIZES = {"aligned": (16, 16), "padded": (10, 14), "small": (4, 6)}
@@ -30,6 +32,19 @@ def test_one_call_equals_diffusers(oracle, ours, order, size):
     section = plan.fill(1 + plan.generated)[1]
     context = gather(section, video(1 + plan.generated, height, width))
     given = inputs(section, height, width)
+
+    expected = run_oracle(oracle, given, context)
+    found = run_ours(ours, given, context)
+
+    assert relative_error(found, expected) < TOLERANCE
+
+
+def test_a_single_picture_with_two_stills_equals_diffusers(oracle, ours):
+    """As musubi-tuner calls it: clean latents at 0, 10 and, empty, 10, the empty histories after them, one frame at 5."""
+    still, reference = (Placed(frame, frame, "start", "guide") for frame in video(2, 10, 14).latents.split(1, dim=2))
+    one = OneFrame.of(Frames((still, reference)), 5, control_index="0;10")
+    context = gather(one.section(), one.timeline())
+    given = inputs(one.section(), 10, 14)
 
     expected = run_oracle(oracle, given, context)
     found = run_ours(ours, given, context)

@@ -31,10 +31,15 @@ NODES = {
     ),
     "FramePack_Place": (
         "images vae at=start seconds=0.0 use=fixed",
-        "clip_vision frames base_resolution=640 fps=30.0 plan",
+        "clip_vision frames base_resolution=640 fps=30.0 plan mask",
         "frames images",
     ),
     "FramePack_Redo": ("latent plan sections=1", "", "plan frames"),
+    "FramePack_OneFrame": (
+        "model positive target_index=9 history=full seed=0 steps=25 cfg=1.0 guidance=10.0 shift=0.0 sampler=auto",
+        "negative frames clip_vision_output control_index=",
+        "latent",
+    ),
     "FramePack_UniPC": ("variant=bh1", "", "SAMPLER"),
     "FramePack_Scheduler": ("steps=25 shift=0.0 latent window=9", "", "SIGMAS"),
     "FramePack_Decode": ("latent vae", "", "images"),
@@ -56,6 +61,7 @@ CHOICES = {
     ("FramePack_Place", "at"): ["start", "end", "time"],
     ("FramePack_Place", "use"): ["fixed", "guide"],
     ("FramePack_Sampler", "on_cancel"): ["discard", "return finished part"],
+    ("FramePack_OneFrame", "history"): ["full", "no 4x", "no 2x 4x", "none"],
     ("FramePack_SaveVideo", "pixel_format"): ["yuv420p", "yuv444p", "yuv420p10le"],
     ("FramePack_SaveVideo", "blending"): ["exact", "linear"],
     ("FramePack_SaveVideo", "container"): ["auto", "mp4", "webm", "mkv", "mov"],
@@ -88,10 +94,11 @@ def test_choices(object_info, node, name):
     assert choices(object_info, node, name) == CHOICES[node, name]
 
 
-def test_the_sampler_offers_unipc_and_all_of_comfyui_s_samplers(object_info):
-    stock = choices(object_info, "KSamplerSelect", "sampler_name")
+def test_the_samplers_offer_unipc_and_all_of_comfyui_s_samplers(object_info):
+    ours = ["unipc_bh1", "unipc_bh2", *choices(object_info, "KSamplerSelect", "sampler_name")]
 
-    assert choices(object_info, "FramePack_Sampler", "sampler") == ["unipc_bh1", "unipc_bh2", *stock]
+    assert choices(object_info, "FramePack_Sampler", "sampler") == ours
+    assert choices(object_info, "FramePack_OneFrame", "sampler") == ["auto", *ours]
 
 
 def test_the_loader_lists_files_and_sharded_folders_but_no_single_shards(object_info):

@@ -174,13 +174,13 @@ def sigma_warnings(schedules: Iterable[Tensor]) -> list[str]:
     return [f"sigmas begin at {first:.3g}, but the first step gets pure noise, so the picture suffers: begin at 1 (denoise 1)"]
 
 
-def warnings(plan: Plan, patcher) -> list[str]:
+def warnings(plan: Plan, patcher, what: str = "the plan") -> list[str]:
     """What the user should know: a checkpoint was made for another order, or never trained with this layout.
 
     What the file says about itself counts; if it says nothing, it is taken for a released checkpoint.
     """
     name, trained = checkpoint_name(patcher), patcher.model.trained
-    found = released_warnings(plan, name) if trained is None else trained_warnings(plan, name, trained)
+    found = released_warnings(plan, name, what) if trained is None else trained_warnings(plan, name, trained)
     if plan.loop:
         what = "what connects the loop's end with its beginning"
         other = plan.connection

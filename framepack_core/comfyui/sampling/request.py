@@ -34,7 +34,7 @@ class Request:
     `embeddings` has those of the sections that are nearer to another image than the start's, by their number, and `initial`
     `B 16 T H W` is what is denoised if that is not pure noise. Finished sections are kept on disk under `origin` (see
     `identity.origin`) and restored from there; None does neither. `on_cancel` says whether a cancel raises or ends the video
-    with the sections finished so far. `notes` are lines for the user.
+    with the sections finished so far. `notes` are lines for the user, and `what` is what warnings call it.
     """
 
     guider: comfy.samplers.CFGGuider
@@ -53,6 +53,7 @@ class Request:
     on_cancel: OnCancel = "discard"
     notes: tuple[str, ...] = ()
     given: tuple[int, ...] = ()
+    what: str = "the plan"
 
     @property
     def length(self) -> Length:

@@ -43,7 +43,7 @@ def sample(request: Request, say: Say) -> Video:
     """
     checks.require_fitting(request)
     patcher, timeline = request.guider.model_patcher, request.timeline
-    warned = checks.warnings(request.plan, patcher)
+    warned = checks.warnings(request.plan, patcher, request.what)
     if request.initial is None:
         warned += checks.sigma_warnings(request.sigmas)
     notes = Notes(say, [*request.notes, *warned, *ignored(request)])
