@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from .frames import PIXEL_FRAMES, Length, pixel_frames
 from .orders import orders_with_end
-from .plan import Plan, Section, runs
+from .plan import MAX_SECONDS, Plan, Section, runs
 from .timeline import Guide, Timeline
 
 At = Literal["start", "end", "time"]
@@ -184,6 +185,17 @@ class Arrangement:
                 )
 
 
+def spelled_places(text: str, count: int) -> list[tuple[At, float]]:
+    """Where each of `count` stills goes, and at how many seconds, from a text like `start, 1.2, 3.5, end`; 0 is the start too.
+
+    Raises ValueError for other words, and unless there is one place for each still.
+    """
+    places = [_place(word.strip(), text) for word in text.split(",")]
+    if len(places) != count:
+        raise ValueError(f"times has {len(places)} places ({text.strip()}), but images are {count}; write one for each image")
+    return places
+
+
 def require_end(plan: Plan, what: str, remedy: str) -> None:
     """Raises ValueError if nothing can be at the end of the plan's video."""
     if plan.loop:
@@ -195,6 +207,15 @@ def require_end(plan: Plan, what: str, remedy: str) -> None:
 def latent_frame(seconds: float, fps: float, loop: bool = False) -> int:
     """The latent frame that holds the frame at this time of a video or a loop."""
     return -(-(round(seconds * fps) + loop) // PIXEL_FRAMES)
+
+
+def _place(word: str, text: str) -> tuple[At, float]:
+    if word == "end":
+        return "end", 0.0
+    seconds = 0.0 if word == "start" else float(word) if re.fullmatch(r"\d+(\.\d*)?|\.\d+", word) else None
+    if seconds is None or seconds > MAX_SECONDS:
+        raise ValueError(f"times is {text!r}; write seconds of the video (up to {MAX_SECONDS:g}), like start, 1.2, 3.5, end")
+    return ("time", seconds) if seconds else ("start", 0.0)
 
 
 def _latent_frame(plan: Plan, placed: Placed) -> int:

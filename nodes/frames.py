@@ -1,7 +1,7 @@
 from comfy_api.latest import io
 
 from ..framepack_core.comfyui.latent import Made, length_of
-from ..framepack_core.comfyui.placing import Picture, place, spelled
+from ..framepack_core.comfyui.placing import Picture, pictures, place_all
 from ..framepack_core.comfyui.sampling.checks import video_latent
 from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.placing import ATS, USES, At, Frames, Use
@@ -88,6 +88,13 @@ class PlaceNode(io.ComfyNode):
                     tooltip="What is seen of a guide, or of a still for FramePack One Frame: white is, black is not. Masks of "
                     "transparency are the other way round: use InvertMask.",
                 ),
+                io.String.Input(
+                    "times",
+                    default="",
+                    optional=True,
+                    tooltip="Keyframes from one batch: makes each image a still at a time of its own, in seconds of the "
+                    "finished video, like start, 1.2, 3.5, end. at and seconds are then not used.",
+                ),
             ],
             outputs=[
                 FramesType.Output(display_name="frames", tooltip="For a FramePack sampler, or the next FramePack Place."),
@@ -111,11 +118,12 @@ class PlaceNode(io.ComfyNode):
         fps: float = 30.0,
         plan: Plan | None = None,
         mask=None,
+        times: str = "",
     ) -> io.NodeOutput:
-        rate = Plan.fps if plan is None else plan.fps
+        before = frames or Frames(fps=Plan.fps if plan is None else plan.fps)
         picture = Picture(images, at, use, seconds, fps, mask)
-        placed, used = place(picture, frames or Frames(fps=rate), vae, clip_vision, base_resolution)
-        progress_text(cls)(spelled(picture, used, placed.fps))
+        placed, used, text = place_all(pictures(picture, times), before, vae, clip_vision, base_resolution)
+        progress_text(cls)(text)
         return io.NodeOutput(placed, used)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import comfy.clip_vision
 import comfy.sd
 import comfy.utils
+import torch
 from torch import Tensor
 
 from ..frames import PIXEL_FRAMES
-from ..placing import ATS, USES, At, Frames, Placed, Use
+from ..placing import ATS, USES, At, Frames, Placed, Use, spelled_places
 from ..weights.buckets import nearest_bucket
 from .decoding.stream import frame_size
 from .encoding import encode_images, fit_images, resampled
@@ -42,6 +44,33 @@ class Picture:
     @property
     def is_still(self) -> bool:
         return len(self.images) == 1
+
+
+def pictures(picture: Picture, times: str) -> list[Picture]:
+    """This one, or each image of its batch as a still at a place of its own if there are `times` (`spelled_places`)."""
+    if not times.strip():
+        return [picture]
+    places = spelled_places(times, len(picture.images))
+    return [
+        replace(picture, images=image[None], at=at, seconds=seconds)
+        for image, (at, seconds) in zip(picture.images, places, strict=True)
+    ]
+
+
+def place_all(
+    pictures: Sequence[Picture],
+    frames: Frames,
+    vae: comfy.sd.VAE,
+    clip_vision: comfy.clip_vision.ClipVisionModel | None,
+    base_resolution: int,
+) -> tuple[Frames, Tensor, str]:
+    """`place` for each in turn. Returns also the images of all that were used, and a line of text about each."""
+    shown, lines = [], []
+    for picture in pictures:
+        frames, used = place(picture, frames, vae, clip_vision, base_resolution)
+        shown.append(used)
+        lines.append(spelled(picture, used, frames.fps))
+    return frames, torch.cat(shown), "\n".join(lines)
 
 
 def place(

@@ -3,6 +3,7 @@
 import numpy
 import pytest
 import torch
+from PIL import Image
 from support.graph import CancelAt, DemoGraph, Outputs, Seen
 
 from scripts.support.server import RunFailed
@@ -49,6 +50,42 @@ def test_a_still_at_a_time_is_in_the_video_there(graph, server, order):
     assert min(psnr(frame, picture) for frame in video[38:41]) > min(psnr(frame, picture) for frame in own[2:5]) - 1
     assert max(psnr(frame, picture) for frame in video[:30]) < 30
     assert any("placed at 1.40 s is at 1.23 s" in text for text in seen.texts(sampler))
+
+
+def test_a_batch_of_images_at_several_times_is_a_chain_of_stills(graph, server):
+    other = graph.add("FramePack_DemoImage", seed=5)
+    batch = graph.add("ImageBatch", image1=graph.image, image2=other)
+    chain = place(graph, other, at="time", seconds=1.4, frames=place(graph, graph.image))
+    at_once = place(graph, batch, times="start, 1.4")
+
+    def latents(frames: Outputs) -> torch.Tensor:
+        sampler = graph.sampler(start_latent=None, clip_vision_output=None, frames=frames, plan=graph.plan_of(2))
+        return graph.latents(server, sampler)
+
+    assert torch.equal(latents(at_once), latents(chain))
+
+
+def test_pictures_of_every_kind_are_placed_as_they_look(graph, server):
+    """Turned by their EXIF tag, in 16 bits, or transparent: as Load Image shows them, without what is transparent."""
+    picture = numpy.full((96, 64, 3), (200, 90, 30), numpy.uint8)
+    picture[:48] = 20
+    turned = Image.fromarray(numpy.rot90(picture).copy())
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be shown turned to the right
+    folder = server.base / "input"
+    Image.fromarray(picture).save(folder / "plain.png")
+    turned.save(folder / "turned.png", exif=exif)
+    Image.fromarray(numpy.dstack([picture, numpy.full((96, 64), 128, numpy.uint8)])).save(folder / "transparent.png")
+    Image.fromarray(numpy.full((96, 64), 200 * 257, numpy.uint16)).save(folder / "grey16.png")
+
+    def used(name: str) -> numpy.ndarray:
+        (frame,) = graph.frames(server, place(graph, graph.add("LoadImage", image=name), base_resolution=64)[1])
+        return frame
+
+    plain = used("plain.png")
+    assert numpy.array_equal(used("turned.png"), plain)
+    assert numpy.array_equal(used("transparent.png"), plain)
+    assert abs(used("grey16.png").astype(int) - 200).max() <= 1
 
 
 @pytest.mark.parametrize(("at", "length"), [("start", 6), ("end", 5)])

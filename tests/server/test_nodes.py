@@ -31,7 +31,7 @@ NODES = {
     ),
     "FramePack_Place": (
         "images vae at=start seconds=0.0 use=fixed",
-        "clip_vision frames base_resolution=640 fps=30.0 plan mask",
+        "clip_vision frames base_resolution=640 fps=30.0 plan mask times=",
         "frames images",
     ),
     "FramePack_Redo": ("latent plan sections=1", "", "plan frames"),

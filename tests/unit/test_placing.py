@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framepack_core.packing import gather
-from framepack_core.placing import Arrangement, Frames, Placed, latent_frame
+from framepack_core.placing import Arrangement, Frames, Placed, latent_frame, spelled_places
 from framepack_core.plan import Plan, Section
 
 SHAPE = (1, 16, 1, 4, 6)
@@ -185,3 +185,26 @@ def test_a_guide_needs_a_layout_with_a_place_for_the_start_image():
 
     with pytest.raises(ValueError, match="has no such place; choose framepack or f1"):
         plan.bind(timeline)
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("start, 1.2, end", [("start", 0.0), ("time", 1.2), ("end", 0.0)]),
+        ("0,2,4.", [("start", 0.0), ("time", 2.0), ("time", 4.0)]),
+        (" .5 ", [("time", 0.5)]),
+    ],
+)
+def test_places_are_written_as_seconds(text, places):
+    assert spelled_places(text, len(places)) == places
+
+
+@pytest.mark.parametrize("text", ["1.2,", "soon", "-1", "1e3", "nan", "3601", "1.2 2.4", "start, , end", "1,5s"])
+def test_a_place_that_is_no_time_is_refused(text):
+    with pytest.raises(ValueError, match="^times is .*; write seconds of the video"):
+        spelled_places(text, 1)
+
+
+def test_each_image_needs_a_place():
+    with pytest.raises(ValueError, match=r"^times has 2 places \(start, 1\), but images are 3; write one for each image$"):
+        spelled_places("start, 1", 3)
