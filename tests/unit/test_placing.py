@@ -201,7 +201,7 @@ def test_places_are_written_as_seconds(text, places):
 
 @pytest.mark.parametrize("text", ["1.2,", "soon", "-1", "1e3", "nan", "3601", "1.2 2.4", "start, , end", "1,5s"])
 def test_a_place_that_is_no_time_is_refused(text):
-    with pytest.raises(ValueError, match="^times is .*; write seconds of the video"):
+    with pytest.raises(ValueError, match=r"^times is .*; write seconds of the video"):
         spelled_places(text, 1)
 
 
