@@ -24,11 +24,13 @@ from experiments.study.picks import DRIFT, Found, Pick, colour, drifted, obeys, 
 from experiments.study.results import Results
 from experiments.study.tables import figure, percent, table
 from experiments.study.videos import (
+    ANCHORS,
     CONFIGURATIONS,
     TWO_SECTIONS,
     Amount,
     Video,
     Way,
+    anchors,
     layouts,
     lengths,
     obedience,
@@ -285,7 +287,8 @@ class Study:
             rows.append([
                 name,
                 *(figure(mean(columns[source]), 3, short=True) for source in sources),
-                *(_verdict(paired(columns["forward"], columns[order]), order) for order in ("inverted", "endpoints")),
+                *(_verdict(paired(columns["forward"], columns[order]), order, "forward")
+                  for order in ("inverted", "endpoints")),
             ])  # fmt: skip
         header = [f"{self._longest()} sections, {len(scenes)} scenes", *sources, "forward less inverted",
                   "forward less endpoints"]  # fmt: skip
@@ -308,6 +311,25 @@ class Study:
                       (colour, value("fit"), drifted("lab_mean"), value("joins"), value("motion"))),
                 ])  # fmt: skip
         return table(["paddings", "videos", "obeys", "colour", "fit", "Lab", "joins", "motion"], rows) if rows else ""
+
+    def anchors(self) -> str:
+        """Each order with an anchor against the same scenes and noise without one; the lower one is named where it is clear."""
+        made = self._of(anchors(self.amount))
+        rows = []
+        for order in ORDERS:
+            found = {
+                anchor: {v.scene: one for v, one in made if (v.order, v.colour_anchor) == (order, anchor)} for anchor in ANCHORS
+            }
+            scenes = [scene for scene in found[0.0] if all(scene in some for some in found.values())]
+            for name, pick in DRIFT.items() if scenes else ():
+                columns = {anchor: [pick(some[scene]) for scene in scenes] for anchor, some in found.items()}
+                rows.append([
+                    order, name, *(figure(mean(column), 3, short=True) for column in columns.values()),
+                    *(_verdict(paired(columns[0.0], columns[anchor]), f"{anchor:g}", "0") for anchor in ANCHORS[1:]),
+                ])  # fmt: skip
+        header = ["order", f"6 sections, {self.amount.anchors} scenes", *(f"{anchor:g}" for anchor in ANCHORS),
+                  *(f"0 less {anchor:g}" for anchor in ANCHORS[1:])]  # fmt: skip
+        return table(header, rows) if rows else ""
 
     def frames_plot(self) -> str:
         shown = []
@@ -427,14 +449,14 @@ def _mean_of(pick: Pick) -> Callable[[Made], Interval]:
     return lambda made: mean([pick(found) for _, found in made])
 
 
-def _verdict(difference: Interval, better: str) -> str:
-    """The paired difference and, if its interval excludes 0, which order drifts less."""
+def _verdict(difference: Interval, better: str, other: str) -> str:
+    """The paired difference, `other` less `better`, and which of the two is lower if the interval excludes 0."""
     if math.isnan(difference.low):
         return "too few"
     text = figure(difference, 3)
     if difference.low > 0:
         return f"{text}: {better} lower"
-    return f"{text}: forward lower" if difference.high < 0 else f"{text}: none shown"
+    return f"{text}: {other} lower" if difference.high < 0 else f"{text}: none shown"
 
 
 def _count(outcomes: Sequence[bool]) -> str:

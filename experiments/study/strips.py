@@ -15,7 +15,9 @@ SIDE = 72  # pixels of a shown frame
 
 
 def is_shown(video: Video) -> bool:
-    return video.sections == SHOWN_SECTIONS and video.scene in SHOWN_SCENES and video.source != "vae"
+    return (
+        video.sections == SHOWN_SECTIONS and video.scene in SHOWN_SCENES and video.source != "vae" and not video.colour_anchor
+    )
 
 
 def save_strip(folder: Path, video: Video, frames: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from experiments.study.videos import Video
 from framepack_core.comfyui.decoding.stream import decode_video
 from framepack_core.comfyui.demo import TEXT, TRANSFORMER, VAE, VISION, load_demo, weights_file
 from framepack_core.comfyui.encoding import encode_images
+from framepack_core.comfyui.sampling.colour import ColourAnchor
 from framepack_core.comfyui.sampling.denoise import Callback, GuiderDenoiser, with_conditions
 from framepack_core.comfyui.sampling.request import Given, make_guider
 from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
@@ -79,8 +80,9 @@ class Studio:
             own = [torch.randn((1, *noise.shape[1:]), generator=generator) for generator in generators]
             return denoise(torch.cat(own), context)
 
+        anchored = ColourAnchor(denoise_own, timeline, first.colour_anchor) if first.colour_anchor else denoise_own
         seconds, begun = [], time.perf_counter()
-        for _ in generate(sections, timeline, denoise_own, seed=0):
+        for _ in generate(sections, timeline, anchored, seed=0):
             seconds.append(time.perf_counter() - begun)
             each()
             begun = time.perf_counter()

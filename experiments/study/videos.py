@@ -47,6 +47,7 @@ class Video:
     steps: int = 0
     shift: float = 0.0
     source: Source = "model"
+    colour_anchor: float = 0.0
 
     @property
     def seed(self) -> int:
@@ -69,14 +70,14 @@ class Video:
     @property
     def batch(self) -> tuple:
         """Videos with the same value can be sampled together."""
-        return self.sections, self.order, self.layout, self.paddings, self.steps, self.shift, self.source
+        return self.sections, self.order, self.layout, self.paddings, self.steps, self.shift, self.source, self.colour_anchor
 
     def to_dict(self) -> dict:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict) -> Video:
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
 
 @dataclass(frozen=True)
@@ -100,17 +101,21 @@ class Amount:
     layouts: int = 12
     lengths: tuple[tuple[int, int], ...] = ((1, 8), (2, 8), (4, 8), (6, 8), (12, 6))
     paddings: int = 6
+    anchors: int = 12
     long: int = 40
     vae: int = 40
 
     def at_most(self, videos: int) -> Amount:
-        counts = {name: min(getattr(self, name), videos) for name in ("obedience", "prompts", "layouts", "paddings", "vae")}
+        counts = {
+            name: min(getattr(self, name), videos) for name in ("obedience", "prompts", "layouts", "paddings", "anchors", "vae")
+        }
         return replace(self, **counts, lengths=tuple((sections, min(scenes, videos)) for sections, scenes in self.lengths))
 
 
 FULL = Amount()
-QUICK = Amount(obedience=4, prompts=2, layouts=2, lengths=((1, 2), (2, 2), (6, 1)), paddings=1, long=5, vae=4)
+QUICK = Amount(obedience=4, prompts=2, layouts=2, lengths=((1, 2), (2, 2), (6, 1)), paddings=1, anchors=1, long=5, vae=4)
 
+ANCHORS = (0.0, 0.5, 1.0)
 TWO_SECTIONS = 2  # sections of the shortest video in which all motions can be told apart
 
 
@@ -160,10 +165,19 @@ def paddings(amount: Amount) -> Iterator[Video]:
             yield Video(scene, motion_of(scene), 6, INVERTED.name, INVERTED.layout, spacing)
 
 
+def anchors(amount: Amount) -> Iterator[Video]:
+    """Every order with its colours pulled to the start image's not at all, halfway and wholly."""
+    for order in ORDERS:
+        for scene in range(amount.anchors):
+            for anchor in ANCHORS:
+                yield Video(scene, motion_of(scene), 6, order, ORDERS[order].layout, colour_anchor=anchor)
+
+
 EXPERIMENTS = {
     "obedience": obedience,
     "prompts": prompts,
     "lengths": lengths,
     "layouts": layouts,
     "paddings": paddings,
+    "anchors": anchors,
 }

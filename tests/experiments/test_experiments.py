@@ -16,7 +16,7 @@ from experiments.study.studio import Studio
 from experiments.study.videos import CONFIGURATIONS, EXPERIMENTS, Amount, Video, Way, motion_of
 from framepack_core.orders import ORDERS
 
-TINY = Amount(obedience=1, prompts=1, layouts=1, lengths=((1, 1), (2, 1)), paddings=0, long=3, vae=1)
+TINY = Amount(obedience=1, prompts=1, layouts=1, lengths=((1, 1), (2, 1)), paddings=0, anchors=0, long=3, vae=1)
 WAY = Way(steps=1)
 ONE = Video(0, "left", 1, "inverted", "framepack", steps=1)
 
@@ -63,6 +63,14 @@ def test_the_report_has_every_table_and_its_images(finished):
     for image in ("obedience", "lengths", "sections", "long"):
         assert f"](images/experiments/{image}.png)" in text
         assert (finished / "docs" / "images" / "experiments" / f"{image}.png").stat().st_size > 1000
+
+
+def test_anchored_videos_keep_the_start_s_colours(studio):
+    plain, anchored = (studio.sample([replace(ONE, colour_anchor=anchor)]).latents for anchor in (0.0, 1.0))
+
+    start, section = anchored[:, :, :1], anchored[:, :, 1:]
+    torch.testing.assert_close(section.mean((2, 3, 4)), start.mean((2, 3, 4)), atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(plain[:, :, 1:], section, atol=1e-2)
 
 
 def test_a_run_that_was_stopped_goes_on_and_makes_nothing_twice(finished, tmp_path):
