@@ -146,6 +146,18 @@ def resolve(name: str) -> Layout:
     return Layout.parse(PRESETS.get(name, name))
 
 
+def chosen_layout(layout: str, custom: str) -> str:
+    """The name or string of the layout that was chosen: `custom` is what `layout` stands for if it is "custom".
+
+    Raises ValueError if that is empty.
+    """
+    if layout != "custom":
+        return layout
+    if not custom.strip():
+        raise ValueError("layout is custom but custom_layout is empty; write one, e.g. f1k1_x_g9_f1k1f2k2f16k4_td")
+    return custom.strip()
+
+
 def token_count(frames: int, kernel: Kernel, height: int, width: int, pool: Pool = "none") -> int:
     """Tokens of `frames` latent frames of one group after padding to multiples of the kernel."""
     if pool == "global":

@@ -23,13 +23,19 @@ NODES = {
 
 class FramePackExtension(ComfyExtension):
     async def on_load(self) -> None:
-        """Let ComfyUI's own loaders recognise FramePack."""
+        """Let ComfyUI's own loaders recognise FramePack, and its front end ask for drawings of plans."""
         try:
             from ..framepack_core.comfyui.model.framepack import register
 
             register()
         except ImportError as error:
             log.error("FramePack: %s", error)
+        try:
+            from ..framepack_core.comfyui.live_plan import add_route
+
+            add_route()
+        except ImportError as error:
+            log.error("FramePack: plans are not drawn in their nodes: %s", error)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [node for module, names in NODES.items() for node in load(module, names)]

@@ -5,7 +5,7 @@ from ..framepack_core.comfyui.settings import is_light
 from ..framepack_core.drawing.painting import draw_plan
 from ..framepack_core.drawing.palette import DARK, LIGHT
 from ..framepack_core.frames import MAX_FPS
-from ..framepack_core.layout import PRESETS
+from ..framepack_core.layout import PRESETS, chosen_layout
 from ..framepack_core.orders import ORDERS, PADDINGS
 from ..framepack_core.placing import Arrangement, Frames
 from ..framepack_core.plan import MAX_LOOP, MAX_SECONDS, MAX_WINDOW, Plan, without_effect
@@ -187,8 +187,4 @@ class DrawPlanNode(io.ComfyNode):
 
 
 def _plan(seconds, order, window, layout, fps, custom_layout, paddings, exact_length, loop) -> Plan:
-    if layout == "custom":
-        layout = custom_layout.strip()
-        if not layout:
-            raise ValueError("layout is custom but custom_layout is empty; write one, e.g. f1k1_x_g9_f1k1f2k2f16k4_td")
-    return Plan.of(seconds, order, window, layout, fps, paddings, exact_length, loop)
+    return Plan.of(seconds, order, window, chosen_layout(layout, custom_layout), fps, paddings, exact_length, loop)

@@ -36,6 +36,7 @@ MAX_WIDTH, MAX_HEIGHT = 2000, 4000
 MARGIN, COLUMN_GAP = 16, 16
 CELL = 13
 PITCH_MIN, PITCH_MAX, ROWS_HEIGHT = 24, 36, 1500  # rows shrink if together they would exceed ROWS_HEIGHT
+ARROWS = 12  # pixels of a row in which skipped time is marked
 CHIP, CHIPS_WIDTH = 38, 200
 TEXT_WIDTH = 1350  # longer lines are hard to read
 LEGEND_PITCH, SWATCH = 33, 26
@@ -194,11 +195,11 @@ def _draw_axis(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
     for x, text in titles:
         draw.text((x, grid.top - 12), text, chart.palette.faint, small, anchor="ls")
     seconds = chart.length.frames / chart.plan.fps
-    for second in _ticks(seconds, grid.cell * chart.plan.fps / PIXEL_FRAMES):
+    for second in ticks(seconds, grid.cell * chart.plan.fps / PIXEL_FRAMES):
         x = grid.x(chart.length.place(second * chart.plan.fps))
         draw.text((x, grid.top - 34), f"{second:g} s", chart.palette.faint, small, anchor="ls")
         draw.line((x, grid.top - 32, x, grid.top - 28), chart.palette.outline)
-    for frame in _ticks(chart.frames - 1, grid.cell):
+    for frame in ticks(chart.frames - 1, grid.cell):
         draw.text((grid.x(frame + 0.5), grid.top - 12), f"{frame:g}", chart.palette.faint, small, anchor="ms")
     for start, stop in runs(tuple(frame for frame, maker in enumerate(chart.made) if maker < 0)):
         draw.rectangle((grid.x(start), grid.top - 7, max(grid.x(stop) - 1, grid.x(start) + 2), grid.top - 3), chart.palette.ink)
@@ -229,7 +230,7 @@ def draw_frames(draw: ImageDraw.ImageDraw, chart: Chart, grid: Rows, row: int, s
     for start, stop in runs(section.target):
         box = grid.box(row, start, stop)
         text_within(draw, box, palette.paper, label, str(section.number + 1), backdrop=palette.generated)
-    for before, after, count in skips(section):
+    for before, after, count in skips(section) if grid.pitch >= ARROWS else ():
         start = 0 if before is None or before > chart.frames else before + 1  # a guide has no place in the video
         stop = chart.frames if after is None else after
         if start < stop:
@@ -254,7 +255,7 @@ def fills(section: Section, chart: Chart) -> Iterator[tuple[tuple[Colour, ...], 
     return ((colours, start, stop) for (colours, start), stop in zip(stretches, stops, strict=True))
 
 
-def _ticks(last: float, unit: float) -> list[int]:
+def ticks(last: float, unit: float) -> list[int]:
     """Round values from 0 to `last`, at least 56 pixels apart if a step of one is `unit` pixels."""
     steps = (lead * 10**zeros for zeros in itertools.count() for lead in (1, 2, 5))
     step = next(step for step in steps if step * unit >= 56)

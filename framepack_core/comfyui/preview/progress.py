@@ -21,6 +21,7 @@ from .clip import Clip
 from .filmstrip import Pictures
 from .node import RunningNode
 
+SECTIONS = "framepack.sections"  # an event: which are finished, and which is being made
 Say = Callable[[str], None]
 
 
@@ -58,6 +59,8 @@ class Progress:
         self.restored = 0  # steps of restored sections
         self.stepped = 0.0  # when the step before ended
         self.step_seconds = math.inf  # of the fastest step, which neither loaded nor compiled a model
+        self.finished: list[int] = []  # the numbers of sections
+        self.node: RunningNode | None = None
         self.pictures: Pictures | None = None
         self.clip: Clip | None = None
         try:
@@ -67,7 +70,7 @@ class Progress:
 
     def _make_views(self, patcher, vae) -> None:
         """Make the filmstrip and the playing video, if there is a node to show them in. Raises private.Missing."""
-        node = RunningNode.current()
+        self.node = node = RunningNode.current()
         if node is None:
             return
         latent_format = patcher.model.latent_format
@@ -94,6 +97,7 @@ class Progress:
     def of(self, section: Section) -> Callback:
         """The sampler's callback for one section."""
         self.section, self.start = section, self.start or time.monotonic()
+        self._tell_sections()
         before = sum(self.steps[: section.number])
         self.say(self.line(section, before))
 
@@ -114,6 +118,7 @@ class Progress:
         """A section has been sampled or restored; these are its latents `B C T H W`."""
         if section is not self.section:
             self.restored += self.steps[section.number]
+        self.finished.append(section.number)
         done = sum(self.steps[: section.number + 1])
         if self.bar.current < done:  # some samplers call back less often than there are sigmas
             self.bar.update_absolute(done, sum(self.steps))
@@ -122,6 +127,8 @@ class Progress:
         if self.clip:
             self.clip.add(section.target, left=self._least_left(done))
         if done == sum(self.steps):
+            self.section = None
+            self._tell_sections()
             self.say(self._last_line())
 
     def line(self, section: Section, done: int) -> str:
@@ -134,6 +141,12 @@ class Progress:
             left = (time.monotonic() - self.start) / sampled * (sum(self.steps) - done)
             text += f", {duration(left)} left"
         return text
+
+    def _tell_sections(self) -> None:
+        """For the drawing in the plan's node."""
+        if self.node:
+            current = self.section.number if self.section else None
+            self.node.tell(SECTIONS, {"finished": self.finished, "current": current})
 
     def _least_left(self, done: int) -> float:
         """Seconds that sampling will take after `done` steps, at the least."""
