@@ -19,7 +19,10 @@ _FAMILIES = (
     ("Stable Diffusion", re.compile(r"(down_blocks|up_blocks|mid_block|input_blocks|output_blocks|middle_block)[._]")),
     ("LTX-Video or CogVideoX", re.compile(r"transformer_blocks[._]\d+[._]attn[12][._]")),
     ("Qwen-Image", re.compile(r"transformer_blocks[._]\d+[._](img|txt)_(mlp|mod)[._]")),
-    ("HunyuanVideo 1.5", re.compile(r"double_blocks[._](2\d|[345]\d)[._]|(^|[._])transformer_blocks[._](2\d|[345]\d)[._]attn")),
+    (
+        "HunyuanVideo 1.5",
+        re.compile(r"double_blocks[._](2\d|[345]\d)[._]|(?<!single_)transformer_blocks[._](2\d|[345]\d)[._]attn"),
+    ),
 )
 
 

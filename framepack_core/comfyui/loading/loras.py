@@ -113,7 +113,7 @@ def matched(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> Match
         match.unknown.extend(f"{spelled} ({tensor})" for tensor in tensors if tensor not in used)
         for leaf, patch in patches.items():
             key = key_of(model, module, leaf)
-            if misfit := _misfit(patch, room(model, key), tensors):
+            if misfit := _misfit(patch, room(model, key), tensors.get(f"{leaf}.dora_scale")):
                 match.misfits.append(f"{spelled}: {misfit}")
             else:
                 match.patches.append((key, patch))
@@ -184,13 +184,12 @@ def size_of(patch: Any) -> Size | None:
     return None
 
 
-def _misfit(patch: Any, expected: Size, tensors: Mapping[str, Tensor]) -> str | None:
+def _misfit(patch: Any, expected: Size, scales: Tensor | None) -> str | None:
     """What is wrong with a patch's size, if something is. ComfyUI would leave the patch out and only log it."""
     found = size_of(patch)
     if found not in (None, expected):
         return "{}x{}, where the model has {}x{}".format(*found, *expected)
-    scales = tensors.get("weight.dora_scale")
-    if scales is not None and scales.numel() not in expected:
+    if scales is not None and scales.ndim <= 2 and scales.numel() not in expected:  # those of a convolution have its dimensions
         return "{} scales for {}x{}".format(scales.numel(), *expected)
     return None
 

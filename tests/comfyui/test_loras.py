@@ -1,0 +1,498 @@
+"""LoRA files in every naming, of every kind, on every format of weights: the model is that of merged weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.lora
+import comfy.model_patcher
+import comfy.utils
+import folder_paths
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import given as with_given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from support import given
+from support.checkpoints import Weights, save
+from support.ours import relative_error, sample
+from torch import Tensor
+
+from framepack_core.comfyui.loading import checkpoints, loras
+from framepack_core.comfyui.loading.quantise import FORMATS
+from framepack_core.weights import names
+from scripts.support.quantising.convert import convert
+from scripts.support.quantising.to_gguf import write_gguf
+
+FP8 = torch.float8_e4m3fn
+
+# A module of each kind: in diffusers' names, and by the names of ComfyUI and of the original HunyuanVideo.
+OFFICIAL = [
+    *(f"transformer_blocks.0.attn.{part}" for part in ("to_q", "to_k", "to_v", "to_out.0")),
+    *(f"transformer_blocks.1.attn.{part}" for part in ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")),
+    *("transformer_blocks.0.ff.net.0.proj", "transformer_blocks.0.ff.net.2", "transformer_blocks.1.ff_context.net.0.proj"),
+    *(
+        "transformer_blocks.1.ff_context.net.2",
+        "transformer_blocks.0.norm1.linear",
+        "transformer_blocks.1.norm1_context.linear",
+    ),
+    *(f"single_transformer_blocks.1.{part}" for part in ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp", "proj_out")),
+    *("single_transformer_blocks.0.norm.linear", "norm_out.linear", "proj_out", "x_embedder.proj", "context_embedder.proj_in"),
+    *(f"context_embedder.token_refiner.refiner_blocks.1.{part}" for part in ("attn.to_k", "attn.to_out.0", "ff.net.0.proj")),
+    *("context_embedder.token_refiner.refiner_blocks.0.norm_out.linear", "time_text_embed.guidance_embedder.linear_2"),
+    *("clean_x_embedder.proj_2x", "image_projection.up"),
+]
+REFINER = "txt_in.individual_token_refiner.blocks"
+NATIVE = {
+    "double_blocks.0.img_attn.qkv": "double_blocks.0.img_attn_qkv",
+    "double_blocks.1.txt_attn.qkv": "double_blocks.1.txt_attn_qkv",
+    "double_blocks.1.img_attn.proj": "double_blocks.1.img_attn_proj",
+    "double_blocks.0.img_mlp.0": "double_blocks.0.img_mlp.fc1",
+    "double_blocks.1.txt_mlp.2": "double_blocks.1.txt_mlp.fc2",
+    "double_blocks.0.img_mod.lin": "double_blocks.0.img_mod.linear",
+    "double_blocks.1.txt_mod.lin": "double_blocks.1.txt_mod.linear",
+    "single_blocks.1.linear1": "single_blocks.1.linear1",
+    "single_blocks.0.linear2": "single_blocks.0.linear2",
+    "single_blocks.0.modulation.lin": "single_blocks.0.modulation.linear",
+    f"{REFINER}.0.self_attn.qkv": f"{REFINER}.0.self_attn_qkv",
+    f"{REFINER}.1.mlp.2": f"{REFINER}.1.mlp.fc2",
+    f"{REFINER}.1.adaLN_modulation.1": f"{REFINER}.1.adaLN_modulation.1",
+    "final_layer.adaLN_modulation.1": "final_layer.adaLN_modulation.1",
+    "final_layer.linear": "final_layer.linear",
+}
+
+
+def underscored(module: str) -> str:
+    return module.replace(".", "_")
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Whose names they are, and how a module of the model is spelled in the file."""
+
+    official: bool
+    modules: dict[str, str]
+
+
+NAMINGS = {
+    "musubi, HunyuanVideo": Naming(False, {new: f"lora_unet_{underscored(old)}" for new, old in NATIVE.items()}),
+    "diffusion-pipe": Naming(False, {new: f"transformer.{old}" for new, old in NATIVE.items()}),
+    "diffusion-pipe, old": Naming(False, {new: f"diffusion_model.{old}" for new, old in NATIVE.items()}),
+    "ComfyUI": Naming(False, {new: f"diffusion_model.{new}" for new in NATIVE}),
+    "ComfyUI, kohya": Naming(False, {new: f"lora_unet_{underscored(new)}" for new in NATIVE}),
+    "musubi, FramePack": Naming(True, {module: f"lora_unet_{underscored(module)}" for module in OFFICIAL}),
+    "diffusers": Naming(True, {module: f"transformer.{module}" for module in OFFICIAL}),
+    "no prefix": Naming(True, {module: module for module in OFFICIAL}),
+    "diffusion-pipe, FramePack": Naming(True, {module: f"diffusion_model.{module}" for module in OFFICIAL}),
+    "peft": Naming(True, {module: f"base_model.model.{module}" for module in OFFICIAL}),
+    "OneTrainer": Naming(True, {module: f"lora_transformer_{underscored(module)}" for module in OFFICIAL}),
+}
+
+
+# The kinds: what the file holds of a module, and the weight that it makes of one.
+
+Kind = Callable[[Tensor, torch.Generator], tuple[Weights, Tensor]]
+
+
+def draw(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=generator) * 0.2
+
+
+def flat(weight: Tensor) -> tuple[int, int]:
+    return weight.shape[0], weight[0].numel()
+
+
+def pair(weight: Tensor, generator: torch.Generator, rank: int = 4) -> tuple[Tensor, Tensor]:
+    rows, columns = flat(weight)
+    return draw(generator, rows, rank), draw(generator, rank, columns)
+
+
+def lora(up_name: str, down_name: str, alpha: float | None) -> Kind:
+    def make(weight: Tensor, generator: torch.Generator) -> tuple[Weights, Tensor]:
+        up, down = pair(weight, generator)
+        scale = 1.0 if alpha is None else alpha / 4
+        tensors = {up_name: up, down_name: down} | ({} if alpha is None else {"alpha": torch.tensor(alpha)})
+        return tensors, weight + scale * (up @ down).view_as(weight)
+
+    return make
+
+
+def loha(weight: Tensor, generator: torch.Generator) -> tuple[Weights, Tensor]:
+    (one_a, one_b), (two_a, two_b) = pair(weight, generator), pair(weight, generator)
+    tensors = {"hada_w1_a": one_a, "hada_w1_b": one_b, "hada_w2_a": two_a, "hada_w2_b": two_b, "alpha": torch.tensor(2.0)}
+    return tensors, weight + 0.5 * ((one_a @ one_b) * (two_a @ two_b)).view_as(weight)
+
+
+def lokr(weight: Tensor, generator: torch.Generator) -> tuple[Weights, Tensor]:
+    rows, columns = flat(weight)
+    one, two = draw(generator, 4, 2), draw(generator, rows // 4, columns // 2)
+    return {"lokr_w1": one, "lokr_w2": two}, weight + torch.kron(one, two).view_as(weight)
+
+
+def lokr_of_ranks(weight: Tensor, generator: torch.Generator) -> tuple[Weights, Tensor]:
+    rows, columns = flat(weight)
+    one, (two_a, two_b) = draw(generator, 2, 4), (draw(generator, rows // 2, 3), draw(generator, 3, columns // 4))
+    tensors = {"lokr_w1": one, "lokr_w2_a": two_a, "lokr_w2_b": two_b, "alpha": torch.tensor(6.0)}
+    return tensors, weight + 2 * torch.kron(one, two_a @ two_b).view_as(weight)
+
+
+def dora(name: str, per_row: bool, vector: bool = False) -> Kind:
+    """As ComfyUI computes it: scales of rows stand beside the norms of the weight as it was."""
+
+    def make(weight: Tensor, generator: torch.Generator) -> tuple[Weights, Tensor]:
+        up, down = pair(weight, generator)
+        changed = weight + (up @ down).view_as(weight)
+        rest = tuple(range(2, weight.ndim))  # of a convolution
+        squares = weight.square().sum((1, *rest), keepdim=True) if per_row else changed.square().sum((0, *rest), keepdim=True)
+        norms = squares.sqrt()
+        scales = norms * (1 + draw(generator, *norms.shape))
+        stored = scales.flatten() if vector and weight.ndim == 2 else scales
+        return {"lora_up.weight": up, "lora_down.weight": down, name: stored}, changed * scales / norms
+
+    return make
+
+
+def whole(weight: Tensor, generator: torch.Generator) -> tuple[Weights, Tensor]:
+    change = draw(generator, *weight.shape)
+    return {"diff": change}, weight + change
+
+
+KINDS: dict[str, Kind] = {
+    "LoRA of kohya, alpha": lora("lora_up.weight", "lora_down.weight", 2.0),
+    "LoRA of diffusers": lora("lora_B.weight", "lora_A.weight", None),
+    "LoRA of peft": lora("lora_B.default.weight", "lora_A.default.weight", None),
+    "LoHa": loha,
+    "LoKr": lokr,
+    "LoKr of two ranks": lokr_of_ranks,
+    "DoRA by rows": dora("dora_scale", per_row=True),
+    "DoRA by columns": dora("dora_scale", per_row=False),
+    "DoRA of peft": dora("lora_magnitude_vector", per_row=True, vector=True),
+    "whole matrix": whole,
+}
+
+
+@dataclass(frozen=True)
+class File:
+    """A LoRA file's tensors, and the model's weights with it merged, in the names that it is in."""
+
+    tensors: Weights
+    merged: Weights
+
+
+def make(weights: Weights, modules: dict[str, str], kind: Kind, biases: bool = False, seed: int = 1) -> File:
+    generator, tensors, merged = torch.Generator().manual_seed(seed), {}, dict(weights)
+    for module, spelled in modules.items():
+        made, merged[f"{module}.weight"] = kind(weights[f"{module}.weight"], generator)
+        if biases:
+            made["diff_b"] = draw(generator, *weights[f"{module}.bias"].shape)
+            merged[f"{module}.bias"] = weights[f"{module}.bias"] + made["diff_b"]
+        tensors |= {f"{spelled}.{name}": tensor for name, tensor in made.items()}
+    return File(tensors, merged)
+
+
+@pytest.fixture(scope="module")
+def official(oracle) -> Weights:
+    return dict(oracle.state_dict())
+
+
+@pytest.fixture(scope="module")
+def native(official) -> Weights:
+    return names.to_comfy(official.copy())
+
+
+@pytest.fixture
+def model(checkpoint):
+    return checkpoints.load_path(str(checkpoint), {})
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    """ComfyUI's folder of LoRAs."""
+    known = folder_paths.supported_pt_extensions
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(tmp_path / "loras")], known))
+    (tmp_path / "loras").mkdir()
+    return tmp_path / "loras"
+
+
+def stored(folder: Path, tensors: Weights, name: str = "some.safetensors", header: dict | None = None) -> str:
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / name, header)
+    return name
+
+
+def loaded(model, name: str, strength: float = 1.0):
+    return loras.load(model, name, strength)[0]
+
+
+def patched(model) -> Weights:
+    """The weights as the model computes with them."""
+    keys = [
+        key for key in model.model.state_dict() if key.startswith("diffusion_model.") and key.endswith((".weight", ".bias"))
+    ]
+    return {key.removeprefix("diffusion_model."): model.patch_weight_to_device(key, return_weight=True).float() for key in keys}
+
+
+def in_comfyui_s_names(weights: Weights, official: bool) -> Weights:
+    return names.to_comfy(dict(weights)) if official else weights
+
+
+def assert_merged(found: Weights, expected: Weights) -> None:
+    assert found.keys() == expected.keys()
+    for key, weight in expected.items():
+        assert relative_error(found[key], weight.float()) < 1e-6, key
+
+
+def video(model) -> Tensor:
+    return sample(model, given.inputs(8, 8), sections=1, steps=2)
+
+
+# Names and kinds
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_every_naming_and_kind_gives_the_merged_weights(official, native, model, folder, naming, kind):
+    whose = NAMINGS[naming]
+    file = make(official if whose.official else native, whose.modules, KINDS[kind])
+
+    found, report = loras.load(model, stored(folder, file.tensors), 1.0)
+
+    assert_merged(patched(found), in_comfyui_s_names(file.merged, whose.official))
+    assert f"changes {len(whose.modules)} weights" in report and "not used" not in report
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_the_video_is_that_of_a_checkpoint_with_the_merged_weights(official, native, model, folder, tmp_path, naming):
+    whose = NAMINGS[naming]
+    file = make(official if whose.official else native, whose.modules, KINDS["LoRA of kohya, alpha"])
+    merged = checkpoints.load_path(save(file.merged, tmp_path), {})
+
+    found = video(loaded(model, stored(folder, file.tensors)))
+
+    assert relative_error(found, video(merged)) < 1e-4
+    assert relative_error(found, video(model)) > 1e-2
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_biases_are_changed_with_their_weights(official, native, model, folder, naming):
+    whose = NAMINGS[naming]
+    file = make(official if whose.official else native, whose.modules, KINDS["LoRA of diffusers"], biases=True)
+
+    found = loaded(model, stored(folder, file.tensors))
+
+    assert_merged(patched(found), in_comfyui_s_names(file.merged, whose.official))
+
+
+def test_norms_are_changed(official, model, folder):
+    change = {"weight": torch.full((128,), 0.3), "bias": torch.full((256,), 0.2)}
+    refiner = "context_embedder.token_refiner.refiner_blocks.0.norm1"
+    tensors = {"lora_unet_transformer_blocks_0_attn_norm_added_q.w_norm": change["weight"], f"{refiner}.w_norm": change["bias"],
+               f"{refiner}.b_norm": 2 * change["bias"]}  # fmt: skip
+    expected = dict(official)
+    expected["transformer_blocks.0.attn.norm_added_q.weight"] = official["transformer_blocks.0.attn.norm_added_q.weight"] + 0.3
+    expected[f"{refiner}.weight"] = official[f"{refiner}.weight"] + 0.2
+    expected[f"{refiner}.bias"] = official[f"{refiner}.bias"] + 0.4
+
+    assert_merged(patched(loaded(model, stored(folder, tensors))), names.to_comfy(expected))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_last_modulation_s_halves_are_swapped_only_in_official_names(official, native, model, folder, kind):
+    by_official = make(official, {"norm_out.linear": "transformer.norm_out.linear"}, KINDS[kind], biases=True)
+    module = "final_layer.adaLN_modulation.1"
+    by_comfyui = make(native, {module: f"diffusion_model.{module}"}, KINDS[kind], biases=True)
+
+    swapped, straight = (loaded(model, stored(folder, file.tensors)) for file in (by_official, by_comfyui))
+
+    assert_merged(patched(swapped), names.to_comfy(dict(by_official.merged)))
+    assert_merged(patched(straight), by_comfyui.merged)
+
+
+def test_a_file_with_two_namings_is_added_as_a_whole_even_where_both_are_for_one_matrix(official, native, model, folder):
+    q, qkv, other = "transformer_blocks.0.attn.to_q", "double_blocks.0.img_attn.qkv", "double_blocks.0.img_attn.proj"
+    first = make(official, {q: f"transformer.{q}"}, KINDS["LoRA of diffusers"])
+    second = make(
+        names.to_comfy(first.merged), {qkv: f"lora_unet_{underscored(qkv)}", other: f"diffusion_model.{other}"}, whole
+    )
+    third = make(second.merged, {qkv: f"transformer.{NATIVE[qkv]}"}, loha, seed=2)
+
+    found = loaded(model, stored(folder, first.tensors | second.tensors | third.tensors))
+
+    assert_merged(patched(found), third.merged)
+
+
+def test_every_name_of_a_model_stands_for_one_place(model):
+    """Prefixes and underscores leave no name that could be read in two ways."""
+    places: dict[str, set] = {}
+    for spelled, module in loras.targets(model.model).items():
+        places.setdefault(underscored(spelled.split("lora_unet_")[-1]), set()).add(module)
+
+    assert all(len(found) == 1 for name, found in places.items() if not name.startswith(("model_", "transformer_blocks"))), (
+        places
+    )
+
+
+def test_alpha_may_be_a_number_of_a_pickle(official, model, folder):
+    file = make(official, {"proj_out": "transformer.proj_out"}, KINDS["LoRA of kohya, alpha"])
+    torch.save(file.tensors | {"transformer.proj_out.alpha": 2.0}, folder / "some.pt")
+
+    assert_merged(patched(loaded(model, "some.pt")), names.to_comfy(file.merged))
+
+
+# Strength
+
+
+def everything(weights: Weights, seed: int) -> File:
+    return make(weights, NAMINGS["musubi, FramePack"].modules, KINDS["LoRA of kohya, alpha"], biases=True, seed=seed)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@with_given(st.floats(-4, 4).map(lambda value: round(value, 2)), st.floats(-4, 4).map(lambda value: round(value, 2)))
+def test_strengths_scale_and_stacks_add(official, model, folder, first, second):
+    files = [everything(official, seed) for seed in (1, 2)]
+    name, other = (stored(folder, file.tensors, f"{number}.safetensors") for number, file in enumerate(files))
+    changes = zip((first, second), files, strict=True)
+    merged = {key: weight.clone() for key, weight in official.items()}
+    for strength, file in changes:
+        for key, weight in file.merged.items():
+            merged[key] += strength * (weight - official[key])
+
+    found = loaded(loaded(model, name, first), other, second)
+
+    assert_merged(patched(found), names.to_comfy(merged))
+
+
+def test_the_opposite_strength_takes_a_lora_away(official, model, folder):
+    name = stored(folder, everything(official, 1).tensors)
+    before = video(model)
+
+    changed, back = loaded(model, name, 0.7), loaded(loaded(model, name, 0.7), name, -0.7)
+
+    assert relative_error(video(back), before) < 1e-4 < 1e-2 < relative_error(video(changed), before)
+
+
+def test_strength_0_is_the_model_itself(official, model, folder):
+    found, report = loras.load(model, stored(folder, everything(official, 1).tensors), 0.0)
+
+    assert found is model
+    assert report == "some.safetensors: the strength is 0, so the model stays as it is"
+
+
+def test_another_strength_reads_no_checkpoint_and_leaves_the_models_before_it_as_they_are(official, model, folder, monkeypatch):
+    name = stored(folder, everything(official, 1).tensors)
+    before = video(model)
+    monkeypatch.setattr(checkpoints, "read_checkpoint", lambda path: pytest.fail("the checkpoint was read again"))
+
+    models = {strength: loaded(model, name, strength) for strength in (0.5, 1.0)}
+    found = {strength: video(patcher) for strength, patcher in models.items()}
+
+    assert all(patcher.is_clone(model) for patcher in models.values())
+    assert relative_error(found[0.5], found[1.0]) > 1e-2
+    assert torch.equal(video(models[0.5]), found[0.5]) and torch.equal(video(model), before)
+
+
+# Formats of weights, and the ways in which ComfyUI applies patches to them
+
+FILES = ["bf16", "float16", "fp8", "weight_dtype fp8", "scaled fp8", *FORMATS, "Q8_0", "Q4_0", "Q5_0"]
+
+
+def scaled(weights: Weights) -> Weights:
+    out = dict(weights)
+    for key, weight in weights.items():
+        if "_blocks." in key and weight.ndim == 2:
+            scale = weight.abs().amax() / 448
+            out |= {key: (weight / scale).to(FP8), key.replace(".weight", ".scale_weight"): scale}
+    return out
+
+
+@pytest.fixture(scope="module", params=FILES)
+def quantised(request, checkpoint, official, native, tmp_path_factory) -> tuple[str, dict]:
+    """A file of each format, and the options to load it with."""
+    folder, kind = tmp_path_factory.mktemp("formats"), request.param
+    if kind in FORMATS:
+        convert(checkpoint, folder / "some.safetensors", kind)
+        return str(folder / "some.safetensors"), {}
+    if kind.startswith("Q"):
+        return str(write_gguf(folder / "some.gguf", native, kind)), {}
+    if kind == "scaled fp8":
+        return save(scaled(official), folder), {}
+    if kind == "weight_dtype fp8":
+        return str(checkpoint), {"dtype": FP8}
+    dtype = {"bf16": torch.bfloat16, "float16": torch.float16, "fp8": FP8}[kind]
+    return save({key: weight.to(dtype) for key, weight in official.items()}, folder), {}
+
+
+IN_BLOCKS = {module: spelled for module, spelled in NAMINGS["musubi, FramePack"].modules.items() if "former_blocks" in module}
+
+
+@pytest.fixture
+def merged_patch(official, native) -> Callable:
+    """(a LoRA in musubi's names, the same as differences of ComfyUI's own matrices)."""
+    file = make(official, IN_BLOCKS, KINDS["LoRA of diffusers"])
+    changed = names.to_comfy(dict(file.merged))
+    whole = {
+        f"diffusion_model.{key}": ("diff", (weight - native[key],))
+        for key, weight in changed.items()
+        if not torch.equal(weight, native[key])
+    }
+    return file.tensors, whole
+
+
+def test_every_format_is_changed_as_by_the_whole_difference(quantised, merged_patch, folder):
+    path, options = quantised
+    tensors, differences = merged_patch
+    model, other = (checkpoints.load_path(path, dict(options)) for _ in range(2))
+    before = video(model)
+    found, expected = loaded(model, stored(folder, tensors)), other.clone()
+    expected.add_patches(differences)
+
+    changed = video(found)
+
+    assert relative_error(changed, video(expected)) < 0.2 * relative_error(changed, before)
+    assert relative_error(changed, before) > 1e-2
+    assert torch.equal(video(model), before)
+
+
+def outputs(patcher) -> Tensor:
+    """What the patched layers make of random numbers."""
+    transformer, found = patcher.model.diffusion_model, []
+    for name in dict.fromkeys(names.rename_module(module).name for module in IN_BLOCKS):
+        layer = comfy.utils.get_attr(transformer, name)
+        found.append(layer(draw(torch.Generator().manual_seed(2), 1, 5, layer.in_features)))
+    return torch.cat([output.flatten().float() for output in found])
+
+
+def test_every_format_is_changed_at_each_use_of_a_layer_that_is_fetched(quantised, merged_patch, folder):
+    """The classic patcher on a card that does not hold the model."""
+    path, options = quantised
+    tensors, differences = merged_patch
+    model, other = (checkpoints.load_path(path, dict(options)) for _ in range(2))
+    model.load(model.load_device, lowvram_model_memory=1)
+    before = outputs(model)
+    model.unpatch_model()
+    found, expected = loaded(model, stored(folder, tensors)), other.clone()
+    expected.add_patches(differences)
+    for patcher in (found, expected):
+        patcher.load(patcher.load_device, lowvram_model_memory=1)
+    assert all(
+        layer.weight_function
+        for layer in map(comfy.utils.get_attr, [found.model] * len(found.patches), [key[:-7] for key in found.patches])
+    )
+
+    changed = outputs(found)
+
+    assert relative_error(changed, outputs(expected)) < 0.1 * relative_error(changed, before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dynamic_vram_gets_the_same_weights_from_what_it_gathers_in_one_buffer(official, model, folder, kind):
+    """It copies the tensors of all patches of a weight to the card at once, and applies them to the weight there."""
+    file = make(official, NAMINGS["musubi, FramePack"].modules, KINDS[kind], biases=True)
+    found, merged = loaded(model, stored(folder, file.tensors), 1.0), names.to_comfy(dict(file.merged))
+
+    for key in found.patches:
+        patch = comfy.model_patcher.LowVramPatch(key, found.patches)
+        patch.prepare(torch.empty(patch.memory_required(), dtype=torch.uint8), None)
+        weight = comfy.utils.get_attr(model.model, key).detach().clone()
+        assert comfy.lora.calculate_shape(found.patches[key], weight, key) == weight.shape, "it would be loaded as a whole"
+        assert relative_error(patch(weight), merged[key.removeprefix("diffusion_model.")]) < 1e-6, key
