@@ -1,15 +1,18 @@
 """LoRA files in every naming, of every kind, on every format of weights: the model is that of merged weights."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import comfy.lora
 import comfy.model_patcher
+import comfy.sd
 import comfy.utils
 import folder_paths
 import pytest
 import torch
+from comfy_execution.graph import DynamicPrompt
 from hypothesis import HealthCheck, settings
 from hypothesis import given as with_given
 from hypothesis import strategies as st
@@ -21,7 +24,9 @@ from torch import Tensor
 
 from framepack_core.comfyui.loading import checkpoints, loras
 from framepack_core.comfyui.loading.quantise import FORMATS
+from framepack_core.comfyui.sampling.loras import unused
 from framepack_core.weights import names
+from framepack_core.weights.loras import spellings
 from scripts.support.quantising.convert import convert
 from scripts.support.quantising.to_gguf import write_gguf
 
@@ -216,7 +221,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def stored(folder: Path, tensors: Weights, name: str = "some.safetensors", header: dict | None = None) -> str:
-    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / name, header)
+    save_file({key: tensor.clone().contiguous() for key, tensor in tensors.items()}, folder / name, header)
     return name
 
 
@@ -226,10 +231,8 @@ def loaded(model, name: str, strength: float = 1.0):
 
 def patched(model) -> Weights:
     """The weights as the model computes with them."""
-    keys = [
-        key for key in model.model.state_dict() if key.startswith("diffusion_model.") and key.endswith((".weight", ".bias"))
-    ]
-    return {key.removeprefix("diffusion_model."): model.patch_weight_to_device(key, return_weight=True).float() for key in keys}
+    names = (name for name, _ in model.model.diffusion_model.named_parameters())
+    return {name: model.patch_weight_to_device(f"diffusion_model.{name}", return_weight=True).float() for name in names}
 
 
 def in_comfyui_s_names(weights: Weights, official: bool) -> Weights:
@@ -321,15 +324,17 @@ def test_a_file_with_two_namings_is_added_as_a_whole_even_where_both_are_for_one
     assert_merged(patched(found), third.merged)
 
 
-def test_every_name_of_a_model_stands_for_one_place(model):
-    """Prefixes and underscores leave no name that could be read in two ways."""
+def test_no_name_can_be_read_in_two_ways(model):
     places: dict[str, set] = {}
-    for spelled, module in loras.targets(model.model).items():
-        places.setdefault(underscored(spelled.split("lora_unet_")[-1]), set()).add(module)
+    for module in (name.rpartition(".")[0] for name, _ in model.model.diffusion_model.named_parameters()):
+        for old in names.made_of(module):
+            for spelled in spellings(old):
+                places.setdefault(spelled, set()).add(names.rename_module(old))
+        for old in {module, NATIVE.get(module, module)}:
+            for spelled in spellings(old):
+                places.setdefault(spelled, set()).add(names.Module(module))
 
-    assert all(len(found) == 1 for name, found in places.items() if not name.startswith(("model_", "transformer_blocks"))), (
-        places
-    )
+    assert {spelled: found for spelled, found in places.items() if len(found) > 1} == {}
 
 
 def test_alpha_may_be_a_number_of_a_pickle(official, model, folder):
@@ -474,10 +479,7 @@ def test_every_format_is_changed_at_each_use_of_a_layer_that_is_fetched(quantise
     expected.add_patches(differences)
     for patcher in (found, expected):
         patcher.load(patcher.load_device, lowvram_model_memory=1)
-    assert all(
-        layer.weight_function
-        for layer in map(comfy.utils.get_attr, [found.model] * len(found.patches), [key[:-7] for key in found.patches])
-    )
+    assert all(comfy.utils.get_attr(found.model, key.removesuffix(".weight")).weight_function for key in found.patches)
 
     changed = outputs(found)
 
@@ -496,3 +498,205 @@ def test_dynamic_vram_gets_the_same_weights_from_what_it_gathers_in_one_buffer(o
         weight = comfy.utils.get_attr(model.model, key).detach().clone()
         assert comfy.lora.calculate_shape(found.patches[key], weight, key) == weight.shape, "it would be loaded as a whole"
         assert relative_error(patch(weight), merged[key.removeprefix("diffusion_model.")]) < 1e-6, key
+
+
+# What is said of a file
+
+
+def report(model, folder: Path, tensors: Weights, header: dict | None = None) -> str:
+    return loras.load(model, stored(folder, tensors, header=header), 0.5)[1]
+
+
+def test_it_is_said_where_the_model_changes(official, model, folder, caplog):
+    caplog.set_level(logging.INFO, "framepack")
+    file = make(official, NAMINGS["diffusers"].modules, loha)
+
+    said = report(model, folder, file.tensors)
+
+    assert said == (
+        "some.safetensors at strength 0.5: changes 31 weights (14 in the double blocks, 6 in the single blocks, 5 in the "
+        "text refiner, 6 in other layers)"
+    )
+    assert [(record.levelname, record.message) for record in caplog.records] == [("INFO", f"FramePack: {said}")]
+
+
+def test_what_does_not_match_is_named_in_the_node_and_in_a_warning(official, model, folder, caplog):
+    file = make(official, {"proj_out": "proj_out", "transformer_blocks.0.attn.to_q": "transformer_blocks.45.attn.to_q"}, loha)
+    misfit = {f"single_transformer_blocks.0.proj_out.lora_{part}.weight": torch.zeros(4, 4) for part in "AB"}
+    text = {f"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_{part}.weight": torch.zeros(4, 4) for part in ("up", "down")}
+    kind = {"proj_out.some_new_kind": torch.zeros(4)}
+
+    said = report(model, folder, file.tensors | misfit | text | kind, {"modelspec.architecture": "hunyuan-video/lora"})
+
+    assert said.splitlines() == [
+        "some.safetensors at strength 0.5: changes 1 weights (1 in other layers)",
+        "not used: 2 tensors for text encoders, which FramePack's LoRAs leave as they are",
+        "not used: 6 tensors that are not of this model, first transformer_blocks.45.attn.to_q.alpha",
+        "not used: 1 weights of another size, first single_transformer_blocks.0.proj_out: 4x4, where the model has 256x1280",
+        "made for hunyuan-video/lora, as its header says",
+        "by its names it may be for HunyuanVideo 1.5",
+    ]
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", f"FramePack: {said}".replace("\n", "; "))
+    ]
+
+
+ROWS = {"lora_up.weight": torch.zeros(8, 2), "lora_down.weight": torch.zeros(2, 8)}
+
+
+def of(*modules: str) -> Weights:
+    return {f"{module}.{name}": tensor for module in modules for name, tensor in ROWS.items()}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "header", "said"),
+    [
+        (
+            of("diffusion_model.blocks.0.self_attn.q"),
+            {},
+            "none of its 2 tensors, first diffusion_model.blocks.0.self_attn.q.lora_down.weight, is of FramePack or "
+            "HunyuanVideo; it seems to be for Wan; load it on a Wan model, with ComfyUI's Load LoRA: Wan's names are left to "
+            "the models that have them",
+        ),
+        (
+            of("lora_unet_down_blocks_0_attentions_0_proj_in", "lora_te_text_model_encoder_layers_0_mlp_fc1"),
+            {},
+            "is of FramePack or HunyuanVideo; it seems to be for Stable Diffusion; choose a LoRA for FramePack or HunyuanVideo",
+        ),
+        (
+            of("double_blocks.0.img_attn.proj", "double_blocks.53.img_attn.proj"),
+            {},
+            "all 1 of its weights that FramePack has too have another size, first double_blocks.0.img_attn.proj: 8x8, where "
+            "the model has 256x256; it seems to be for HunyuanVideo 1.5; choose a LoRA",
+        ),
+        (
+            of("layers.0.attention"),
+            {"modelspec.architecture": "z-image/lora"},
+            "it seems to be for z-image/lora; choose a LoRA",
+        ),
+        (of("layers.0.attention"), {"ss_base_model_version": "wan2.1"}, "for wan2.1; load it on a Wan model"),
+        (of("layers.0.attention"), {}, "is of FramePack or HunyuanVideo; choose a LoRA for FramePack or HunyuanVideo"),
+        (of("lora_te1_text_model_encoder_layers_0_mlp_fc1"), {}, "all its weights are for text encoders; choose a LoRA"),
+    ],
+    ids=["Wan", "Stable Diffusion", "HunyuanVideo 1.5", "header", "header of Wan", "unknown", "text encoders"],
+)
+def test_a_file_that_changes_nothing_is_an_error_that_says_what_it_is_for(model, folder, tensors, header, said):
+    with pytest.raises(ValueError) as raised:
+        report(model, folder, tensors, header)
+
+    assert str(raised.value).startswith("some.safetensors changes nothing of the model: ") and said in str(raised.value)
+
+
+def test_the_whole_of_another_model_s_names_is_never_taken_for_ours(model):
+    """Wan's, and those of U-Nets, under every prefix."""
+    wan = ["blocks.0.self_attn.q", "blocks.0.cross_attn.k_img", "blocks.0.ffn.0", "head.head", "text_embedding.0"]
+    unet = ["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q", "input_blocks.1.1.proj_in", "time_embed.0"]
+    known = loras.targets(model.model)
+
+    assert not [spelled for module in wan + unet for spelled in spellings(module) if spelled in known]
+
+
+# Files that cannot be read
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def text(path: Path) -> None:
+    path.write_text("<!doctype html><title>Sign in</title>" * 10)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".sft", ".pt", ".bin", ".ckpt"])
+@pytest.mark.parametrize("damage", [truncated, emptied, text])
+def test_a_damaged_file_is_refused_by_name(official, model, folder, suffix, damage):
+    path = folder / f"some{suffix}"
+    tensors = everything(official, 1).tensors
+    save_file(tensors, path) if suffix in (".safetensors", ".sft") else torch.save(tensors, path)
+    damage(path)
+
+    with pytest.raises(ValueError, match=rf"^some\{suffix} cannot be read: it is damaged, .* download it again"):
+        loaded(model, path.name)
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("the file ran code",)
+
+
+@pytest.mark.parametrize("held", [Evil(), {"a": Evil()}, [1, 2], "text", {"a": "text"}, {}, torch.zeros(2)], ids=repr)
+def test_a_pickle_of_something_else_is_refused_and_runs_no_code(model, folder, held, capsys):
+    torch.save(held, folder / "some.pt")
+
+    with pytest.raises(ValueError, match=r"^some\.pt (cannot be read|holds no weights|changes nothing)"):
+        loaded(model, "some.pt")
+    assert "ran code" not in capsys.readouterr().out
+
+
+def test_a_lora_that_lacks_half_of_a_module_is_refused(official, model, folder):
+    file = make(official, {"proj_out": "transformer.proj_out"}, KINDS["LoRA of diffusers"])
+    del file.tensors["transformer.proj_out.lora_A.weight"]
+
+    with pytest.raises(ValueError, match=r"some.safetensors is damaged: transformer.proj_out lacks .*lora_A.weight"):
+        loaded(model, stored(folder, file.tensors))
+
+
+def test_an_empty_safetensors_file_holds_no_weights(model, folder):
+    with pytest.raises(ValueError, match=r"some.safetensors holds no weights; download it again"):
+        loaded(model, stored(folder, {}))
+
+
+def test_a_file_that_is_gone_is_named(model):
+    with pytest.raises(ValueError, match=r"^gone.safetensors is no longer under models/loras; refresh the browser"):
+        loaded(model, "gone.safetensors")
+
+
+def test_another_model_is_refused(official, folder, tmp_path):
+    plain = {key: weight for key, weight in official.items() if not key.startswith(("clean_x_embedder", "image_projection"))}
+    model = comfy.sd.load_diffusion_model(save(names.to_comfy(plain), tmp_path))
+
+    with pytest.raises(ValueError, match=r"^model is HunyuanVideo, not FramePack"):
+        loaded(model, stored(folder, everything(official, 1).tensors))
+
+
+# The sampler's warning about ComfyUI's own loaders
+
+
+def prompt(loader: str, name: str) -> DynamicPrompt:
+    nodes = {
+        "1": {"class_type": loader, "inputs": {"lora_name": name, "strength": 1.0}},
+        "2": {"class_type": "FramePack_Sampler", "inputs": {"model": ["1", 0]}},
+    }
+    return DynamicPrompt(nodes)
+
+
+OURS = "ComfyUI's loaders do not know all names of its trainer; load it with Load FramePack LoRA"
+
+
+def test_the_sampler_says_which_node_loads_a_lora_that_comfyui_s_does_not_know(official, model, folder):
+    name = stored(folder, make(official, IN_BLOCKS, loha).tensors)
+
+    said = unused(prompt("LoraLoaderModelOnly", name), "2", model)
+
+    assert said == [f"LoRA some.safetensors changes nothing of the model: {OURS}"]
+    assert unused(prompt("FramePack_LoadLora", name), "2", model) == []
+
+
+def test_the_sampler_says_how_much_comfyui_s_loaders_leave_out_of_a_lora(native, model, folder):
+    """Of musubi's for HunyuanVideo, the layers of which ComfyUI lacks the underscored original names."""
+    name = stored(folder, make(native, NAMINGS["musubi, HunyuanVideo"].modules, loha).tensors)
+
+    said = unused(prompt("LoraLoaderModelOnly", name), "2", model)
+
+    assert said == [f"LoRA some.safetensors changes only 9 of 15 weights: {OURS}"]
+
+
+@pytest.mark.parametrize("naming", ["diffusion-pipe", "ComfyUI"])
+def test_the_sampler_says_nothing_of_a_lora_that_comfyui_s_loaders_know(native, model, folder, naming):
+    file = make(native, NAMINGS[naming].modules, KINDS["LoRA of diffusers"], biases=True)
+
+    assert unused(prompt("LoraLoaderModelOnly", stored(folder, file.tensors)), "2", model) == []

@@ -244,7 +244,7 @@ def test_every_module_is_made_of_the_modules_of_the_table_in_their_order():
 
 
 def test_the_rows_of_a_part_are_those_that_it_has_in_the_joined_matrix(weights):
-    for module, parts in NAMES.items():
+    for parts in NAMES.values():
         joined = torch.cat([weights[f"{part}.weight"] for part in parts])
         for part in parts:
             first, rows = rename_module(part).rows(len(joined), joined[0].numel())

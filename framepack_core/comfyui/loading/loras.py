@@ -29,7 +29,8 @@ ORIGINAL = "transformer."  # before HunyuanVideo's original names, in ComfyUI's 
 KEY = "diffusion_model.{}.{}"
 HEADER = ("modelspec.architecture", "ss_base_model_version")  # where trainers say what they trained
 BY_ROW = ("weight.dora_scale", "weight.set_weight")  # ordered like the rows of the weight itself
-GROUPS = {"double_blocks.": "double blocks", "single_blocks.": "single blocks", "txt_in.": "text refiner"}
+GROUPS = {"double_blocks.": "the double blocks", "single_blocks.": "the single blocks", "txt_in.": "the text refiner"}
+OTHERS = "other layers"
 
 Size = tuple[int, int]  # rows and columns
 PatchKey = str | tuple[str, Any] | tuple[str, Any, Callable[[Tensor], Tensor]]
@@ -215,7 +216,7 @@ def apart(patches: Iterable[tuple[PatchKey, Any]]) -> list[dict[PatchKey, Any]]:
 def described(match: Match, weights: Mapping[str, Tensor], trained: str | None, title: str) -> str:
     """What matches and what does not, a line each."""
     counts = Counter(_group(module.name) for module in match.modules)
-    where = ", ".join(f"{count} in the {group}" for group, count in counts.items())
+    where = ", ".join(f"{counts[group]} in {group}" for group in (*GROUPS.values(), OTHERS) if counts[group])
     of_text, others = _unknown(match)
     lines = [
         f"{title}: changes {len(match.modules)} weights ({where})",
@@ -254,7 +255,7 @@ def _unknown(match: Match) -> tuple[list[str], list[str]]:
 
 
 def _group(module: str) -> str:
-    return next((group for start, group in GROUPS.items() if module.startswith(start)), "other layers")
+    return next((group for start, group in GROUPS.items() if module.startswith(start)), OTHERS)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""LoRAs that change nothing, of which ComfyUI only logs the weights."""
+"""LoRAs that change nothing or too little, of which ComfyUI only logs the weights."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ OWN_LOADER = "FramePack_LoadLora"  # refuses such files itself
 
 
 def unused(prompt: DynamicPrompt, node_id: str, patcher) -> list[str]:
-    """A line for each LoRA that leads to a sampler node and has no weight of this model. Raises private.Missing."""
+    """A line for each LoRA that leads to a sampler node and is not used, or not all of it. Raises private.Missing."""
     names = dict.fromkeys(_leading_to(prompt, node_id))
     if not names:
         return []
     keys = private.model_lora_keys_unet(patcher.model, {})
     paths = {name: path for name in names if (path := folder_paths.get_full_path("loras", name))}
-    reasons = {name: _why_unused(path, keys, patcher.model) for name, path in paths.items()}
-    return [f"LoRA {name} changes nothing of the model: {reason}" for name, reason in reasons.items() if reason]
+    problems = {name: _problem(path, keys, patcher.model) for name, path in paths.items()}
+    return [f"LoRA {name} {problem}" for name, problem in problems.items() if problem]
 
 
 def _leading_to(prompt: DynamicPrompt, node_id: str) -> Iterator[str]:
@@ -62,21 +62,25 @@ def _texts(inputs: Mapping[str, Any]) -> Iterator[str]:
             yield from _texts(value)
 
 
-def _why_unused(path: str, keys: Mapping[str, Any], model: nn.Module) -> str | None:
-    """Why ComfyUI's own loaders find nothing for the model in a LoRA; None if they do, or if all of it is for a text encoder,
-    which cannot be told here."""
+def _problem(path: str, keys: Mapping[str, Any], model: nn.Module) -> str | None:
+    """What ComfyUI's own loaders leave out of a LoRA. None if that is nothing, or if all of it is for a text encoder, which
+    cannot be told here."""
     weights = comfy.utils.load_torch_file(path, safe_load=True)
     if weights and all(name.startswith(OF_TEXT_ENCODERS) for name in weights):
         return None
     patches = private.load_lora(private.convert_lora(weights), keys, log_missing=False)
-    if any(size_of(patch) in (None, room(model, key)) for key, patch in patches.items()):
+    used = sum(size_of(patch) in (None, room(model, key)) for key, patch in patches.items())
+    usable = _usable(weights, model)
+    if used and usable <= used:
         return None
-    if _fits_by_our_names(weights, model):
-        return "ComfyUI's loaders do not know the names of its weights; load it with Load FramePack LoRA"
-    return "it is for another one, or its weights have names that nothing here knows"
+    if usable <= used:
+        return "changes nothing of the model: it is for another one, or its weights have names that nothing here knows"
+    some = f"only {used} of {usable} weights" if used else "nothing of the model"
+    return f"changes {some}: ComfyUI's loaders do not know all names of its trainer; load it with Load FramePack LoRA"
 
 
-def _fits_by_our_names(weights: Mapping[str, Any], model: nn.Module) -> bool:
+def _usable(weights: Mapping[str, Any], model: nn.Module) -> int:
+    """How many weights our own loader changes."""
     with suppress(ValueError):
-        return bool(matched(model, weights, "").modules)
-    return False
+        return len(matched(model, weights, "").modules)
+    return 0
