@@ -645,6 +645,42 @@ def test_a_lora_that_lacks_half_of_a_module_is_refused(official, model, folder):
         loaded(model, stored(folder, file.tensors))
 
 
+SHAPES = st.sampled_from(
+    [(), (1,), (4,), (256,), (768,), (4, 256), (256, 4), (256, 3), (768, 4), (256, 256), (2, 2), (256, 4, 1)]
+)
+PARTS = st.sampled_from(
+    [
+        *("lora_up.weight", "lora_down.weight", "lora_A.weight", "lora_B.weight", "alpha", "dora_scale", "diff", "diff_b"),
+        *("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "lokr_w1", "lokr_w2", "lokr_w1_a", "lokr_w1_b", "lokr_w2_b"),
+        *("w_norm", "b_norm", "set_weight", "weight", "bias", "lora_magnitude_vector"),
+    ]
+)
+SPELLED = st.sampled_from(
+    [
+        *("transformer.transformer_blocks.0.attn.to_q", "lora_unet_double_blocks_0_img_attn_qkv", "norm_out.linear"),
+        *("blocks.0.attn", "transformer.proj_out", "context_embedder.token_refiner.refiner_blocks.0.norm1"),
+        "transformer_blocks.0.attn.norm_q",
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@with_given(st.dictionaries(st.builds("{}.{}".format, SPELLED, PARTS), SHAPES, min_size=1, max_size=8))
+def test_whatever_a_file_holds_it_is_refused_or_does_what_is_said(model, folder, caplog, shapes):
+    """ComfyUI only logs what it cannot apply."""
+    caplog.clear()
+    name = stored(folder, {key: torch.ones(shape) for key, shape in shapes.items()})
+    try:
+        found = loaded(model, name)
+    except ValueError as error:
+        assert str(error).startswith(("some.safetensors changes nothing", "some.safetensors is damaged"))
+        return
+
+    patched(found)
+
+    assert [record.message for record in caplog.records if record.name == "root" and record.levelno >= logging.WARNING] == []
+
+
 def test_an_empty_safetensors_file_holds_no_weights(model, folder):
     with pytest.raises(ValueError, match=r"some.safetensors holds no weights; download it again"):
         loaded(model, stored(folder, {}))
@@ -693,6 +729,22 @@ def test_the_sampler_says_how_much_comfyui_s_loaders_leave_out_of_a_lora(native,
     said = unused(prompt("LoraLoaderModelOnly", name), "2", model)
 
     assert said == [f"LoRA some.safetensors changes only 9 of 15 weights: {OURS}"]
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {f"diffusion_model.double_blocks.0.img_attn.proj.lora_{part}.weight": torch.ones(4, 256) for part in "AB"},
+        {"diffusion_model.double_blocks.0.img_attn.proj.lokr_w1": torch.ones(4, 256)},
+        {"diffusion_model.double_blocks.0.img_attn.norm.query_norm.diff_b": torch.ones(128)},
+    ],
+    ids=["ranks", "a factor", "no bias"],
+)
+def test_a_damaged_lora_does_not_end_the_sampler(model, folder, tensors):
+    """ComfyUI's loaders take it, and log what they cannot apply."""
+    said = unused(prompt("LoraLoaderModelOnly", stored(folder, tensors)), "2", model)
+
+    assert len(said) == 1 and said[0].startswith("LoRA some.safetensors changes nothing of the model")
 
 
 @pytest.mark.parametrize("naming", ["diffusion-pipe", "ComfyUI"])

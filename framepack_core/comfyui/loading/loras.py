@@ -6,7 +6,7 @@ import logging
 import math
 import pickle
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,8 @@ UNREADABLE = (SafetensorError, pickle.UnpicklingError, EOFError, OSError, ValueE
 ORIGINAL = "transformer."  # before HunyuanVideo's original names, in ComfyUI's list
 KEY = "diffusion_model.{}.{}"
 HEADER = ("modelspec.architecture", "ss_base_model_version")  # where trainers say what they trained
-BY_ROW = ("weight.dora_scale", "weight.set_weight")  # ordered like the rows of the weight itself
+SCALES = "weight.dora_scale"
+BY_ROW = (SCALES, "weight.set_weight")  # ordered like the rows of the weight itself
 GROUPS = {"double_blocks.": "the double blocks", "single_blocks.": "the single blocks", "txt_in.": "the text refiner"}
 OTHERS = "other layers"
 
@@ -104,22 +105,26 @@ def matched(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> Match
     """Raises ValueError for a module whose tensors are not complete."""
     known, match = targets(model), Match()
     for spelled, tensors in sorted_out(weights, known, match.unknown).items():
-        module = known[spelled]
         try:
-            patches = patches_of(tensors, module)
-        except (KeyError, RuntimeError) as error:
+            _match_module(model, known[spelled], spelled, tensors, match)
+        except (LookupError, RuntimeError) as error:
             raise ValueError(f"{name} is damaged: {spelled} lacks a tensor or has one of a wrong shape "
                              f"({_first_line(error)}); download it again") from error  # fmt: skip
-        used = {tensor for leaf, patch in patches.items() for tensor in _read_by(leaf, patch)}
-        match.unknown.extend(f"{spelled} ({tensor})" for tensor in tensors if tensor not in used)
-        for leaf, patch in patches.items():
-            key = key_of(model, module, leaf)
-            if misfit := _misfit(patch, room(model, key), tensors.get(f"{leaf}.dora_scale")):
-                match.misfits.append(f"{spelled}: {misfit}")
-            else:
-                match.patches.append((key, patch))
-                match.modules.append(module)
     return match
+
+
+def _match_module(model: nn.Module, module: Module, spelled: str, tensors: Mapping[str, Tensor], match: Match) -> None:
+    """Add what a file holds of one module. Raises LookupError, RuntimeError."""
+    patches = patches_of(tensors, module)
+    used = {tensor for leaf, patch in patches.items() for tensor in _read_by(leaf, patch)}
+    match.unknown.extend(f"{spelled} ({tensor})" for tensor in tensors if tensor not in used)
+    for leaf, patch in patches.items():
+        key = key_of(model, module, leaf)
+        if misfit := _misfit(patch, room(model, key), tensors.get(f"{leaf}.dora_scale")):
+            match.misfits.append(f"{spelled}: {misfit}")
+        else:
+            match.patches.append((key, patch))
+            match.modules.append(module)
 
 
 def sorted_out(weights: Mapping[str, Tensor], known: Mapping[str, Module], unknown: list[str]) -> dict[str, dict[str, Tensor]]:
@@ -136,11 +141,10 @@ def sorted_out(weights: Mapping[str, Tensor], known: Mapping[str, Module], unkno
 def patches_of(tensors: Mapping[str, Tensor], module: Module) -> dict[str, Any]:
     """ComfyUI's patch of a module's `weight` and of its `bias`, as far as there are any. Raises KeyError, RuntimeError."""
     given = dict(tensors)
-    for name in BY_ROW:
-        if name in given and given[name].ndim == 1:
-            given[name] = given[name].unsqueeze(1)
-        if name in given and module.swapped and len(given[name]) > 1:
-            given[name] = swap_halves(given[name])
+    if SCALES in given and given[SCALES].ndim == 1:  # peft's
+        given[SCALES] = given[SCALES].unsqueeze(1)
+    if module.swapped:
+        given |= {name: swap_halves(given[name]) for name in BY_ROW if name in given and given[name].shape[:1] > (1,)}
     return private.load_lora(given, {"weight": "weight", "bias": "bias"}, log_missing=False)
 
 
@@ -164,25 +168,39 @@ def room(model: nn.Module, key: PatchKey) -> Size:
 
 
 def _size(model: nn.Module, key: str) -> Size:
-    rows, *others = comfy.utils.get_attr(model, key).shape
-    return rows, math.prod(others)
+    """0x0 for the bias of a layer that has none."""
+    layer, _, leaf = key.rpartition(".")
+    weight = getattr(comfy.utils.get_attr(model, layer), leaf, None)
+    return (0, 0) if weight is None else _flat(weight.shape)
 
 
 def size_of(patch: Any) -> Size | None:
-    """The size of what a patch adds; None if only ComfyUI can tell."""
+    """The size of what a patch adds; None if only ComfyUI can tell. Raises LookupError or RuntimeError if its tensors do not
+    go together."""
     if isinstance(patch, tuple):
-        rows, *others = patch[1][0].shape
-        return rows, math.prod(others)
+        return _flat(patch[1][0].shape)
     match getattr(patch, "name", None), patch.weights:
         case "lora", (up, down, _, None, _, None):
-            return up.shape[0], down[0].numel()
-        case "loha", (rows, columns, _, _, _, None, _, _):
-            return rows.shape[0], columns.shape[1]
+            return _flat(_product(up, down).shape)
+        case "loha", (one_a, one_b, _, two_a, two_b, None, None, _):
+            return _flat((_product(one_a, one_b) * _product(two_a, two_b)).shape)
         case "lokr", (one, two, _, one_a, one_b, two_a, two_b, None, _):
-            first = one.shape if one is not None else (one_a.shape[0], one_b.shape[1])
-            second = two.shape if two is not None else (two_a.shape[0], two_b.shape[1])
-            return first[0] * second[0], math.prod(first[1:]) * math.prod(second[1:])
+            pair = _product(one_a, one_b, one), _product(two_a, two_b, two)
+            return _flat(torch.kron(*pair).shape)
     return None
+
+
+def _product(left: Tensor | None, right: Tensor | None, whole: Tensor | None = None) -> Tensor:
+    """The product of two matrices, or the whole in its place, without numbers. Raises LookupError, RuntimeError."""
+    if whole is not None:
+        return whole.to("meta").flatten(1)
+    if left is None or right is None:
+        raise LookupError("one of two factors")
+    return left.to("meta").flatten(1) @ right.to("meta").flatten(1)
+
+
+def _flat(shape: Sequence[int]) -> Size:
+    return (shape[0] if shape else 1), math.prod(shape[1:])
 
 
 def _misfit(patch: Any, expected: Size, scales: Tensor | None) -> str | None:

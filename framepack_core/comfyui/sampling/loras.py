@@ -12,7 +12,7 @@ from torch import nn
 
 from ...weights.loras import OF_TEXT_ENCODERS
 from .. import private
-from ..loading.loras import matched, room, size_of
+from ..loading.loras import PatchKey, matched, room, size_of
 
 if TYPE_CHECKING:
     from comfy_execution.graph import DynamicPrompt
@@ -69,7 +69,7 @@ def _problem(path: str, keys: Mapping[str, Any], model: nn.Module) -> str | None
     if weights and all(name.startswith(OF_TEXT_ENCODERS) for name in weights):
         return None
     patches = private.load_lora(private.convert_lora(weights), keys, log_missing=False)
-    used = sum(size_of(patch) in (None, room(model, key)) for key, patch in patches.items())
+    used = sum(_fits(model, key, patch) for key, patch in patches.items())
     usable = _usable(weights, model)
     if used and usable <= used:
         return None
@@ -77,6 +77,12 @@ def _problem(path: str, keys: Mapping[str, Any], model: nn.Module) -> str | None
         return "changes nothing of the model: it is for another one, or its weights have names that nothing here knows"
     some = f"only {used} of {usable} weights" if used else "nothing of the model"
     return f"changes {some}: ComfyUI's loaders do not know all names of its trainer; load it with Load FramePack LoRA"
+
+
+def _fits(model: nn.Module, key: PatchKey, patch: Any) -> bool:
+    with suppress(LookupError, RuntimeError):
+        return size_of(patch) in (None, room(model, key))
+    return False
 
 
 def _usable(weights: Mapping[str, Any], model: nn.Module) -> int:
