@@ -628,7 +628,9 @@ class Evil:
         return print, ("the file ran code",)
 
 
-@pytest.mark.parametrize("held", [Evil(), {"a": Evil()}, [1, 2], "text", {"a": "text"}, {}, torch.zeros(2)], ids=repr)
+@pytest.mark.parametrize(
+    "held", [Evil(), {"a": Evil()}, [1, 2], "text", {"a": "text"}, {1: torch.zeros(2), 2: 1}, {}, torch.zeros(2)], ids=repr
+)
 def test_a_pickle_of_something_else_is_refused_and_runs_no_code(model, folder, held, capsys):
     torch.save(held, folder / "some.pt")
 

@@ -79,7 +79,7 @@ def read(name: str) -> tuple[dict[str, Tensor], Mapping[str, str]]:
         raise ValueError(f"{name} is no longer under models/loras; refresh the browser and choose again")
     try:
         found, header = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
-        weights = {key: torch.as_tensor(value) for key, value in found.items()}
+        weights = {str(key): torch.as_tensor(value) for key, value in found.items()}
     except UNREADABLE as error:
         raise ValueError(f"{name} cannot be read: it is damaged, not fully downloaded, or holds something else than weights "
                          f"({_first_line(error)}); download it again, as .safetensors if there is one") from error  # fmt: skip
