@@ -10,7 +10,7 @@ from comfy_api.latest import ComfyExtension, io
 from ..framepack_core.comfyui.log import log
 
 NODES = {
-    "model": ("LoadModelNode",),
+    "model": ("LoadModelNode", "LoadLoraNode"),
     "demo": ("LoadDemoNode",),
     "image": ("EncodeImageNode", "DemoImageNode", "DecodeNode"),
     "frames": ("PlaceNode", "RedoNode"),

@@ -1,7 +1,9 @@
 from comfy_api.latest import io
 
 from ..framepack_core.comfyui.loading.checkpoints import WEIGHT_DTYPES, load, model_names
-from .schema import named_errors
+from ..framepack_core.comfyui.loading.loras import load as load_lora
+from ..framepack_core.comfyui.loading.loras import lora_names
+from .schema import named_errors, progress_text
 
 
 class LoadModelNode(io.ComfyNode):
@@ -37,3 +39,46 @@ class LoadModelNode(io.ComfyNode):
     @named_errors
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
         return io.NodeOutput(load(model_name, weight_dtype))
+
+
+class LoadLoraNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FramePack_LoadLora",
+            display_name="Load FramePack LoRA",
+            category="FramePack/loaders",
+            description="Adds a LoRA to a FramePack model, however its trainer named the weights: the names that ComfyUI's own "
+            "loaders know, and those of diffusers, finetrainers, diffusion-pipe and musubi, which these leave out. Chain "
+            "several for a stack.",
+            search_aliases=["framepack lora", "load lora framepack", "hunyuan lora", "musubi lora", "loha", "lokr", "dora"],
+            inputs=[
+                io.Model.Input("model", tooltip="A FramePack model, with other LoRAs or without."),
+                io.Combo.Input(
+                    "lora_name",
+                    options=lora_names(),
+                    tooltip="A file under models/loras: a LoRA, LoHa, LoKr or DoRA for FramePack or HunyuanVideo.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-100.0,
+                    max=100.0,
+                    step=0.01,
+                    tooltip="How much of the LoRA is added. Negative values take it away; 0 leaves the model as it is. LoRAs "
+                    "of HunyuanVideo often need another strength on FramePack than on the model they are for.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="The model with the LoRA, for a sampler or another LoRA."),
+                io.String.Output(display_name="matched", tooltip="What of the file changes the model, and what is not used."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    @named_errors
+    def execute(cls, model, lora_name: str, strength: float) -> io.NodeOutput:
+        patched, report = load_lora(model, lora_name, strength)
+        progress_text(cls)(report)
+        return io.NodeOutput(patched, report)

@@ -184,7 +184,7 @@ def _origin(node: type[io.ComfyNode], resume: bool) -> str | None:
 
 
 def _unused_loras(node: type[io.ComfyNode], model) -> tuple[str, ...]:
-    """A line for each LoRA that changes nothing."""
+    """A line for each LoRA that changes nothing, or less than it could."""
     try:
         lines = () if node.hidden.dynprompt is None else unused(node.hidden.dynprompt, node.hidden.unique_id, model)
     except private.Missing:

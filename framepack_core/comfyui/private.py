@@ -25,6 +25,7 @@ RESUMING = "resuming from finished sections"
 DEMO = "the demo's models"
 SAMPLERS = "FramePack's samplers"
 LORAS = "warnings about LoRAs that change nothing"
+LORA_LOADER = "Load FramePack LoRA"
 
 
 class Missing(ImportError):
@@ -140,8 +141,8 @@ SYMBOLS: dict[str, Symbol] = {
     "SAMPLER_NAMES": Symbol("comfy.samplers", "SAMPLER_NAMES", SAMPLERS),
     "PROGRESS_BAR_ENABLED": Symbol("comfy.utils", "PROGRESS_BAR_ENABLED", SAMPLERS),
     # LoRAs
-    "model_lora_keys_unet": Symbol("comfy.lora", "model_lora_keys_unet", LORAS, {"": "model key_map"}),
-    "load_lora": Symbol("comfy.lora", "load_lora", LORAS, {"": "lora to_load * log_missing"}),
+    "model_lora_keys_unet": Symbol("comfy.lora", "model_lora_keys_unet", f"{LORAS}, and {LORA_LOADER}", {"": "model key_map"}),
+    "load_lora": Symbol("comfy.lora", "load_lora", f"{LORAS}, and {LORA_LOADER}", {"": "lora to_load * log_missing"}),
     "convert_lora": Symbol("comfy.lora_convert", "convert_lora", LORAS, {"": "sd"}),
     # Resuming
     "optimized_attention": Symbol("comfy.ldm.modules.attention", "optimized_attention", RESUMING),

@@ -19,7 +19,7 @@ from .fp8 import fuse_scaled
 Weights = dict[str, Tensor]
 Value = TypeVar("Value")
 
-_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "model.model.", "model.")
+PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "model.model.", "model.")
 MARK = "clean_x_embedder.proj.weight"  # which HunyuanVideo lacks
 _DIFFUSERS_MARK = "transformer_blocks.0.norm1.linear.weight"
 
@@ -29,18 +29,22 @@ def _joined(module: str, matrix: str) -> dict[str, tuple[str, int]]:
     return {module.format(part): (matrix, place) for place, part in enumerate("qkv")}
 
 
+def _embedder(module: str, new: str) -> dict[str, str]:
+    """The two layers of an embedder."""
+    return {f"{module}.linear_1": f"{new}.in_layer", f"{module}.linear_2": f"{new}.out_layer"}
+
+
+_SAME = ("clean_x_embedder.", "image_projection.")
 _TRANSFORMER = {
     "x_embedder.proj": "img_in.proj",
+    **_embedder("time_text_embed.timestep_embedder", "time_in"),
+    **_embedder("time_text_embed.guidance_embedder", "guidance_in"),
+    **_embedder("time_text_embed.text_embedder", "vector_in"),
+    **_embedder("context_embedder.time_text_embed.timestep_embedder", "txt_in.t_embedder"),
+    **_embedder("context_embedder.time_text_embed.text_embedder", "txt_in.c_embedder"),
+    "context_embedder.proj_in": "txt_in.input_embedder",
     "norm_out.linear": "final_layer.adaLN_modulation.1",
     "proj_out": "final_layer.linear",
-    "context_embedder.proj_in": "txt_in.input_embedder",
-}
-_EMBEDDERS = {
-    "time_text_embed.timestep_embedder": "time_in",
-    "time_text_embed.guidance_embedder": "guidance_in",
-    "time_text_embed.text_embedder": "vector_in",
-    "context_embedder.time_text_embed.timestep_embedder": "txt_in.t_embedder",
-    "context_embedder.time_text_embed.text_embedder": "txt_in.c_embedder",
 }
 _REFINER = {
     "norm1": "norm1",
@@ -76,41 +80,74 @@ _SINGLE = {
     "norm.linear": "modulation.lin",
 }
 _BLOCKS = (
-    (re.compile(r"context_embedder\.token_refiner\.refiner_blocks\.(\d+)\.(.+)"),
-     "txt_in.individual_token_refiner.blocks.{}.", _REFINER),
-    (re.compile(r"transformer_blocks\.(\d+)\.(.+)"), "double_blocks.{}.", _DOUBLE),
-    (re.compile(r"single_transformer_blocks\.(\d+)\.(.+)"), "single_blocks.{}.", _SINGLE),
-)  # fmt: skip
+    ("context_embedder.token_refiner.refiner_blocks", "txt_in.individual_token_refiner.blocks", _REFINER),
+    ("transformer_blocks", "double_blocks", _DOUBLE),
+    ("single_transformer_blocks", "single_blocks", _SINGLE),
+)
+_SWAPPED = _TRANSFORMER["norm_out.linear"]  # ComfyUI's (shift, scale) are (scale, shift) in official names
 
 
 @dataclass(frozen=True)
 class Module:
-    """Where a module goes: its ComfyUI name and, if several become one matrix, its place among their rows."""
+    """Where a module goes: its ComfyUI name, if several become one matrix its place among their rows, and whether the halves of
+    its rows change places."""
 
     name: str
     part: int | None = None
+    swapped: bool = False
+
+    def rows(self, height: int, width: int) -> tuple[int, int]:
+        """(first row, number of rows) of this module in its ComfyUI matrix. Of several parts, q, k and v are square, and mlp is
+        the rest."""
+        if self.part is None:
+            return 0, height
+        first = self.part * width
+        return first, width if self.part < 3 else height - first
 
 
 def rename_module(module: str) -> Module | None:
     """The ComfyUI module for an official/diffusers one, or None if the name is not one."""
-    if module.startswith(("clean_x_embedder.", "image_projection.")):
+    if module.startswith(_SAME):
         return Module(module)
     if module in _TRANSFORMER:
-        return Module(_TRANSFORMER[module])
-    owner, _, leaf = module.rpartition(".")
-    if owner in _EMBEDDERS and leaf in ("linear_1", "linear_2"):
-        return Module(f"{_EMBEDDERS[owner]}.{'in_layer' if leaf == 'linear_1' else 'out_layer'}")
-    for pattern, block, names in _BLOCKS:
-        if (match := pattern.fullmatch(module)) and match[2] in names:
-            new = names[match[2]]
-            name, part = new if isinstance(new, tuple) else (new, None)
-            return Module(block.format(match[1]) + name, part)
+        return Module(_TRANSFORMER[module], swapped=_TRANSFORMER[module] == _SWAPPED)
+    for official, block, names in _BLOCKS:
+        if (place := _within(module, official)) and place[1] in names:
+            number, leaf = place
+            name, part = _place(names[leaf])
+            return Module(f"{block}.{number}.{name}", part)
     return None
+
+
+def made_of(name: str) -> list[str]:
+    """The official/diffusers modules that become a ComfyUI module, in the order of their rows; none for an unknown name."""
+    if name.startswith(_SAME):
+        return [name]
+    for official, block, names in _BLOCKS:
+        if place := _within(name, block):
+            number, leaf = place
+            return [f"{official}.{number}.{old}" for old, new in names.items() if _place(new)[0] == leaf]
+    return [old for old, new in _TRANSFORMER.items() if new == name]
+
+
+def _within(module: str, blocks: str) -> tuple[str, str] | None:
+    """(number of the block, name within it), if the module is in one of these blocks."""
+    match = re.fullmatch(rf"{re.escape(blocks)}\.(\d+)\.(.+)", module)
+    return (match[1], match[2]) if match else None
+
+
+def _place(new: str | tuple[str, int]) -> tuple[str, int | None]:
+    return new if isinstance(new, tuple) else (new, None)
+
+
+def swap_halves(rows: Tensor) -> Tensor:
+    first, second = rows.chunk(2)
+    return torch.cat([second, first])
 
 
 def strip_prefix(weights: dict[str, Value]) -> dict[str, Value]:
     """The weights without the prefix that checkpoints and trainers put before the names of the whole transformer."""
-    for prefix in _PREFIXES:
+    for prefix in PREFIXES:
         if any(f"{prefix}{mark}" in weights for mark in (_DIFFUSERS_MARK, MARK)):
             return {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
     return weights
@@ -140,10 +177,9 @@ def to_comfy(weights: Weights) -> Weights:
             out[f"{new.name}.{leaf}"] = weights.pop(key)
         else:
             joined[new.name].setdefault(new.part, {})[leaf] = weights.pop(key)
-    for key in (f"{_TRANSFORMER['norm_out.linear']}.{leaf}" for leaf in ("weight", "bias")):
+    for key in (f"{_SWAPPED}.{leaf}" for leaf in ("weight", "bias")):
         if key in out:
-            scale, shift = out[key].chunk(2)
-            out[key] = torch.cat([shift, scale])
+            out[key] = swap_halves(out[key])
     for name in list(joined):
         for leaf, tensor in _join(name, joined.pop(name)).items():
             out[f"{name}.{leaf}"] = tensor

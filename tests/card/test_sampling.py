@@ -13,6 +13,7 @@ from experiments.card.card import GB, FakeCard
 from experiments.card.models import gguf_weights, quantised_weights, released_transformer, released_vae, released_weights
 from experiments.card.steps import request, sampled, watched
 from framepack_core.comfyui.decoding.stream import chunks
+from framepack_core.comfyui.loading import loras
 from framepack_core.comfyui.loading.quantise import FORMATS as QUANTISE_FORMATS
 from framepack_core.comfyui.preview.clip import MEMORY
 from framepack_core.plan import Plan
@@ -119,6 +120,20 @@ def test_a_lora_runs_on_every_format(format, size):
     assert not card.memory.refused
 
 
+@pytest.mark.parametrize("size", [4, 24])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_lora_in_official_names_runs_on_every_format(format, size, monkeypatch):
+    """Slices of joined matrices, and the last modulation, whose halves change places."""
+    monkeypatch.setattr(loras, "read", lambda name: (official_lora(), {}))
+    with FakeCard(size * GB) as card:
+        model, report = loras.load(FORMATS[format](), "some.safetensors", 0.5)
+        assert "changes 10 weights" in report and "not used" not in report
+
+        sampled(request(model, Plan.of(1.2)))
+
+    assert not card.memory.refused
+
+
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_K", "Q6_K"])
 def test_a_gguf_is_dequantised_on_the_card_without_a_wait_and_within_the_estimate(kind):
     with FakeCard(24 * GB) as card:
@@ -139,3 +154,18 @@ def lora_of(model) -> dict[str, torch.Tensor]:
         lora[f"diffusion_model.{name}.lora_A.weight"] = torch.zeros(16, columns)
         lora[f"diffusion_model.{name}.lora_B.weight"] = torch.zeros(rows, 16)
     return lora
+
+
+def official_lora() -> dict[str, torch.Tensor]:
+    """As musubi and diffusers write it, for the released sizes."""
+    attention = [f"attn_to_{part}" for part in "qkv"]
+    shapes = {
+        **{f"lora_unet_transformer_blocks_0_{part}": (3072, 3072) for part in attention},
+        **{f"lora_unet_single_transformer_blocks_1_{part}": (3072, 3072) for part in attention},
+        "lora_unet_single_transformer_blocks_1_proj_mlp": (12288, 3072),
+        "transformer.single_transformer_blocks.1.proj_out": (3072, 15360),
+        "transformer.transformer_blocks.0.norm1.linear": (18432, 3072),
+        "transformer.norm_out.linear": (6144, 3072),
+    }
+    downs = {f"{name}.lora_A.weight": torch.zeros(16, columns) for name, (_, columns) in shapes.items()}
+    return downs | {f"{name}.lora_B.weight": torch.zeros(rows, 16) for name, (rows, _) in shapes.items()}

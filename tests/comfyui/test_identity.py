@@ -11,8 +11,10 @@ import torch
 from comfy_execution.graph import DynamicPrompt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from support import given as inputs_given
 
+from framepack_core.comfyui.loading import loras
 from framepack_core.comfyui.loading.checkpoints import load_path
 from framepack_core.comfyui.sampling import identity
 from framepack_core.comfyui.sampling.request import Request, make_guider
@@ -126,6 +128,20 @@ def test_a_file_that_changed_under_its_name_changes_the_origin(folders, file, ch
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + (change == "time")))
 
     assert origin(PROMPT) != before
+
+
+@pytest.mark.parametrize("change", ["strength", "file", "no LoRA"])
+def test_our_own_lora_loader_is_part_of_the_origin(folders, change):
+    own = {"class_type": "FramePack_LoadLora", "inputs": {"model": ["1", 0], "lora_name": "lora.safetensors", "strength": 0.5}}
+    before = origin(PROMPT | {"2": own})
+
+    if change == "file":
+        (folders / "loras" / "lora.safetensors").write_text("other weights")
+    stronger = {**own, "inputs": {**own["inputs"], "strength": 0.6}}
+
+    after = origin(PROMPT | {"2": {"strength": stronger, "file": own, "no LoRA": PROMPT["1"]}[change]})
+
+    assert after != before != origin(PROMPT)
 
 
 def test_a_folder_of_shards_counts_by_its_files(folders):
@@ -255,6 +271,16 @@ def test_the_length_of_the_video_does_not_enter(model):
 )
 def test_every_input_enters(model, change):
     assert name_of(model, **change) != name_of(model)
+
+
+def test_a_lora_and_its_strength_enter(model, folders):
+    weights = {"transformer_blocks.0.attn.to_q.lora_A.weight": torch.ones(2, 256),
+               "transformer_blocks.0.attn.to_q.lora_B.weight": torch.ones(256, 2)}  # fmt: skip
+    save_file(weights, folders / "loras" / "lora.safetensors")
+
+    found = {name_of(loras.load(model, "lora.safetensors", strength)[0]) for strength in (0.0, 0.5, 1.0)}
+
+    assert len(found) == 3 and name_of(model) in found
 
 
 def test_the_strength_of_a_patch_enters(model):

@@ -22,6 +22,7 @@ from framepack_core.timeline import Timeline
 
 ALL = {
     "FramePack_LoadModel",
+    "FramePack_LoadLora",
     "FramePack_LoadDemo",
     "FramePack_DemoImage",
     "FramePack_EncodeImage",
@@ -39,7 +40,14 @@ ALL = {
 }
 SAMPLING = {"FramePack_Sampler", "FramePack_SamplerCustom", "FramePack_OneFrame"}
 COSTS = {  # the nodes that are lost; any other symbol only costs a part of what a node does
-    private.MODELS: {"FramePack_LoadModel", "FramePack_LoadDemo", "FramePack_Place", "FramePack_Redo", *SAMPLING},
+    private.MODELS: {
+        "FramePack_LoadModel",
+        "FramePack_LoadLora",
+        "FramePack_LoadDemo",
+        "FramePack_Place",
+        "FramePack_Redo",
+        *SAMPLING,
+    },
     private.SAMPLERS: SAMPLING,
     private.DEMO: {"FramePack_LoadDemo"},
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from support.graph import Graph, Outputs, own_models
 from support.stand_ins.prompt import INVERTED, LORA, PLAIN, SHARDED, VAE
 
@@ -294,6 +294,24 @@ def test_the_loader_refuses(graph, server, models_directory, file, said, remedy)
         message = graph.refusal(server, graph.sampler(model=model))
 
     assert message.startswith("FramePack_LoadModel: ") and said in message and remedy in message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("cut.safetensors", b"\x00" * 8, "cannot be read: it is damaged"),
+        ("page.pt", b"<!doctype html>", "cannot be read: it is damaged"),
+        ("wan.safetensors", save({"blocks.0.self_attn.q.lora_A.weight": torch.ones(2, 8)}), "it seems to be for Wan"),
+    ],
+)
+def test_our_lora_loader_refuses(graph, server, name, content, said):
+    with own_models(server, "loras") as folder:
+        (folder / name).write_bytes(content)
+        lora = graph.add("FramePack_LoadLora", model=graph.model, lora_name=f"{folder.name}/{name}", strength=1.0)
+
+        message = graph.refusal(server, graph.sampler(model=lora))
+
+    assert message.startswith(f"FramePack_LoadLora: {folder.name}/{name} ") and said in message
 
 
 def test_a_model_that_is_not_there_is_refused_when_queued(graph, server):

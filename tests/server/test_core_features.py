@@ -1,6 +1,8 @@
 """What ComfyUI does for any model, it does for FramePack."""
 
 import re
+from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -55,6 +57,50 @@ def test_a_lora_that_changes_nothing_is_named_in_the_sampler(graph, server, laye
 
     assert torch.equal(latents, plain)
     assert all(f"LoRA {name} changes nothing of the model: it is for another one" in text for text in seen.texts(sampler))
+
+
+OFFICIAL = "transformer_blocks.0.attn.to_q"  # ComfyUI's own loaders do not know this name
+
+
+@pytest.fixture
+def official_lora(server) -> Iterator[str]:
+    """A file in diffusers' names."""
+    with own_models(server, "loras") as folder:
+        normal = partial(torch.randn, generator=torch.Generator().manual_seed(3))
+        weights = {f"{OFFICIAL}.lora_A.weight": normal(4, 256) / 4, f"{OFFICIAL}.lora_B.weight": normal(256, 4) / 4}
+        save_file(weights, folder / "official.safetensors")
+        yield f"{folder.name}/official.safetensors"
+
+
+def test_our_loader_takes_a_lora_in_official_names_and_shows_what_matched(graph, server, plain, official_lora):
+    def change(strength: float, seen: Seen | None = None) -> float:
+        lora = graph.add("FramePack_LoadLora", model=graph.model, lora_name=official_lora, strength=strength)
+        latents = graph.latents(server, graph.sampler(model=lora), on_message=seen)
+        if seen:
+            assert f"{official_lora} at strength 1: changes 1 weights (1 in the double blocks)" in seen.texts(lora)
+        return difference(latents, plain)
+
+    assert change(1.0, Seen()) > change(0.2) > 1e-3
+    assert change(0.0) == 0
+
+
+def test_our_loader_does_what_the_stock_one_does_with_names_that_both_know(graph, server, plain):
+    stock = graph.add("LoraLoaderModelOnly", model=graph.model, lora_name=LORA, strength_model=0.7)
+    own = graph.add("FramePack_LoadLora", model=graph.model, lora_name=LORA, strength=0.7)
+
+    found, expected = (graph.latents(server, graph.sampler(model=model)) for model in (own, stock))
+
+    assert torch.equal(found, expected) and difference(found, plain) > 1e-3
+
+
+def test_the_sampler_names_our_loader_for_a_lora_that_the_stock_one_cannot_use(graph, server, plain, official_lora):
+    lora = graph.add("LoraLoaderModelOnly", model=graph.model, lora_name=official_lora, strength_model=1.0)
+    sampler, seen = graph.sampler(model=lora, resume=False), Seen()
+
+    latents = graph.latents(server, sampler, on_message=seen)
+
+    assert torch.equal(latents, plain)
+    assert any("load it with Load FramePack LoRA" in text for text in seen.texts(sampler))
 
 
 def test_a_lora_hook_on_the_conditioning_does_what_the_loader_does(graph, server, plain):

@@ -135,13 +135,14 @@ def test_clip_vision_encode_gives_what_encode_image_gives(graph, server):
 def test_a_lora_and_cfg_change_the_video(graph, server):
     lora = graph.add("LoraLoaderModelOnly", model=graph.model, lora_name=LORA, strength_model=1.0)
     both = graph.add("LoraLoader", model=graph.model, clip=graph.clip, lora_name=LORA, strength_model=1.0, strength_clip=1.0)
+    own = graph.add("FramePack_LoadLora", model=graph.model, lora_name=LORA, strength=1.0)
     plain, *changed = (
         graph.latents(server, graph.sampler(**change))
-        for change in ({}, {"model": lora}, {"model": both}, {"negative": graph.negative, "cfg": 3.0})
+        for change in ({}, {"model": lora}, {"model": both}, {"model": own}, {"negative": graph.negative, "cfg": 3.0})
     )
 
     assert all((video - plain).norm() > 1e-3 * plain.norm() for video in changed)
-    assert torch.equal(changed[0], changed[1])
+    assert torch.equal(changed[0], changed[1]) and torch.equal(changed[0], changed[2])
 
 
 def test_stock_samplers_run_it_without_sections(graph, server):

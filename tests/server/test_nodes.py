@@ -8,6 +8,7 @@ from scripts.support.server import Json, Server
 # id: required inputs, optional inputs (in order, with defaults), outputs
 NODES = {
     "FramePack_LoadModel": ("model_name weight_dtype=default", "", "MODEL"),
+    "FramePack_LoadLora": ("model lora_name strength=1.0", "", "MODEL matched"),
     "FramePack_LoadDemo": ("", "", "MODEL CLIP VAE CLIP_VISION"),
     "FramePack_DemoImage": ("seed=0", "", "image prompt"),
     "FramePack_EncodeImage": ("image vae base_resolution=640", "clip_vision", "latent clip_vision_output image"),

@@ -111,7 +111,7 @@ def test_a_graph_with_other_node_ids_goes_on_too(graph, server, start_image):
     assert run(other, server, other.sampler(plan=other.plan_of(3), seed=200))[1] == "1 of 3"
 
 
-@pytest.mark.parametrize("change", ["seed", "steps", "guidance", "sampler", "text", "image", "lora"])
+@pytest.mark.parametrize("change", ["seed", "steps", "guidance", "sampler", "text", "image", "lora", "our own lora"])
 def test_nothing_is_resumed_when_something_else_decides_the_result(graph, server, change):
     before = {"plan": graph.plan_of(2), "seed": 300}
     graph.latents(server, graph.sampler(**before))
@@ -124,6 +124,7 @@ def test_nothing_is_resumed_when_something_else_decides_the_result(graph, server
         "text": lambda: {"positive": graph.text("The girl sits down")},
         "image": lambda: {"clip_vision_output": None},
         "lora": lambda: {"model": graph.add("LoraLoaderModelOnly", **lora)},
+        "our own lora": lambda: {"model": graph.add("FramePack_LoadLora", model=graph.model, lora_name=LORA, strength=0.5)},
     }
 
     assert run(graph, server, graph.sampler(**before | after[change]()))[1] is None

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import HunyuanVideoFramepackTransformer3DModel
 
-from framepack_core.weights.names import is_diffusers, rename_module, strip_prefix, to_comfy
+from framepack_core.weights.names import is_diffusers, made_of, rename_module, strip_prefix, to_comfy
 
 LAYERS, SINGLE_LAYERS, REFINERS = 2, 3, 2
 
@@ -233,6 +233,26 @@ def test_parts_of_another_quantised_format_are_refused_with_the_remedy():
 
     with pytest.raises(ValueError, match=r"cannot be joined; use a file with ComfyUI's names"):
         to_comfy(weights)
+
+
+def test_every_module_is_made_of_the_modules_of_the_table_in_their_order():
+    for module, parts in NAMES.items():
+        assert made_of(module) == parts
+        assert [rename_module(part).name for part in parts] == [module] * len(parts)
+        assert [rename_module(part).part for part in parts] == (list(range(len(parts))) if len(parts) > 1 else [None])
+    assert made_of("double_blocks.0.img_attn.kqv") == made_of("vision_in.proj") == made_of("double_blocks.x.img_attn.qkv") == []
+
+
+def test_the_rows_of_a_part_are_those_that_it_has_in_the_joined_matrix(weights):
+    for parts in NAMES.values():
+        joined = torch.cat([weights[f"{part}.weight"] for part in parts])
+        for part in parts:
+            first, rows = rename_module(part).rows(len(joined), joined[0].numel())
+            assert torch.equal(joined[first : first + rows], weights[f"{part}.weight"])
+
+
+def test_only_the_last_modulation_is_said_to_be_swapped():
+    assert [part for parts in NAMES.values() for part in parts if rename_module(part).swapped] == ["norm_out.linear"]
 
 
 def test_a_name_says_where_a_module_goes_and_which_part_it_becomes():

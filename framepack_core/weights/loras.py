@@ -1,0 +1,57 @@
+"""LoRA files: all the names that trainers give a module, what a tensor of a file belongs to, and which model a file is for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable, Iterator
+
+from .names import PREFIXES
+
+DOTTED = ("", *PREFIXES, "base_model.model.")  # what trainers put before names with dots
+UNDERSCORED = ("lora_unet_", "lora_transformer_", "lycoris_")  # and before names in which dots have become underscores
+OF_TEXT_ENCODERS = ("lora_te", "text_encoder", "te1", "te2")  # how the names of their weights begin
+
+_OF_BIAS = {"diff_b": "diff", "b_norm": "diff"}  # the change of a bias, named like one of the weight beside it
+_RENAMED = {"lora_magnitude_vector": "dora_scale"}  # peft's name for it
+
+_FAMILIES = (
+    ("Wan", re.compile(r"(^|\.|unet_+)blocks[._]\d+[._](self_attn|cross_attn|ffn|attn[12])[._]")),
+    ("Stable Diffusion", re.compile(r"(down_blocks|up_blocks|mid_block|input_blocks|output_blocks|middle_block)[._]")),
+    ("LTX-Video or CogVideoX", re.compile(r"transformer_blocks[._]\d+[._]attn[12][._]")),
+    ("Qwen-Image", re.compile(r"transformer_blocks[._]\d+[._](img|txt)_(mlp|mod)[._]")),
+    (
+        "HunyuanVideo 1.5",
+        re.compile(r"double_blocks[._](2\d|[345]\d)[._]|(?<!single_)transformer_blocks[._](2\d|[345]\d)[._]attn"),
+    ),
+)
+
+
+def spellings(module: str) -> Iterator[str]:
+    """Every name under which a trainer may store a module of the transformer."""
+    yield from (prefix + module for prefix in DOTTED)
+    yield from (prefix + module.replace(".", "_") for prefix in UNDERSCORED)
+
+
+def split(key: str, modules: Container[str]) -> tuple[str, str] | None:
+    """A tensor's module and what it is of it: `weight.` or `bias.`, and its name. None if it is of none of the modules.
+
+    `x.lora_A.weight` is `weight.lora_A.weight` of `x`; `x.diff_b` is `bias.diff`.
+    """
+    module, rest = key, ""
+    while "." in module:
+        module, _, last = module.rpartition(".")
+        rest = f"{last}.{rest}" if rest else last
+        if module in modules:
+            return module, _leaf(rest)
+    return None
+
+
+def _leaf(rest: str) -> str:
+    if rest in _OF_BIAS:
+        return f"bias.{_OF_BIAS[rest]}"
+    return rest if rest.startswith("bias.") else f"weight.{_RENAMED.get(rest, rest)}"
+
+
+def family(keys: Iterable[str]) -> str | None:
+    """The models that a file seems to be for, by the names of its tensors; None if they do not tell."""
+    return next((name for key in keys for name, mark in _FAMILIES if mark.search(key)), None)
