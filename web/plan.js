@@ -6,7 +6,7 @@ import { app } from "../../scripts/app.js"
 import { findNode } from "./framepack.js"
 
 const WIDGET = "framepack_plan"
-const HEIGHT = 64 // units of the canvas, at least
+const HEIGHT = 56 // units of the canvas, at least
 const SHARPNESS = 2 // pixels of the picture for each unit of the node's width
 const WAIT = 120 // milliseconds without a change before the server is asked
 const NEVER = 2 // the mode of a muted node
@@ -19,7 +19,7 @@ app.registerExtension({
   setup() {
     api.addEventListener("graphChanged", refreshAll)
     api.addEventListener("framepack.sections", ({ detail }) => showProgress(detail))
-    new MutationObserver(refreshAll).observe(document.body, { attributeFilter: ["class"] }) // the theme
+    new MutationObserver(refreshAll).observe(document.documentElement, { attributeFilter: ["class"] }) // the theme
   },
   nodeCreated(node) {
     if (node.comfyClass !== "FramePack_Plan") return
@@ -48,13 +48,13 @@ async function draw(node, drawing) {
     prompt: promptOf(node.graph),
     node: String(node.id),
     width: Math.round(node.size[0] * SHARPNESS),
-    light: !document.body.classList.contains("dark-theme"),
+    light: !document.documentElement.classList.contains("dark-theme"),
   })
   if (body === drawing.asked) return
   drawing.asked = body
   const answer = await api.fetchApi("/framepack/plan", { method: "POST", body, headers: { "Content-Type": "application/json" } })
     .then(response => response.json(), error => ({ error: String(error) }))
-  if (drawing.asked === body) show(drawing, answer)
+  if (drawing.asked === body) show(node, drawing, answer)
 }
 
 /** What the server needs of a graph, in the form of an API prompt: our nodes, and what is connected to them. */
@@ -88,7 +88,7 @@ function sourceOf(id, graph) {
 }
 
 function addDrawing(node) {
-  const frame = element("div", { position: "relative", width: "100%", height: "100%", overflow: "hidden" })
+  const frame = element("div", { position: "relative", width: "100%", height: "100%", minHeight: `${HEIGHT}px`, overflow: "hidden" })
   const image = element("img", { position: "absolute", inset: "0", width: "100%", height: "100%", objectFit: "fill" })
   const rows = element("div", { position: "absolute", inset: "0" })
   const words = element("div", { position: "absolute", inset: "0", padding: "4px", font: "11px sans-serif", color: "#d66" })
@@ -96,13 +96,14 @@ function addDrawing(node) {
   frame.append(image, rows, words)
   const widget = node.addDOMWidget(WIDGET, "plan", frame, { getMinHeight: () => HEIGHT, hideOnZoom: false, serialize: false })
   widget.serialize = false // neither in prompts nor in saved workflows
-  return { frame, image, rows, words, timer: undefined, asked: undefined }
+  return { image, rows, words, timer: undefined, asked: undefined }
 }
 
-function show({ image, rows, words }, { error, image: source, height, length, rows: sections }) {
+function show(node, { image, rows, words }, { error, image: source, height, length, rows: sections }) {
   words.textContent = error ?? ""
   image.style.visibility = rows.style.visibility = error ? "hidden" : "visible"
   if (error) return
+  node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])])
   image.src = source
   image.title = length
   rows.replaceChildren(...sections.map(({ section, top, bottom, text }) => {

@@ -13,6 +13,7 @@ from scripts.support.workflow import NOTES, to_prompt
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 
 DEFAULTS = {
+    "FramePack_DrawPlan": {"start_image": True},
     "FramePack_Sampler": {"end_strength": 1, "colour_anchor": 0, "denoise": 1},
     "FramePack_Plan": {"exact_length": False, "loop": 0},
     "FramePack_SaveVideo": {"crossfade": 8, "container": "auto", "codec": "auto"},

@@ -1,0 +1,56 @@
+"""The route that draws a plan for the front end, and what a sampler tells of its sections."""
+
+import base64
+import json
+import urllib.error
+import urllib.request
+from io import BytesIO
+
+import pytest
+from PIL import Image
+from support.graph import DemoGraph, Seen
+
+from scripts.support.server import Json, Server
+
+
+def ask(server: Server, asked: Json) -> Json:
+    body = json.dumps(asked).encode()
+    request = urllib.request.Request(f"{server.url}/framepack/plan", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def plan(**inputs) -> Json:
+    return {"prompt": {"7": {"class_type": "FramePack_Plan", "inputs": inputs}}, "node": "7", "width": 400, "light": False}
+
+
+def test_the_route_draws_the_plan_that_the_graph_would_have(server):
+    answer = ask(server, plan(seconds=3.6, order="forward"))
+
+    picture = Image.open(BytesIO(base64.b64decode(answer["image"].removeprefix("data:image/png;base64,"))))
+    assert picture.size == (400, answer["height"])
+    assert [row["section"] for row in answer["rows"]] == [0, 1, 2]
+    assert answer["length"] == "109 frames, 3.63 s"
+
+
+def test_a_plan_that_cannot_be_is_answered_with_the_reason(server):
+    assert "window" in ask(server, plan(window=0))["error"]
+
+
+@pytest.mark.parametrize("asked", [{}, [], {"prompt": {}, "node": "1", "width": 400}, {**plan(), "prompt": 3}])
+def test_what_is_no_request_is_refused(server, asked):
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        ask(server, asked)
+
+    assert refused.value.code == 400
+
+
+def test_a_sampler_tells_which_section_it_makes_and_which_are_finished(server):
+    graph, seen = DemoGraph(), Seen()
+    sampler = graph.sampler(plan=graph.plan_of(2), steps=1, seed=411)
+
+    graph.latents(server, sampler, on_message=seen)
+
+    told = seen.data("framepack.sections")
+    assert [(one["finished"], one["current"]) for one in told] == [([], 0), ([0], 1), ([0, 1], None)]
+    assert {one["node"] for one in told} == {sampler.node}

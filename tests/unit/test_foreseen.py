@@ -1,0 +1,89 @@
+"""What a plan will make, read from a prompt that has not run."""
+
+from typing import Any
+
+import pytest
+
+from framepack_core.foreseen import Foreseen
+from framepack_core.plan import Plan
+
+
+def prompt(plan: dict[str, Any], sampler: dict[str, Any] | None = None, **others: tuple[str, dict[str, Any]]) -> dict:
+    nodes = {"1": ("FramePack_Plan", plan)}
+    if sampler is not None:
+        nodes["2"] = ("FramePack_Sampler", {"plan": ["1", 0], **sampler})
+    return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in (nodes | others).items()}
+
+
+def image(kind: str = "LoadImage") -> tuple[str, dict[str, Any]]:
+    return kind, {"image": "example.png"}
+
+
+def test_a_plan_by_itself_is_drawn_with_a_start_image():
+    values = {"seconds": 2.4, "order": "endpoints", "window": 4, "layout": "auto", "fps": 24, "paddings": "exact", "loop": 0}
+
+    assert Foreseen.of(prompt(values), "1") == Foreseen(Plan.of(2.4, "endpoints", 4, "auto", 24, "exact"))
+
+
+def test_a_custom_layout_is_read_and_a_missing_one_is_told():
+    custom = {"layout": "custom", "custom_layout": " f1k1_x_g9_f1k1_td "}
+
+    assert str(Foreseen.of(prompt(custom), "1").plan.layout).startswith("f1k1_x_g9_f1k1")
+    with pytest.raises(ValueError, match="custom_layout is empty"):
+        Foreseen.of(prompt({"layout": "custom", "custom_layout": ""}), "1")
+
+
+@pytest.mark.parametrize(
+    ("order", "given", "known"),
+    [
+        ("inverted", {"start_latent": ["7", 0]}, {0}),
+        ("inverted", {"start_latent": ["7", 0], "end_latent": ["8", 0]}, {0}),
+        ("endpoints", {"start_latent": ["7", 0], "end_latent": ["8", 0]}, {0, 19}),
+        ("inverted", {}, set()),
+    ],
+    ids=["start", "end beyond the video", "both ends", "text to video"],
+)
+def test_what_the_sampler_is_given_is_known(order, given, known):
+    assert Foreseen.of(prompt({"seconds": 2.4, "order": order}, given), "1").known == known
+
+
+def test_a_chain_of_placed_frames_is_where_the_sampler_will_put_it():
+    """A clip, whose length is not known before it is loaded, is as long as what is used of it at most."""
+    foreseen = Foreseen.of(
+        prompt(
+            {"seconds": 3.6},
+            {"frames": ["4", 0]},
+            **{
+                "3": ("FramePack_Place", {"images": ["6", 0], "at": "start", "seconds": 0.0, "use": "fixed"}),
+                "4": (
+                    "FramePack_Place",
+                    {"images": ["5", 0], "at": "time", "seconds": 4.0, "use": "guide", "frames": ["3", 0]},
+                ),
+                "5": image(),
+                "6": ("GetVideoComponents", {"video": ["7", 0]}),
+            },
+        ),
+        "1",
+    )
+
+    assert foreseen.known == set(range(19))
+    assert foreseen.guides == ((30, 31),)
+
+
+def test_a_batch_at_several_times_is_a_still_at_each():
+    place = ("FramePack_Place", {"images": ["5", 0], "times": "start, 1.4, end"})
+
+    assert Foreseen.of(prompt({"seconds": 2.4}, {"frames": ["3", 0]}, **{"3": place, "5": image()}), "1").known == {0, 10, 20}
+
+
+def test_a_value_may_come_from_a_primitive_but_not_from_what_has_not_run():
+    assert Foreseen.of(prompt({"seconds": ["5", 0]}, **{"5": ("PrimitiveFloat", {"value": 2.4})}), "1").plan.sections == 2
+    with pytest.raises(ValueError, match=r"^seconds comes from another node and is known when the graph runs$"):
+        Foreseen.of(prompt({"seconds": ["5", 0]}, **{"5": ("GetVideoComponents", {"video": ["6", 0]})}), "1")
+
+
+def test_what_has_no_place_is_told_in_the_sampler_s_words():
+    late = ("FramePack_Place", {"images": ["5", 0], "at": "time", "seconds": 9.0, "use": "fixed"})
+
+    with pytest.raises(ValueError, match=r"placed at 9\.00 s, but the video has"):
+        Foreseen.of(prompt({"seconds": 2.4}, {"frames": ["3", 0]}, **{"3": late, "5": image()}), "1")

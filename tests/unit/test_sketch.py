@@ -1,0 +1,47 @@
+"""The small drawing of a plan in its own node."""
+
+import pytest
+
+from framepack_core.drawing.palette import DARK, LIGHT
+from framepack_core.drawing.sketch import Sketch, sketch_plan
+from framepack_core.plan import Plan
+
+WIDTH = 560
+
+
+def colours(sketch: Sketch, row: int) -> list[tuple[int, int, int]]:
+    """Along a row, just below its upper edge, where no words are."""
+    place = sketch.rows[row]
+    y = place.top + (place.bottom - place.top) // 8 + 1
+    return [sketch.image.getpixel((x, y)) for x in range(sketch.image.width)]
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK], ids=["light", "dark"])
+def test_each_section_has_a_row_and_its_own_frames_are_marked(palette):
+    sketch = sketch_plan(Plan.of(4.8), WIDTH, palette=palette)
+
+    assert [row.section for row in sketch.rows] == [0, 1, 2, 3]
+    assert sketch.length == "145 frames, 4.83 s"
+    assert colours(sketch, 0)[WIDTH - 10] == palette.generated  # inverted: the end first
+    assert colours(sketch, 3)[40] == palette.generated
+    assert colours(sketch, 0)[2] != palette.paper  # the start image
+
+
+def test_a_row_says_what_its_section_makes_sees_and_costs():
+    assert sketch_plan(Plan.of(2.4), WIDTH, guides=[(3, 5)]).rows[1].text.splitlines() == [
+        "section 2 of 2: 0.03 to 1.23 s, latent frames 1..9",
+        "sees latent frames 13..18 at k4, 11..12 at k2, guide 1 at k1, 10 at k1",
+        "3,820 + 13,680 tokens (seen + made)",
+    ]
+    assert "sees nothing yet" in sketch_plan(Plan.of(1.2), WIDTH, known=()).rows[0].text
+
+
+@pytest.mark.parametrize("sections", [1, 30, 200, 1000])
+def test_many_sections_have_thin_rows_that_do_not_overlap(sections):
+    sketch = sketch_plan(Plan.of(1.2 * sections), WIDTH)
+
+    assert sketch.image.height <= 1100
+    assert len(sketch.rows) == sections or len(sketch.rows) > 200
+    assert all(row.bottom > row.top for row in sketch.rows)
+    assert all(one.bottom <= other.top for one, other in zip(sketch.rows, sketch.rows[1:], strict=False))
+    assert sketch.rows[0].section == 0 and sketch.rows[-1].section == sections - 1
