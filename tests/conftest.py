@@ -15,6 +15,7 @@ MARKED_FOLDERS = ("server", "browser")
 # Last, so that ComfyUI's own modules (nodes, server, utils) are found before this repository's folders.
 sys.path += [str(ROOT), str(TESTS)]
 
+from support.example_video import write_example_video  # noqa: E402
 from support.stand_ins.models import NODES, stand_in_models  # noqa: E402
 
 from scripts.support.environment import Environment, cache_directory  # noqa: E402
@@ -52,6 +53,7 @@ def models_directory(environment: Environment) -> Path:
 def server(environment: Environment, models_directory: Path, tmp_path_factory) -> Iterator[Server]:
     """One ComfyUI with this pack, for all server and browser tests."""
     base = tmp_path_factory.mktemp("comfyui")
+    write_example_video(base / "input")
     flags = ["--extra-model-paths-config", str(linked_models(base / "linked"))]
     with Server(environment, base, models_directory, flags=flags, packs=[NODES]) as server:
         yield server

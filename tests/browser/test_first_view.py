@@ -16,7 +16,7 @@ from scripts.support.server import Json
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 SIZES = [(1366, 768), (1600, 1000), (1920, 1080)]
 WIDGET_TEXT = 12  # units: the size in which LiteGraph writes names and values of widgets
-LEAST_TEXT = 9  # pixels on the screen
+LEAST_TEXT = 8.5  # pixels on the screen
 VIEW = """() => ({
   scale: app.canvas.ds.scale,
   offset: Array.from(app.canvas.ds.offset),

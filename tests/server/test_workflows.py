@@ -9,8 +9,9 @@ import numpy
 import pytest
 import torch
 from PIL import Image
+from support.example_video import FRAMES
 from support.graph import Graph, Outputs, Seen
-from support.stand_ins.prompt import FORWARD, with_stand_ins
+from support.stand_ins.prompt import FORWARD, of_kind, shortened, with_stand_ins
 
 from scripts.support.environment import ROOT
 from scripts.support.server import Prompt, Server
@@ -19,7 +20,7 @@ from scripts.support.workflow import to_prompt
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 SECTIONS, STEPS = 2, 2
 FPS = 30
-SMALL = {"seconds": SECTIONS * 1.2, "steps": STEPS, "base_resolution": 96, "width": 96, "height": 96}
+SMALL = {"steps": STEPS, "base_resolution": 96, "width": 96, "height": 96}
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def graph(start_image) -> Graph:
 def run(request, server: Server, start_image) -> tuple[Prompt, Seen, list]:
     """An example workflow, small and on stand-in models: its prompt, its messages and the files it leaves."""
     workflow = json.loads(request.param.read_text(encoding="utf-8"))
-    prompt = with_stand_ins(to_prompt(workflow, server.object_info()))
+    prompt = shortened(with_stand_ins(to_prompt(workflow, server.object_info())), SECTIONS)
     for node in prompt.values():
         node["inputs"].update({name: value for name, value in SMALL.items() if name in node["inputs"]})
         if node["class_type"] == "LoadImage":
@@ -47,17 +48,19 @@ def test_there_are_workflows_for_both_checkpoints():
     assert "FramePackI2V_HY" in text and "FramePack_F1_I2V_HY" in text
 
 
-def test_a_workflow_leaves_a_video_of_the_planned_length_and_size(run):
-    (video,) = (file for file in run[2] if file.suffix == ".mp4")
+def test_a_workflow_leaves_videos_of_the_planned_length_and_size(run):
+    videos = [file for file in run[2] if file.suffix == ".mp4"]
 
-    with av.open(video) as container:
-        stream = container.streams.video[0]
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-
-    assert len(frames) == frames_of(run[0])
-    assert {frame.shape for frame in frames} == {(96, 96, 3)}
-    assert stream.average_rate == FPS
-    assert numpy.diff(numpy.stack(frames).astype(int), axis=0).any(axis=(1, 2, 3)).mean() > 0.9, "the video stands still"
+    assert len(videos) == len(samplers_of(run[0]))
+    for video in videos:
+        with av.open(video) as container:
+            stream = container.streams.video[0]
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        assert len(frames) == frames_of(run[0])
+        assert {frame.shape for frame in frames} == {(96, 96, 3)}
+        assert stream.average_rate == FPS
+        moves = numpy.diff(numpy.stack(frames).astype(int), axis=0).any(axis=(1, 2, 3))
+        assert moves.mean() > 0.9, "the video stands still"
 
 
 def test_a_workflow_draws_its_plan(run):
@@ -71,44 +74,54 @@ def test_a_workflow_draws_its_plan(run):
 def test_one_progress_bar_runs_over_all_steps_of_all_sections(run):
     """ComfyUI drops updates that follow too closely, but the first and the last always come."""
     prompt, seen, _ = run
-    total = sections_of(prompt) * STEPS
 
-    steps = [step for step, _ in seen.steps(sampler_of(prompt))]
-    assert steps == sorted(set(steps)) and steps[0] == 1 and steps[-1] == total
-    assert {most for _, most in seen.steps(sampler_of(prompt))} == {total}
+    for sampler, sections in samplers_of(prompt).items():
+        total = sections * STEPS
+        steps = [step for step, _ in seen.steps(sampler)]
+        assert steps == sorted(set(steps)) and steps[0] == 1 and steps[-1] == total
+        assert {most for _, most in seen.steps(sampler)} == {total}
 
 
 def test_the_sampler_says_section_step_and_remaining_time(run):
     prompt, seen, _ = run
-    *texts, last = seen.texts(sampler_of(prompt))
 
-    frames, count = frames_of(prompt), sections_of(prompt)
-    assert re.fullmatch(rf"{frames} of {frames} frames done in \d+ s", last)
-    said = [re.search(r"section (\d) of (\d).*step (\d) of (\d)", text).groups() for text in texts]
-    expected = [(section, step) for section in range(1, count + 1) for step in range(STEPS + 1)]
-    assert [(int(section), int(step)) for section, _, step, _ in said] == expected
-    assert {(int(sections), int(steps)) for _, sections, _, steps in said} == {(count, STEPS)}
-    assert all(re.search(r"\d+ s left", text) for text in texts[1:])
-    assert "trained" not in "".join(texts), "an example workflow warns"
+    for sampler, count in samplers_of(prompt).items():
+        *texts, last = seen.texts(sampler)
+        frames = frames_of(prompt)
+        assert re.fullmatch(rf"{frames} of {frames} frames done in \d+ s", last)
+        said = [re.search(r"section (\d) of (\d).*step (\d) of (\d)", text).groups() for text in texts]
+        expected = [(section, step) for section in range(1, count + 1) for step in range(STEPS + 1)]
+        assert [(int(section), int(step)) for section, _, step, _ in said] == expected
+        assert {(int(sections), int(steps)) for _, sections, _, steps in said} == {(count, STEPS)}
+        assert all(re.search(r"\d+ s left", text) for text in texts[1:])
+        assert "trained" not in "".join(texts), "an example workflow warns"
 
 
 def loop_of(prompt: Prompt) -> int:
-    (plan,) = (node for node in prompt.values() if node["class_type"] == "FramePack_Plan")
+    (plan,) = of_kind(prompt, "FramePack_Plan").values()
     return plan["inputs"]["loop"]
-
-
-def sections_of(prompt: Prompt) -> int:
-    return SECTIONS + loop_of(prompt)
 
 
 def frames_of(prompt: Prompt) -> int:
     """A loop has no start image."""
-    return 4 * 9 * sections_of(prompt) + (not loop_of(prompt))
+    latent_frames = 9 * (SECTIONS + loop_of(prompt)) + given_frames(prompt)
+    return 4 * latent_frames - (4 if loop_of(prompt) else 3)
 
 
-def sampler_of(prompt: Prompt) -> Outputs:
-    (sampler,) = (name for name, node in prompt.items() if node["class_type"] == "FramePack_Sampler")
-    return Outputs(sampler)
+def given_frames(prompt: Prompt) -> int:
+    """Latent frames that are not made: of the start image, or of what is placed."""
+    if placed := of_kind(prompt, "FramePack_Place"):
+        return len(range(0, FRAMES, 4)) if of_kind(prompt, "LoadVideo") else len(placed)
+    return len(of_kind(prompt, "FramePack_EncodeImage"))
+
+
+def samplers_of(prompt: Prompt) -> dict[Outputs, int]:
+    """How many sections each sampler makes: after FramePack Redo, one."""
+    redos = of_kind(prompt, "FramePack_Redo")
+    return {
+        Outputs(name): 1 if node["inputs"]["plan"][0] in redos else SECTIONS + loop_of(prompt)
+        for name, node in of_kind(prompt, "FramePack_Sampler").items()
+    }
 
 
 def test_decode_gives_four_pixel_frames_for_a_latent_frame(graph, server):
