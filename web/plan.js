@@ -8,6 +8,7 @@ import { findNode } from "./framepack.js"
 const WIDGET = "framepack_plan"
 const HEIGHT = 56 // units of the canvas, at least
 const SHARPNESS = 2 // pixels of the picture for each unit of the node's width
+const MOST_STRETCHED = 2 // how many times as high as it is drawn the picture may be
 const WAIT = 120 // milliseconds without a change before the server is asked
 const NEVER = 2 // the mode of a muted node
 const SAMPLERS = ["FramePack_Sampler", "FramePack_SamplerCustom"]
@@ -89,21 +90,24 @@ function sourceOf(id, graph) {
 
 function addDrawing(node) {
   const frame = element("div", { position: "relative", width: "100%", height: "100%", minHeight: `${HEIGHT}px`, overflow: "hidden" })
+  const box = element("div", { position: "relative", width: "100%", height: "100%" })
   const image = element("img", { position: "absolute", inset: "0", width: "100%", height: "100%", objectFit: "fill" })
   const rows = element("div", { position: "absolute", inset: "0" })
   const words = element("div", { position: "absolute", inset: "0", padding: "4px", font: "11px sans-serif", color: "#d66" })
   image.alt = "The plan: a row for each section, made from the top down"
-  frame.append(image, rows, words)
+  box.append(image, rows)
+  frame.append(box, words)
   const widget = node.addDOMWidget(WIDGET, "plan", frame, { getMinHeight: () => HEIGHT, hideOnZoom: false, serialize: false })
   widget.serialize = false // neither in prompts nor in saved workflows
-  return { image, rows, words, timer: undefined, asked: undefined }
+  return { box, image, rows, words, timer: undefined, asked: undefined }
 }
 
-function show(node, { image, rows, words }, { error, image: source, height, length, rows: sections }) {
+function show(node, { box, image, rows, words }, { error, image: source, height, length, rows: sections }) {
   words.textContent = error ?? ""
-  image.style.visibility = rows.style.visibility = error ? "hidden" : "visible"
+  box.style.visibility = error ? "hidden" : "visible"
   if (error) return
   node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])])
+  box.style.maxHeight = `${(MOST_STRETCHED * height) / SHARPNESS}px`
   image.src = source
   image.title = length
   rows.replaceChildren(...sections.map(({ section, top, bottom, text }) => {

@@ -49,7 +49,7 @@ def test_a_plan_that_cannot_be_says_why_and_recovers(page, rows):
     page.evaluate(SET, ["layout", "f1"])
     page.wait_for_function(f"{DRAWING}.innerText.includes('does not fit the order inverted')")
     page.evaluate(SET, ["layout", "auto"])
-    page.wait_for_function(f"!{DRAWING}.innerText && {DRAWING}.querySelector('img').style.visibility === 'visible'")
+    page.wait_for_function(f"!{DRAWING}.innerText && {DRAWING}.firstChild.style.visibility === 'visible'")
 
 
 def test_what_is_connected_to_the_sampler_is_drawn(page, rows):
