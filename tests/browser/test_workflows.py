@@ -1,6 +1,7 @@
 """The example workflows in ComfyUI's own front end, in a real browser. Errors on its console fail a test when it ends."""
 
 import json
+import re
 from argparse import Namespace
 
 import pytest
@@ -11,6 +12,7 @@ from scripts.support.server import Json
 from scripts.support.workflow import NOTES, to_prompt
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 
 DEFAULTS = {
     "FramePack_DrawPlan": {"start_image": True},
@@ -75,6 +77,16 @@ def test_the_front_end_serves_a_help_page_for_every_node(page, server):
     for name, node in server.object_info().items():
         if name.startswith("FramePack_"):
             assert page.evaluate(fetch, name).startswith(f"# {node['display_name']}")
+
+
+def test_the_front_end_serves_the_pictures_of_the_help_pages(page):
+    """The path in a page is within the folder that the front end looks in."""
+    kind = "async name => (await fetch(`/extensions/framepack/docs/${name}`)).headers.get('content-type')"
+    pages = (ROOT / "web" / "docs").glob("*.md")
+    pictures = {name for page in pages for name in PICTURE.findall(page.read_text(encoding="utf-8"))}
+
+    assert {"place.webp", "redo.webp", "loop.webp", "extend.webp"} <= pictures
+    assert {page.evaluate(kind, name) for name in pictures} == {"image/webp"}
 
 
 def test_the_workflows_are_offered_as_templates_with_thumbnails(page):
