@@ -1,6 +1,7 @@
 """The example workflows in ComfyUI's own front end, in a real browser. Errors on its console fail a test when it ends."""
 
 import json
+import re
 from argparse import Namespace
 
 import pytest
@@ -11,10 +12,12 @@ from scripts.support.server import Json
 from scripts.support.workflow import NOTES, to_prompt
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 
 DEFAULTS = {
     "FramePack_DrawPlan": {"start_image": True},
     "FramePack_Sampler": {"end_strength": 1, "colour_anchor": 0, "denoise": 1},
+    "FramePack_DrawPlan": {"start_image": True},
     "FramePack_Plan": {"exact_length": False, "loop": 0},
     "FramePack_SaveVideo": {"crossfade": 8, "container": "auto", "codec": "auto"},
 }
@@ -75,6 +78,20 @@ def test_the_front_end_serves_a_help_page_for_every_node(page, server):
     for name, node in server.object_info().items():
         if name.startswith("FramePack_"):
             assert page.evaluate(fetch, name).startswith(f"# {node['display_name']}")
+
+
+def test_the_front_end_serves_the_pictures_of_the_help_pages(page):
+    """The path in a page is within the folder that the front end looks in."""
+    width = """async name => {
+      const picture = Object.assign(new Image(), { src: `/extensions/framepack/docs/${name}` })
+      await picture.decode()
+      return picture.naturalWidth
+    }"""
+    pages = (ROOT / "web" / "docs").glob("*.md")
+    pictures = {name for page in pages for name in PICTURE.findall(page.read_text(encoding="utf-8"))}
+
+    assert {"place.webp", "redo.webp", "loop.webp", "extend.webp"} <= pictures
+    assert {page.evaluate(width, name) for name in pictures} == {720}
 
 
 def test_the_workflows_are_offered_as_templates_with_thumbnails(page):
