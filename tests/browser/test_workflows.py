@@ -15,7 +15,6 @@ WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 
 DEFAULTS = {
-    "FramePack_DrawPlan": {"start_image": True},
     "FramePack_Sampler": {"end_strength": 1, "colour_anchor": 0, "denoise": 1},
     "FramePack_DrawPlan": {"start_image": True},
     "FramePack_Plan": {"exact_length": False, "loop": 0},
