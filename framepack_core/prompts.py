@@ -23,7 +23,7 @@ LEAST_WEIGHT = 0.05  # of a prompt while one fades into another: less does not s
 LONGEST_WORDS = 60  # characters of a prompt in a line of text
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
-_TIMES = rf"\[\s*(?P<start>{_NUMBER})s\s*(?:-\s*(?P<end>{_NUMBER})s\s*)?(?:~\s*(?P<fade>\d+(?:\.\d+)?)s\s*)?:"
+_TIMES = rf"\[\s*(?P<start>{_NUMBER})\s*s\s*(?:-\s*(?P<end>{_NUMBER})\s*s\s*)?(?:~\s*(?P<fade>\d+(?:\.\d+)?)\s*s\s*)?:"
 _ALMOST = r"-?\d[\d.,]*\s*(?:s|sec|secs|second|seconds)?\s*"
 _MISSPELT = rf"\[\s*{_ALMOST}(?:(?:-|–|to)\s*{_ALMOST})?(?:~[^:\]]*)?:(?!\d)"
 _BRACKET = re.compile(f"{_TIMES}|{_MISSPELT}", re.IGNORECASE)
@@ -41,7 +41,7 @@ class Span:
     fade: float = 0.0
 
     def __str__(self) -> str:
-        end = "" if self.end is None else "-end" if self.end == math.inf else f"-{_spelled(self.end)}s"
+        end = "" if self.end is None else " to the end" if self.end == math.inf else f"-{_spelled(self.end)}s"
         return f"{_spelled(self.start)}s{end}" + (f" ~{_spelled(self.fade)}s" if self.fade else "")
 
 

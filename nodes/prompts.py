@@ -28,8 +28,8 @@ class PromptTimelineNode(io.ComfyNode):
                     multiline=True,
                     dynamic_prompts=True,
                     tooltip="What happens when, in seconds of the finished video: a cat sits [2s: it jumps] [4s-5.5s: it "
-                    "lands]. Text outside the brackets counts at all other times. -1s is a second before the end; ~1s after the "
-                    "time makes the change take a second.",
+                    "lands]. Text outside the brackets counts at all other times. -1s is a second before the end; ~1s after "
+                    "the time makes the change take a second.",
                 ),
                 PlanType.Input(
                     "plan",
