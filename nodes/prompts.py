@@ -25,6 +25,7 @@ class PromptTimelineNode(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The text encoders that CLIP Text Encode would get."),
                 io.String.Input(
                     "text",
+                    default="",
                     multiline=True,
                     dynamic_prompts=True,
                     tooltip="What happens when, in seconds of the finished video: a cat sits [2s: it jumps] [4s-5.5s: it "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import comfy.hooks
 import comfy.sample
@@ -111,7 +112,9 @@ def test_two_hundred_prompts_cost_one_call_a_step_too(model, calls):
 @pytest.mark.parametrize("order", ["forward", "inverted", "endpoints"])
 @pytest.mark.parametrize("text", ["one for all", "[0s: one for all]", "[1s: one for all]", "one for all [9s: another]"])
 def test_one_prompt_for_all_is_bit_for_bit_the_untimed_run(model, order, text):
-    assert torch.equal(video(model, prompt(text), order=order), video(model, Words().encode_from_tokens_scheduled("one for all"), order=order))  # fmt: skip
+    plain = Words().encode_from_tokens_scheduled("one for all")
+
+    assert torch.equal(video(model, prompt(text), order=order), video(model, plain, order=order))
 
 
 def test_up_to_a_change_the_video_is_that_without_it(model):
@@ -130,9 +133,9 @@ def test_negative_prompts_have_times_of_their_own(model, calls):
 def test_any_conditioning_can_have_a_time_and_be_combined_in_any_order(model):
     parts = [prompt("a"), with_time(prompt("bb"), span_of(1.3, 2.5)), with_time(prompt("ccc"), span_of(-1.1, 0))]
 
-    found = {video(model, sum(order, [])).sum().item() for order in (parts, parts[::-1])}
+    found = [video(model, [*chain.from_iterable(order)]) for order in (parts, parts[::-1])]
 
-    assert found == {video(model, prompt(ABC)).sum().item()}
+    assert all(torch.equal(one, video(model, prompt(ABC))) for one in found)
 
 
 def test_prompts_of_the_same_time_are_combined_as_ever(model, calls):
@@ -193,9 +196,7 @@ def test_the_node_says_which_section_is_told_what(model):
 
 
 def test_a_prompt_whose_times_all_lie_outside_is_refused_at_once(model, calls):
-    with pytest.raises(
-        ValueError, match=r"^negative: no prompt has a time within the video's 3.63 s: the first is for 9s to the end; give"
-    ):
+    with pytest.raises(ValueError, match=r"^negative: no prompt has a time within the video's 3.63 s: the first is for 9s to"):
         video(model, prompt("a"), with_time(prompt("n"), span_of(9, 0)), cfg=2.0)
     assert not calls
 
