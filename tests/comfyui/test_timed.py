@@ -85,6 +85,10 @@ def video(model, positive: list, *others, said: Callable[[str], None] = lambda l
     return sampling.sample(request(model, positive, *others, **plan), said).latents
 
 
+def told_of(asked: Request) -> Told:
+    return Told.of(asked.guider.original_conds, asked.sections, asked.length, asked.plan.fps)
+
+
 def lengths(text: str, plan: Plan) -> list[int]:
     """Of the texts that the sections are told, in sampling order."""
     conds = {"positive": [values | {"cross_attn": tensor} for tensor, values in prompt(text)]}
@@ -162,6 +166,30 @@ def test_hooks_act_in_their_time_only(model):
     assert torch.equal(late[:, :, :10], plain[:, :, :10]) and not torch.equal(late[:, :, 10:19], plain[:, :, 10:19])
     assert not torch.equal(always[:, :, 1:10], plain[:, :, 1:10])
     assert torch.equal(video(model, prompt("a")), plain), "and the model stays as it was"
+
+
+FADE = "[0s: {}] [1.3s ~2.4s: {}]"  # the second section is told the second prompt by 24%, the third by 72%
+
+
+def test_a_fade_between_texts_of_one_length_costs_nothing(model, calls):
+    found = video(model, prompt(FADE.format("aa", "bb")))
+    hard, weights = video(model, prompt("[0s: aa] [1.3s: bb]")), [1.0, 0.76, 0.28]
+
+    assert calls == [[2]] * (6 * STEPS)
+    assert torch.equal(found[:, :, :10], hard[:, :, :10]) and not torch.equal(found[:, :, 10:19], hard[:, :, 10:19])
+    told = told_of(request(model, prompt(FADE.format("aa", "bb"))))
+    one, other = (Words().encode_from_tokens_scheduled(text)[0][0] for text in ("aa", "bb"))
+    for weight, (cond,) in zip(weights, (conds["positive"] for conds in told.conditions.values()), strict=True):
+        torch.testing.assert_close(cond["cross_attn"], weight * one + (1 - weight) * other)
+
+
+def test_a_fade_between_texts_of_other_lengths_weighs_both(model, calls):
+    video(model, prompt(FADE.format("a", "bbbb")))
+
+    told = told_of(request(model, prompt(FADE.format("a", "bbbb"))))
+    strengths = [[cond.get("strength", 1.0) for cond in conds["positive"]] for conds in told.conditions.values()]
+    assert strengths == [[1.0], [pytest.approx(0.76), 0.24], [pytest.approx(0.28), 0.72]]
+    assert sorted(calls[STEPS : 3 * STEPS]) == [[1]] * STEPS + [[4]] * STEPS
 
 
 @pytest.mark.parametrize(
@@ -277,8 +305,7 @@ def test_each_text_is_encoded_once():
 
 def keys(model, positive: list, **plan) -> Sequence[str]:
     asked = request(model, positive, **plan)
-    told = Told.of(asked.guider.original_conds, asked.sections, asked.length, 30.0)
-    return section_keys("run", asked.sections, asked.sigmas, section_prompts(told))
+    return section_keys("run", asked.sections, asked.sigmas, section_prompts(told_of(asked)))
 
 
 @pytest.mark.parametrize(("order", "same"), [("forward", 2), ("inverted", 0)])

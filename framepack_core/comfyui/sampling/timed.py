@@ -13,11 +13,16 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import torch
+
 from ...frames import Length
 from ...plan import Section
 from ...prompts import Choice, Prompt, Span, choices, shortened, spell_choice, without_section
 
 TIME, WORDS = "framepack_time", "framepack_words"  # keys of a condition
+
+TEXT = ("cross_attn", "pooled_output")
+PLAIN = (bool, int, float, str)
 
 Conds = Mapping[str, list[dict[str, Any]]]  # by the guider's names for them: positive, negative
 
@@ -32,7 +37,9 @@ class VideoTime:
 
 
 def encode(clip, prompts: Sequence[Prompt]) -> list:
-    """The CONDITIONING of prompts, each text encoded once."""
+    """The CONDITIONING of prompts, each text encoded once. Raises ValueError without a text encoder."""
+    if clip is None:
+        raise ValueError("clip holds no text encoder; load it with DualCLIPLoader (type hunyuan_video)")
     encoded = cache(lambda words: clip.encode_from_tokens_scheduled(clip.tokenize(words)))
     if len(prompts) == 1 and prompts[0].span is None:
         return encoded(prompts[0].words)
@@ -82,7 +89,7 @@ class Told:
                 conditions[section.number][name] = prompts.entries(choice)
         shown = next(prompts for prompts in told.values() if prompts.spans)
         words = {section.number: shown.spelled(choice) for section, choice in zip(sections, shown.choices, strict=True)}
-        return cls(conditions, words, tuple(note for prompts in told.values() for note in prompts.notes))
+        return cls(conditions, words, tuple(dict.fromkeys(note for prompts in told.values() for note in prompts.notes)))
 
 
 def is_timed(conds: Conds) -> bool:
@@ -136,8 +143,22 @@ class _Prompts:
 
 
 def _mixed(before: list[dict[str, Any]], after: list[dict[str, Any]], weight: float) -> list[dict[str, Any]]:
-    """Conditions between others: ..."""
+    """Conditions between those before and those after.
+
+    Texts of the same length become one whose values lie between theirs, at no cost. Of others both count, by their strength,
+    which takes a call of the model for each. Both do the same (docs/prompts.md).
+    """
+    if len(before) == len(after) == 1 and _differ_in_values_only(before[0], after[0]):
+        (one,), (other,) = before, after
+        return [{**other, **{key: torch.lerp(one[key], other[key], weight) for key in TEXT}}]
     return [*(_weighted(cond, 1 - weight) for cond in before), *(_weighted(cond, weight) for cond in after)]
+
+
+def _differ_in_values_only(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    if one.keys() != other.keys() or any(one[key].shape != other[key].shape for key in TEXT):
+        return False
+    rest = one.keys() - {*TEXT, "uuid", "model_conds"}  # the last is filled in later
+    return all(one[key] is other[key] or (isinstance(one[key], PLAIN) and one[key] == other[key]) for key in rest)
 
 
 def _weighted(cond: dict[str, Any], weight: float) -> dict[str, Any]:
