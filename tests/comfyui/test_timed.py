@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 
 import comfy.hooks
 import comfy.sample
 import pytest
 import torch
+from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 from support import given
 
 from framepack_core.comfyui import log
@@ -23,6 +25,7 @@ from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigm
 from framepack_core.comfyui.sampling.timed import TIME, Told, encode, with_time
 from framepack_core.plan import Plan
 from framepack_core.prompts import Span, parse, span_of
+from framepack_core.redo import redo
 from framepack_core.store.kept import section_keys
 
 INPUTS = given.inputs()
@@ -204,6 +207,33 @@ def test_loops_exact_lengths_and_single_sections_have_times_too(changes, expecte
     plan = Plan.of(**{"seconds": 3.6, "order": "forward"} | changes)
 
     assert lengths("a [1.3s: bb] [2.5s: ccc]" if "loop" not in changes else "a [2.4s: bb] [3.6s: ccc]", plan) == expected
+
+
+@pytest.mark.parametrize("order", ["forward", "inverted", "endpoints"])
+def test_a_section_that_is_made_again_is_told_the_same(order):
+    plan, latents = Plan.of(3.6, order), torch.zeros(1, 16, 28, given.HEIGHT, given.WIDTH)
+    conds = {"positive": [values | {"cross_attn": tensor} for tensor, values in prompt("a [1.5s-1.8s: bb] [2.5s: ccc]")]}
+    sections = plan.fill(28)
+    before = Told.of(conds, sections, plan.length(28), plan.fps)
+
+    for section in sections:
+        again, frames = redo(plan, latents, {0}, {section.number})
+        made = again.bind(Given(frames=frames).timeline(again))
+        told = Told.of(conds, made, again.length(28), again.fps)
+        assert told.words[0] == before.words[section.number] or len(section.target) > plan.window
+        assert not told.notes or order == "endpoints"
+
+
+def test_guiders_of_several_prompts_have_times_for_each(model, calls):
+    asked = request(model, prompt("a"), sections=2)
+    guider = Guider_DualCFG(model)
+    guider.set_conds(prompt("a [1.3s: bb]"), prompt("mmmmm"), prompt("nnnnnn [1.3s: nnnnnnn]"))
+    guider.set_cfg(2.0, 1.5)
+
+    sampling.sample(replace(asked, guider=guider), lambda line: None)
+
+    steps = [{length for [length] in calls[at : at + 3]} for at in range(0, len(calls), 3)]
+    assert steps == [{1, 5, 6}] * STEPS + [{2, 5, 7}] * STEPS
 
 
 def test_the_node_says_which_section_is_told_what(model):

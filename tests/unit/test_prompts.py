@@ -198,6 +198,10 @@ def test_the_only_section_is_told_one_prompt():
     assert told("z [0.2s-0.4s: a] [0.5s: b] [2s: c]", Plan.of(1.2)) == ["b"]
 
 
+def test_times_beside_a_clip_are_those_of_the_whole_video():
+    assert told("z [3.7s: a]", Plan.of(2.4, "forward"), known=19) == ["z", "a"]
+
+
 def test_what_no_section_is_told_has_a_reason():
     plan = Plan.of(2.4)
     length = plan.length(1 + plan.generated)

@@ -122,10 +122,10 @@ def origin(prompt: DynamicPrompt, node_id: str, conditioning: bool = True) -> st
     Node ids, titles and unrelated nodes do not count, nor does what leads to CONDITIONING if that counts by its content alone.
     """
     private.require("DynamicPrompt")
-    left_out = frozenset() if conditioning else frozenset({"CONDITIONING"})
-    part = _Part(prompt, left_out)
+    part = _Part(prompt)
     inputs = prompt.get_node(node_id)["inputs"]
-    sources = {name: part.source(inputs[name]) for name in ORIGINATED if private.is_link(inputs.get(name))}
+    links = {name: inputs[name] for name in ORIGINATED if private.is_link(inputs.get(name))}
+    sources = {name: part.source(link, conditioning) for name, link in links.items()}
     context = private.get_executing_context()
     return digest((sources, context and context.list_index))  # a node that is given lists runs once for each item
 
@@ -197,27 +197,32 @@ def _named_from(root: Path, text: str) -> list[Stat]:
 
 
 class _Part:
-    """The part of a prompt that leads to a node, without links of the types that are `left_out`."""
+    """The part of a prompt that leads to a node."""
 
-    def __init__(self, prompt: DynamicPrompt, left_out: frozenset[str]) -> None:
+    def __init__(self, prompt: DynamicPrompt) -> None:
         self.prompt = prompt
-        self.left_out = left_out
-        self.known: dict[str, str] = {}
+        self.known: dict[tuple[str, bool], str] = {}
 
-    def source(self, link: Sequence) -> tuple[str, int] | None:
-        """The output that a link leads to: a digest of all that decides its node, and the slot."""
+    def source(self, link: Sequence, conditioning: bool = True) -> tuple[str, int] | None:
+        """The output that a link leads to: a digest of all that decides its node, and the slot.
+
+        Without `conditioning`, None for prompts, those of a guider included. A model's count: it may be patched with them.
+        """
         node_id, slot = link
         node = self.prompt.get_node(node_id)
-        if self.left_out and _output_type(node["class_type"], slot) in self.left_out:
-            return None
-        if node_id not in self.known:
-            self.known[node_id] = digest(self._node(node))
-        return self.known[node_id], slot
+        if not conditioning:
+            kind = _output_type(node["class_type"], slot)
+            if kind == "CONDITIONING":
+                return None
+            conditioning = kind != "GUIDER"
+        if (node_id, conditioning) not in self.known:
+            self.known[node_id, conditioning] = digest(self._node(node, conditioning))
+        return self.known[node_id, conditioning], slot
 
-    def _node(self, node: Mapping[str, Any]) -> tuple:
+    def _node(self, node: Mapping[str, Any], conditioning: bool) -> tuple:
         """The node's class, its inputs with the files they name, and what it tells ComfyUI about whether it has changed."""
         inputs = {
-            name: self.source(value) if private.is_link(value) else (value, named_files(value))
+            name: self.source(value, conditioning) if private.is_link(value) else (value, named_files(value))
             for name, value in node["inputs"].items()
         }
         return node["class_type"], inputs, repr(node.get("is_changed"))
