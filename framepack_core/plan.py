@@ -282,10 +282,13 @@ def spell_length(length: Length, fps: float) -> str:
     return f"{length.latents} latent frames = {frames} frames = {length.frames / fps:.2f} s at {fps:g} fps"
 
 
+def seconds_shown(section: Section, length: Length, fps: float) -> list[tuple[float, float]]:
+    """When in the video the section's frames are shown: from, up to; one pair for each run of frames."""
+    return [(length.begins(start) / fps, length.begins(stop) / fps) for start, stop in runs(section.target)]
+
+
 def spell_seconds(section: Section, length: Length, fps: float, separator: str = "-") -> str:
-    """When in the video the section's frames are shown."""
-    times = ((length.begins(start) / fps, length.begins(stop) / fps) for start, stop in runs(section.target))
-    return ", ".join(f"{begin:.2f}{separator}{end:.2f}" for begin, end in times)
+    return ", ".join(f"{begin:.2f}{separator}{end:.2f}" for begin, end in seconds_shown(section, length, fps))
 
 
 @dataclass(frozen=True)

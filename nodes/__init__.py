@@ -15,6 +15,7 @@ NODES = {
     "image": ("EncodeImageNode", "DemoImageNode", "DecodeNode"),
     "frames": ("PlaceNode", "RedoNode"),
     "planning": ("PlanNode", "DrawPlanNode"),
+    "prompts": ("PromptTimelineNode", "SetVideoTimeNode"),
     "sampling": ("SamplerNode", "SamplerCustomNode", "OneFrameNode"),
     "solver": ("UniPCNode", "SchedulerNode"),
     "video": ("SaveVideoNode",),

@@ -7,7 +7,7 @@ from ..framepack_core.comfyui import private
 from ..framepack_core.comfyui.latent import LENGTH, MADE, Made
 from ..framepack_core.comfyui.log import log_once
 from ..framepack_core.comfyui.sampling.checks import begins_in_noise
-from ..framepack_core.comfyui.sampling.identity import origin
+from ..framepack_core.comfyui.sampling.identity import by_content, origin
 from ..framepack_core.comfyui.sampling.loras import unused
 from ..framepack_core.comfyui.sampling.request import ON_CANCEL, Given, Request, make_guider, overruled
 from ..framepack_core.comfyui.sampling.sample import sample
@@ -172,12 +172,12 @@ def _video() -> io.Output:
     return io.Latent.Output(display_name="latent", tooltip="The whole video, start frame included, for FramePack Decode.")
 
 
-def _origin(node: type[io.ComfyNode], resume: bool) -> str | None:
+def _origin(node: type[io.ComfyNode], guider, resume: bool) -> str | None:
     """The name under which finished sections are kept, or None if they are not."""
     if not resume:
         return None
     try:
-        return origin(node.hidden.dynprompt, node.hidden.unique_id)
+        return origin(node.hidden.dynprompt, node.hidden.unique_id, not by_content(guider))
     except private.Missing as missing:
         log_once(f"finished sections are not kept: {missing}")
         return None
@@ -275,7 +275,7 @@ class SamplerNode(io.ComfyNode):
             embeddings=given.embeddings(plan, sections),
             given=given.known(plan),
             initial=given.initial(timeline, from_noise=denoise >= 1.0),
-            origin=_origin(cls, resume),
+            origin=_origin(cls, guider, resume),
             notes=(
                 *given.arrangement(plan).notes(),
                 *overruled(model, positive, negative, cfg, guidance, sampler),
@@ -345,7 +345,7 @@ class SamplerCustomNode(io.ComfyNode):
             embeddings=given.embeddings(plan, sections),
             given=given.known(plan),
             initial=given.initial(timeline, from_noise=given.latent_image is None or begins_in_noise(sigmas)),
-            origin=_origin(cls, resume),
+            origin=_origin(cls, guider, resume),
             notes=(*given.arrangement(plan).notes(), *_unused_loras(cls, guider.model_patcher)),
             **options,
         )

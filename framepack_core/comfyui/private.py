@@ -148,6 +148,7 @@ SYMBOLS: dict[str, Symbol] = {
     "optimized_attention": Symbol("comfy.ldm.modules.attention", "optimized_attention", RESUMING),
     "is_link": Symbol("comfy_execution.graph_utils", "is_link", RESUMING, {"": "obj"}),
     "DynamicPrompt": Symbol("comfy_execution.graph", "DynamicPrompt", RESUMING, {"get_node": "self node_id"}),
+    "NODE_CLASS_MAPPINGS": Symbol("nodes", "NODE_CLASS_MAPPINGS", RESUMING),
     "get_executing_context": Symbol("comfy_execution.utils", "get_executing_context", f"{RESUMING}, and {PREVIEWS}", {"": ""}),
     # Previews
     "get_previewer": Symbol("latent_preview", "get_previewer", PREVIEWS, {"": "device latent_format"}),

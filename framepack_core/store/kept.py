@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
@@ -104,11 +104,17 @@ class Run:
         return self.finished[-1].link if self.finished else ""
 
 
-def section_keys(identity: str, sections: Sequence[Section], sigmas: Sequence[Tensor]) -> tuple[str, ...]:
-    """What decides each section: `identity`, its integers, its sigmas, and everything that decides the one before."""
+def section_keys(
+    identity: str, sections: Sequence[Section], sigmas: Sequence[Tensor], prompts: Mapping[int, str] | None = None
+) -> tuple[str, ...]:
+    """What decides each section: `identity`, its integers, its sigmas, and everything that decides the one before.
+
+    `prompts` are digests of what a section is told, by its number, where that is no part of the identity.
+    """
     keys, key = [], digest((FORMAT, identity))
     for section, schedule in zip(sections, sigmas, strict=True):
-        key = digest((key, section, schedule))
+        told = (prompts[section.number],) if prompts else ()
+        key = digest((key, section, schedule, *told))
         keys.append(key)
     return tuple(keys)
 

@@ -9,11 +9,13 @@ import folder_paths
 import pytest
 import torch
 from comfy_execution.graph import DynamicPrompt
+from comfy_extras.nodes_custom_sampler import BasicGuider
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from support import given as inputs_given
 
+from framepack_core.comfyui import private
 from framepack_core.comfyui.loading import loras
 from framepack_core.comfyui.loading.checkpoints import load_path
 from framepack_core.comfyui.sampling import identity
@@ -114,6 +116,28 @@ def test_what_counts_by_its_content_or_not_at_all_is_no_part_of_the_origin(folde
 )
 def test_what_leads_to_models_and_texts_is_part_of_the_origin(folders, other):
     assert origin(other) != origin(PROMPT)
+
+
+GUIDED = PROMPT | {
+    "8": {"class_type": "BasicGuider", "inputs": {"model": ["2", 0], "conditioning": ["4", 0]}},
+    "7": {"class_type": "FramePack_SamplerCustom", "inputs": {"guider": ["8", 0], "plan": ["6", 0]}},
+}
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, GUIDED], ids=["positive", "guider"])
+def test_prompts_that_count_by_their_content_are_no_part_of_the_origin(folders, prompt, monkeypatch):
+    monkeypatch.setitem(private.NODE_CLASS_MAPPINGS, "BasicGuider", BasicGuider)
+
+    def by_content(**nodes: dict) -> str:
+        return identity.origin(DynamicPrompt(prompt | nodes), "7", conditioning=False)
+
+    text = {**PROMPT["4"], "inputs": {"clip": ["3", 0], "text": "she sits down"}}
+    other_model = changed("2", strength=0.6)["2"]
+    patched = changed("2", about=["4", 0])["2"]
+
+    assert by_content() == by_content(**{"4": text}) != identity.origin(DynamicPrompt(prompt), "7")
+    assert by_content() != by_content(**{"2": other_model})
+    assert by_content(**{"2": patched}) != by_content(**{"2": patched, "4": text}), "a model may be patched with a prompt"
 
 
 @pytest.mark.parametrize("file", ["diffusion_models/model.safetensors", "loras/lora.safetensors"])

@@ -33,6 +33,8 @@ ALL = {
     "FramePack_Sampler",
     "FramePack_SamplerCustom",
     "FramePack_OneFrame",
+    "FramePack_PromptTimeline",
+    "FramePack_SetVideoTime",
     "FramePack_UniPC",
     "FramePack_Scheduler",
     "FramePack_Decode",

@@ -41,6 +41,8 @@ NODES = {
         "negative frames clip_vision_output control_index=",
         "latent",
     ),
+    "FramePack_PromptTimeline": ("clip text=", "plan", "conditioning table"),
+    "FramePack_SetVideoTime": ("conditioning start=0.0 end=0.0", "fade=0.0", "conditioning"),
     "FramePack_UniPC": ("variant=bh1", "", "SAMPLER"),
     "FramePack_Scheduler": ("steps=25 shift=0.0 latent window=9", "", "SIGMAS"),
     "FramePack_Decode": ("latent vae", "", "images"),

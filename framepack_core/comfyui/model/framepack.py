@@ -15,6 +15,8 @@ from ...trained import Trained
 from ...weights.fp8 import FP8_DTYPES
 from ...weights.names import MARK
 from .. import private
+from ..log import log_once
+from ..sampling.timed import TIME
 from .conditions import CONTEXT_KEY, ContextLatents, Packed, PackedContext
 from .memory import memory_factor, token_cells
 from .residence import cast, settle
@@ -22,6 +24,9 @@ from .transformer import FramePackTransformer
 
 log = logging.getLogger("framepack")
 
+UNTIMED = (
+    "the prompt is timed, but this sampler knows no seconds: it uses only what counts at the beginning; use FramePack Sampler"
+)
 GUIDANCE = 10.0  # the distilled guidance the released checkpoints were made for
 
 
@@ -38,6 +43,8 @@ class FramePackModel(private.HunyuanVideoModel):
         self.memory_usage_shape_process = {"c_crossattn": token_cells, "clip_fea": token_cells}
 
     def extra_conds(self, **kwargs) -> dict:
+        if TIME in kwargs:
+            log_once(UNTIMED)
         out = super().extra_conds(**{"guidance": GUIDANCE, **kwargs})
         if kwargs.get("clip_vision_output") is not None:
             out["clip_fea"] = private.CONDRegular(kwargs["clip_vision_output"]["last_hidden_state"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -29,7 +29,7 @@ class Progress:
     """One bar over all steps of all sections, a line of text, and the video so far.
 
     ComfyUI's preview method draws the filmstrip; the video plays if there is a `vae` to decode finished sections. Sections
-    that were restored rather than sampled do not count towards the time left.
+    that were restored rather than sampled do not count towards the time left. `words` are those of timed prompts, by section.
 
         with Progress(patcher, sections, steps, timeline, length, fps, say) as progress:
             for section, latents in generate(sections, timeline, GuiderDenoiser(..., progress.of), seed):
@@ -46,6 +46,7 @@ class Progress:
         fps: float,
         say: Say,
         vae=None,
+        words: Mapping[int, str] | None = None,
     ) -> None:
         self.sections = sections
         self.steps = steps
@@ -53,6 +54,7 @@ class Progress:
         self.length = length
         self.fps = fps
         self.say = say
+        self.words = words or {}
         self.bar = comfy.utils.ProgressBar(sum(steps))
         self.section: Section | None = None  # the one being sampled
         self.start: float | None = None  # of the first one
@@ -140,7 +142,7 @@ class Progress:
         if self.start is not None and (sampled := done - self.restored):
             left = (time.monotonic() - self.start) / sampled * (sum(self.steps) - done)
             text += f", {duration(left)} left"
-        return text
+        return f"{text}\nprompt: {self.words[number]}" if number in self.words else text
 
     def _tell_sections(self) -> None:
         """For the drawing in the plan's node."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from .regions import Percent, require_prompt_everywhere, require_region
 
 if TYPE_CHECKING:
     from .request import Request
+    from .timed import Conds, Told
 
 POOLED = 768
 HIGHEST_SIGMA, LEAST_FIRST_SIGMA, MOST_LAST_SIGMA = 1.01, 0.8, 0.02  # schedules go from about 1 down to 0
@@ -41,7 +42,6 @@ def require_fitting(request: Request) -> None:
     require_fitting_patches(patcher)
     for sigmas in request.sigmas:
         require_schedule(sigmas, from_noise=request.initial is None)
-    require_regions(request, patcher.get_model_object("model_sampling").percent_to_sigma)
 
 
 def require_framepack(patcher) -> None:
@@ -126,12 +126,23 @@ def require_conditioning(conds: dict[str, list[dict]], patcher) -> None:
                 require_finite(tensor, name, "lower the weights of words in the prompt, such as (word:2.0)")
 
 
-def require_regions(request: Request, percent_to_sigma: Percent) -> None:
+def require_regions(request: Request, told: Told) -> None:
+    """Each section must have a prompt in every step and everywhere in the picture."""
+    percent_to_sigma: Percent = request.guider.model_patcher.get_model_object("model_sampling").percent_to_sigma
     height, width = request.timeline.latents.shape[3:]
-    for name, entries in request.guider.original_conds.items():
-        for cond in entries:
-            require_region(name, cond, height, width)
-        require_prompt_everywhere(name, entries, request.sigmas, percent_to_sigma, height, width)
+    for conds, schedules in _schedules(request, told):
+        for name, entries in conds.items():
+            for cond in entries:
+                require_region(name, cond, height, width)
+            require_prompt_everywhere(name, entries, schedules, percent_to_sigma, height, width)
+
+
+def _schedules(request: Request, told: Told) -> Iterator[tuple[Conds, Iterable[Tensor]]]:
+    """Conditions, and the schedules of the sections that have them."""
+    if not told.conditions:
+        yield request.guider.original_conds, request.sigmas
+    for number, conds in told.conditions.items():
+        yield conds, [request.sigmas[number]]
 
 
 def require_image_embedding(output, patcher) -> None:

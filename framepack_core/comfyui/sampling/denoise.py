@@ -16,6 +16,7 @@ from .. import private
 from ..model.framepack import CONTEXT_KEY, PackedContext
 from .patches import require_unconditional
 from .regions import for_video
+from .timed import Conds
 
 PRE_CFG = "sampler_pre_cfg_function"  # ComfyUI calls these with all predictions before it combines them
 
@@ -27,7 +28,8 @@ class GuiderDenoiser:
 
     `sigmas` has a schedule for each section, since the one that generates both ends has twice the tokens.
     `callback(section)` returns what the sampler calls after each of its steps. `embeddings` has the image embeddings of those
-    sections that have their own, and `initial` `B C T H W` the whole video, if noise is added to it rather than to nothing.
+    sections that have their own, `conditions` the conditions of those whose prompts are timed, and `initial` `B C T H W` the
+    whole video, if noise is added to it rather than to nothing.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class GuiderDenoiser:
         callback: Callable[[Section], Callback | None] = lambda section: None,
         embeddings: Mapping[int, Any] | None = None,
         initial: Tensor | None = None,
+        conditions: Mapping[int, Conds] | None = None,
     ) -> None:
         self.guider = guider
         self.sampler = sampler
@@ -47,6 +50,7 @@ class GuiderDenoiser:
         self.callback = callback
         self.embeddings = embeddings or {}
         self.initial = initial
+        self.conditions = conditions or {}
 
     def __call__(self, noise: Tensor, context: Context) -> Tensor:
         """Latents `B C T H W`, unscaled as ComfyUI keeps them. Raises ValueError if they are not finite."""
@@ -76,7 +80,9 @@ class GuiderDenoiser:
 
     def _guider(self, section: Section, packed: PackedContext, noise: Tensor):
         """The guider for one section."""
-        guider = with_conditions(self.guider, **{CONTEXT_KEY: packed})
+        guider = copy.copy(self.guider)
+        guider.original_conds = self.conditions.get(section.number, guider.original_conds)
+        guider = with_conditions(guider, **{CONTEXT_KEY: packed})
         if section.number in self.embeddings:
             guider = with_conditions(guider, clip_vision_output=self.embeddings[section.number])
         guider.original_conds = {

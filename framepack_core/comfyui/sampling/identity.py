@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import comfy.model_management
 import comfyui_version
@@ -25,12 +26,14 @@ from torch import Tensor
 from ...store.digest import digest
 from ...store.identity import Identity
 from .. import private
+from .timed import VideoTime, is_timed
 
 if TYPE_CHECKING:
     import comfy.clip_vision
     from comfy_execution.graph import DynamicPrompt
 
     from .request import Request
+    from .timed import Conds, Told
 
 ORIGINATED = ("model", "positive", "negative", "guider", "sampler")  # inputs of the sampler nodes that count by their origin
 WORKING = ("model_patcher", "model_options", "conds", "inner_model", "loaded_models")  # a guider's, during and after sampling
@@ -56,7 +59,7 @@ def identity(request: Request) -> Identity:
             "versions": versions(),
             "machine": machine(patcher.load_device),
             "model": model(patcher),
-            "guider": (guider, attributes(guider)),
+            "guider": (guider, without_prompts(attributes(guider))),
             "sampler": (sampler, attributes(sampler)),
             "image": seen(request.clip_vision_output),
             "known": {frame: timeline.latents[:, :, frame : frame + 1] for frame in timeline.known},
@@ -79,20 +82,50 @@ def optional(request: Request) -> dict[str, Any]:
     return {name: value for name, value in parts.items() if value}
 
 
+def without_prompts(guider: dict[str, Any]) -> dict[str, Any]:
+    """A guider's attributes without prompts that are timed: these decide single sections (`section_prompts`)."""
+    timed = is_timed(guider["original_conds"])
+    return {name: value for name, value in guider.items() if not timed or name != "original_conds"}
+
+
+def section_prompts(told: Told) -> dict[int, str]:
+    """A digest of what each section is told, by its number. Empty for prompts that are not timed."""
+    known: dict[int, str] = {}
+
+    def named(conds: list[dict[str, Any]]) -> str:
+        if id(conds) not in known:  # sections that are told the same have the same list
+            known[id(conds)] = digest(conds)
+        return known[id(conds)]
+
+    return {
+        number: digest({name: named(conds) for name, conds in sorted(by_name.items())})
+        for number, by_name in told.conditions.items()
+    }
+
+
+def by_content(guider) -> bool:
+    """Whether a guider's prompts are timed and hold nothing, such as hooks, that counts by its origin."""
+    conds: Conds = getattr(guider, "original_conds", {})  # without them it is refused later
+    return is_timed(conds) and all(
+        _is_plain(value) for entries in conds.values() for cond in entries for value in cond.values()
+    )
+
+
 def seen(output: comfy.clip_vision.Output | None) -> Tensor | None:
     """What a model sees of an image embedding."""
     return None if output is None else output["last_hidden_state"]
 
 
-def origin(prompt: DynamicPrompt, node_id: str) -> str:
+def origin(prompt: DynamicPrompt, node_id: str, conditioning: bool = True) -> str:
     """A digest of the part of the prompt that leads to a sampler node's model, conditioning, guider and sampler.
 
-    Node ids, titles and unrelated nodes do not count.
+    Node ids, titles and unrelated nodes do not count, nor does what leads to CONDITIONING if that counts by its content alone.
     """
     private.require("DynamicPrompt")
+    part = _Part(prompt)
     inputs = prompt.get_node(node_id)["inputs"]
-    known: dict[str, str] = {}
-    sources = {name: _source(inputs[name], prompt, known) for name in ORIGINATED if private.is_link(inputs.get(name))}
+    links = {name: inputs[name] for name in ORIGINATED if private.is_link(inputs.get(name))}
+    sources = {name: part.source(link, conditioning) for name, link in links.items()}
     context = private.get_executing_context()
     return digest((sources, context and context.list_index))  # a node that is given lists runs once for each item
 
@@ -163,21 +196,53 @@ def _named_from(root: Path, text: str) -> list[Stat]:
     return []
 
 
-def _source(link: Sequence, prompt: DynamicPrompt, known: dict[str, str]) -> tuple[str, int]:
-    """The output that a link leads to: a digest of all that decides its node, and the slot."""
-    node_id, slot = link
-    if node_id not in known:
-        known[node_id] = digest(_node(prompt.get_node(node_id), prompt, known))
-    return known[node_id], slot
+class _Part:
+    """The part of a prompt that leads to a node."""
+
+    def __init__(self, prompt: DynamicPrompt) -> None:
+        self.prompt = prompt
+        self.known: dict[tuple[str, bool], str] = {}
+
+    def source(self, link: Sequence, conditioning: bool = True) -> tuple[str, int] | None:
+        """The output that a link leads to: a digest of all that decides its node, and the slot.
+
+        Without `conditioning`, None for prompts, those of a guider included. A model's count: it may be patched with them.
+        """
+        node_id, slot = link
+        node = self.prompt.get_node(node_id)
+        if not conditioning:
+            kind = _output_type(node["class_type"], slot)
+            if kind == "CONDITIONING":
+                return None
+            conditioning = kind != "GUIDER"
+        if (node_id, conditioning) not in self.known:
+            self.known[node_id, conditioning] = digest(self._node(node, conditioning))
+        return self.known[node_id, conditioning], slot
+
+    def _node(self, node: Mapping[str, Any], conditioning: bool) -> tuple:
+        """The node's class, its inputs with the files they name, and what it tells ComfyUI about whether it has changed."""
+        inputs = {
+            name: self.source(value, conditioning) if private.is_link(value) else (value, named_files(value))
+            for name, value in node["inputs"].items()
+        }
+        return node["class_type"], inputs, repr(node.get("is_changed"))
 
 
-def _node(node: Mapping[str, Any], prompt: DynamicPrompt, known: dict[str, str]) -> tuple:
-    """The node's class, its inputs with the files they name, and what it tells ComfyUI about whether it has changed."""
-    inputs = {
-        name: _source(value, prompt, known) if private.is_link(value) else (value, named_files(value))
-        for name, value in node["inputs"].items()
-    }
-    return node["class_type"], inputs, repr(node.get("is_changed"))
+def _output_type(kind: str, slot: int) -> str | None:
+    types = getattr(private.NODE_CLASS_MAPPINGS.get(kind), "RETURN_TYPES", ())
+    return types[slot] if slot < len(types) else None
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is data that is digested by its content."""
+    match value:
+        case None | bool() | int() | float() | str() | Tensor() | UUID() | VideoTime():
+            return True
+        case Mapping():
+            return all(map(_is_plain, value.values()))
+        case list() | tuple():
+            return all(map(_is_plain, value))
+    return False
 
 
 def _folders() -> list[Path]:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from .. import private
 from ..model.framepack import CONTEXT_KEY
+from .timed import TIME, WORDS
 
 # Of conditions: what the model, ComfyUI's sampling and our samplers read.
 READ_CONDITIONS = {
-    *("cross_attn", "pooled_output", "guidance", "clip_vision_output", "attention_mask", CONTEXT_KEY),
+    *("cross_attn", "pooled_output", "guidance", "clip_vision_output", "attention_mask", CONTEXT_KEY, TIME, WORDS),
     *(
         "model_conds",
         "uuid",

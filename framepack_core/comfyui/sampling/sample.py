@@ -18,10 +18,11 @@ from ..preview.progress import Progress, Say
 from . import checks
 from .colour import ColourAnchor
 from .denoise import GuiderDenoiser, with_conditions
-from .identity import identity
+from .identity import identity, section_prompts
 from .kept import KeptSections
 from .patches import unused_image_embedding, without_effect
 from .request import Request
+from .timed import Told
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,28 @@ def sample(request: Request, say: Say) -> Video:
     """
     checks.require_fitting(request)
     patcher, timeline = request.guider.model_patcher, request.timeline
-    warned = checks.warnings(request.plan, patcher, request.what)
-    if request.initial is None:
-        warned += checks.sigma_warnings(request.sigmas)
-    notes = Notes(say, [*request.notes, *warned, *ignored(request)])
-    kept = kept_sections(request, notes)
     guider = request.guider
     if request.clip_vision_output is not None:
         guider = with_conditions(guider, clip_vision_output=request.clip_vision_output)
+    told = Told.of(guider.original_conds, request.sections, request.length, request.plan.fps)
+    checks.require_regions(request, told)
+    warned = checks.warnings(request.plan, patcher, request.what)
+    if request.initial is None:
+        warned += checks.sigma_warnings(request.sigmas)
+    notes = Notes(say, [*request.notes, *told.notes, *warned, *ignored(request)])
+    kept = kept_sections(request, told, notes)
     given, steps = len(timeline.known), [len(sigmas) - 1 for sigmas in request.sigmas]
     fps, vae = request.plan.fps, request.preview_vae
-    with Progress(patcher, request.sections, steps, timeline, request.length, fps, notes.say, vae) as progress:
+    with Progress(patcher, request.sections, steps, timeline, request.length, fps, notes.say, vae, told.words) as progress:
         denoise: Denoise = GuiderDenoiser(
-            guider, request.sampler, request.sigmas, request.seed, progress.of, request.embeddings, request.initial
+            guider,
+            request.sampler,
+            request.sigmas,
+            request.seed,
+            progress.of,
+            request.embeddings,
+            request.initial,
+            told.conditions,
         )
         if request.colour_anchor:
             denoise = ColourAnchor(denoise, timeline, request.colour_anchor)
@@ -83,7 +93,7 @@ def ignored(request: Request) -> list[str]:
     return lines
 
 
-def kept_sections(request: Request, notes: Notes) -> KeptSections | None:
+def kept_sections(request: Request, told: Told, notes: Notes) -> KeptSections | None:
     """The sections that an earlier run has left, and the place for this run's."""
     if request.origin is None:
         return None
@@ -92,10 +102,10 @@ def kept_sections(request: Request, notes: Notes) -> KeptSections | None:
     except private.Missing as missing:
         notes.add(f"finished sections are not kept: {missing}")
         return None
-    sections, timeline = request.sections, request.timeline
+    sections, timeline, prompts = request.sections, request.timeline, section_prompts(told)
     return KeptSections(
         named,
-        keys=lambda name: section_keys(name, sections, request.sigmas),
+        keys=lambda name: section_keys(name, sections, request.sigmas, prompts),
         latents=lambda number: timeline.read(sections[number].target),
         note=notes.add,
     )

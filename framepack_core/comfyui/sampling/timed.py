@@ -1,0 +1,196 @@
+"""Prompts with a time as ComfyUI's CONDITIONING: each entry that has one says so, and each section is told what belongs to it.
+
+conditioning = encode(clip, parse("a cat sits [2s: it jumps]"))
+told = Told.of(guider.original_conds, sections, length, fps)
+told.conds(section)  # as a guider has them, without times
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+
+from ...frames import Length
+from ...plan import Section
+from ...prompts import Choice, Prompt, Span, choices, shortened, spell_choice, without_section
+
+TIME, WORDS = "framepack_time", "framepack_words"  # keys of a condition
+
+TEXT = ("cross_attn", "pooled_output")
+PLAIN = (bool, int, float, str)
+
+Conds = Mapping[str, list[dict[str, Any]]]  # by the guider's names for them: positive, negative
+
+
+@dataclass(frozen=True)
+class VideoTime:
+    """When a condition counts, what it tells other samplers for now, and what it had there itself."""
+
+    span: Span
+    for_others: Mapping[str, Any]
+    own: Mapping[str, Any]
+
+
+def encode(clip, prompts: Sequence[Prompt]) -> list:
+    """The CONDITIONING of prompts, each text encoded once. Raises ValueError without a text encoder."""
+    if clip is None:
+        raise ValueError("clip holds no text encoder; load it with DualCLIPLoader (type hunyuan_video)")
+    encoded = cache(lambda words: clip.encode_from_tokens_scheduled(clip.tokenize(words)))
+    if len(prompts) == 1 and prompts[0].span is None:
+        return encoded(prompts[0].words)
+    first = None if prompts[0].span is None else min(prompts, key=_start)
+    found = []
+    for prompt in prompts:
+        entries = [[tensor, {**values, WORDS: prompt.words}] for tensor, values in encoded(prompt.words)]
+        found += entries if prompt.span is None else with_time(entries, prompt.span, alone=prompt is first)
+    return found
+
+
+def with_time(conditioning: list, span: Span, alone: bool | None = None) -> list:
+    """The CONDITIONING for a time only. Samplers that know no seconds use it if it is `alone` in that, by default from 0 s on.
+
+    Raises ValueError if some of it has a time already.
+    """
+    for _, values in conditioning:
+        if TIME in values:
+            raise ValueError(f"conditioning has a time already ({values[TIME].span}); connect what has none")
+    changed = _for_others(span.start == 0 if alone is None else alone)
+    return [
+        [tensor, {**values, **changed, TIME: VideoTime(span, changed, {key: values[key] for key in changed if key in values})}]
+        for tensor, values in conditioning
+    ]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the sections of a video are told: by their number, `conditions` as a guider has them and `words` for the user.
+
+    Empty for prompts without times. `notes` are lines about times that have no effect.
+    """
+
+    conditions: Mapping[int, Conds] = field(default_factory=dict)
+    words: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, conds: Conds, sections: Sequence[Section], length: Length, fps: float) -> Told:
+        """Raises ValueError if there is no prompt for the video at all."""
+        if not is_timed(conds):
+            return cls()
+        told = {name: _Prompts.of(name, entries, sections, length, fps) for name, entries in conds.items()}
+        conditions = {section.number: {} for section in sections}
+        for name, prompts in told.items():
+            for section, choice in zip(sections, prompts.choices, strict=True):
+                conditions[section.number][name] = prompts.entries(choice)
+        shown = next(prompts for prompts in told.values() if prompts.spans)
+        words = {section.number: shown.spelled(choice) for section, choice in zip(sections, shown.choices, strict=True)}
+        return cls(conditions, words, tuple(dict.fromkeys(note for prompts in told.values() for note in prompts.notes)))
+
+
+def is_timed(conds: Conds) -> bool:
+    return any(TIME in cond for entries in conds.values() for cond in entries)
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """The conditions of one name by their time, None for those without, and which of them each section is told."""
+
+    by_span: Mapping[Span | None, list[dict[str, Any]]]
+    choices: Sequence[Choice]
+    notes: tuple[str, ...] = ()
+    made: dict[Choice, list[dict[str, Any]]] = field(default_factory=dict)  # one list for all sections that are told the same
+
+    @classmethod
+    def of(cls, name: str, entries: Iterable[dict], sections: Sequence[Section], length: Length, fps: float) -> _Prompts:
+        by_span: dict[Span | None, list[dict[str, Any]]] = {}
+        for cond in entries:
+            by_span.setdefault(cond[TIME].span if TIME in cond else None, []).append(_without_time(cond))
+        spans = [span for span in by_span if span]
+        if not spans:
+            return cls(by_span, [Choice(None)] * len(sections))
+        try:
+            told = choices(spans, None in by_span, sections, length, fps)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        prompts = cls(by_span, told)
+        left = without_section(spans, told, sections, length, fps)
+        notes = [f"no section is told {prompts.words[span]!r} ({span}): {reason}" for span, reason in left]
+        if ends := [section.number for section in sections if section.target[-1] - section.target[0] >= len(section.target)]:
+            notes.append(f"section {ends[0] + 1} makes both ends of the video, and is told what belongs to its beginning")
+        return cls(by_span, told, tuple(notes))
+
+    @property
+    def spans(self) -> list[Span]:
+        return [span for span in self.by_span if span]
+
+    @property
+    def words(self) -> dict[Span | None, str]:
+        return {span: _words(span, entries) for span, entries in self.by_span.items()}
+
+    def spelled(self, choice: Choice) -> str:
+        return spell_choice(choice, self.words)
+
+    def entries(self, choice: Choice) -> list[dict[str, Any]]:
+        if choice not in self.made:
+            before, after = (_without_words(self.by_span.get(span, ())) for span in (choice.before, choice.span))
+            self.made[choice] = after if choice.weight == 1 else _mixed(before, after, choice.weight)
+        return self.made[choice]
+
+
+def _mixed(before: list[dict[str, Any]], after: list[dict[str, Any]], weight: float) -> list[dict[str, Any]]:
+    """Conditions between those before and those after.
+
+    Texts of the same length become one whose values lie between theirs, at no cost. Of others both count, by their strength,
+    which takes a call of the model for each. Both do the same (docs/prompts.md).
+    """
+    if len(before) == len(after) == 1 and _differ_in_values_only(before[0], after[0]):
+        (one,), (other,) = before, after
+        return [{**other, **{key: torch.lerp(one[key], other[key], weight) for key in TEXT}}]
+    return [*(_weighted(cond, 1 - weight) for cond in before), *(_weighted(cond, weight) for cond in after)]
+
+
+def _differ_in_values_only(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    if one.keys() != other.keys() or any(one[key].shape != other[key].shape for key in TEXT):
+        return False
+    rest = one.keys() - {*TEXT, "uuid", "model_conds"}  # the last is filled in later
+    return all(one[key] is other[key] or (isinstance(one[key], PLAIN) and one[key] == other[key]) for key in rest)
+
+
+def _weighted(cond: dict[str, Any], weight: float) -> dict[str, Any]:
+    return {**cond, "strength": cond.get("strength", 1.0) * weight}
+
+
+def _without_time(cond: dict[str, Any]) -> dict[str, Any]:
+    """The condition as it was before it got its time, but with what it has been given since."""
+    if TIME not in cond:
+        return cond
+    time: VideoTime = cond[TIME]
+    now = {key for key, value in time.for_others.items() if cond.get(key) == value}
+    return {**time.own, **{key: value for key, value in cond.items() if key != TIME and key not in now}}
+
+
+def _without_words(conds: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in cond.items() if key != WORDS} for cond in conds]
+
+
+def _for_others(alone: bool) -> dict[str, Any]:
+    """What makes samplers that know no seconds use a condition where there is no other, or never."""
+    return {"default": True} if alone else {"start_percent": 1.0}
+
+
+def _words(span: Span | None, entries: Sequence[Mapping[str, Any]]) -> str:
+    words = dict.fromkeys(cond[WORDS] for cond in entries if WORDS in cond)
+    if words:
+        return shortened(" + ".join(words))
+    return "the prompt without a time" if span is None else f"the prompt of {span}"
+
+
+def _start(prompt: Prompt) -> float:
+    """When a prompt begins, in a video of any length: times from the end come last."""
+    assert prompt.span
+    return prompt.span.start if prompt.span.start >= 0 else math.inf
