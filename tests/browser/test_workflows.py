@@ -16,7 +16,6 @@ PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 
 DEFAULTS = {
     "FramePack_Sampler": {"end_strength": 1, "colour_anchor": 0, "denoise": 1},
-    "FramePack_DrawPlan": {"start_image": True},
     "FramePack_Plan": {"exact_length": False, "loop": 0},
     "FramePack_SaveVideo": {"crossfade": 8, "container": "auto", "codec": "auto"},
 }

@@ -85,6 +85,7 @@ def test_the_longer_video_begins_with_the_original_and_goes_on_from_it(server):
     assert psnr(frames[FRAMES], original[-1]) > 25 > psnr(frames[-1], original[-1])
 
 
+@pytest.mark.slow
 def test_a_prompt_alone_decides_the_colour(server):
     red, blue = (
         pictures(*videos(server, template(server, "text to video", text=f"a {colour} circle moves left")))
