@@ -20,7 +20,7 @@ from scripts.support.workflow import to_prompt
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 SECTIONS, STEPS = 2, 2
 FPS = 30
-SMALL = {"steps": STEPS, "base_resolution": 96, "width": 96, "height": 96}
+SMALL = {"steps": STEPS, "base_resolution": 96, "width": 96, "height": 96, "resume": False}
 
 
 @pytest.fixture
