@@ -19,6 +19,7 @@ DEFAULTS = {
     "FramePack_Plan": {"exact_length": False, "loop": 0},
     "FramePack_SaveVideo": {"crossfade": 8, "container": "auto", "codec": "auto"},
 }
+PLAYER = "video-preview"  # what the front end adds to Load Video, after a while
 GAINED = {"frames", "latent_image", "before", "after", *(name for widgets in DEFAULTS.values() for name in widgets)}
 
 
@@ -116,11 +117,18 @@ def test_a_demo_that_was_set_up_opens_by_its_address(server, page, open_address)
 
 
 def without_titles(prompt: Json) -> Json:
-    return {name: {key: node[key] for key in ("class_type", "inputs")} for name, node in prompt.items()}
+    return {
+        name: {
+            "class_type": node["class_type"],
+            "inputs": {given: value for given, value in node["inputs"].items() if given != PLAYER},
+        }
+        for name, node in prompt.items()
+    }
 
 
 def widgets(workflow: Json) -> dict[int, list]:
-    return {node["id"]: node.get("widgets_values") or [] for node in workflow["nodes"] if node["type"] not in NOTES}
+    nodes = (node for node in workflow["nodes"] if node["type"] not in NOTES)
+    return {node["id"]: (node.get("widgets_values") or [])[: 1 if node["type"] == "LoadVideo" else None] for node in nodes}
 
 
 def links(workflow: Json) -> list[list]:
