@@ -66,6 +66,9 @@ class Previewer:
 class Clock:
     now = 100.0
 
+    def thread_time(self) -> float:
+        return self.now
+
     def monotonic(self) -> float:
         return self.now
 
@@ -194,6 +197,15 @@ def test_waiting_for_the_step_itself_is_no_time_spent_on_pictures(timeline, cloc
         pictures.play((1, 2), latents_of(50, 100).as_subclass(Queued))
 
     assert previewer.calls == 2 * 25
+
+
+@pytest.mark.parametrize(("cores", "least"), [(1, 0.8), (2, 0.4), (16, 0.125)])
+def test_sending_pictures_leaves_the_processor_to_sampling(cores, least):
+    assert filmstrip.pause(taken=0.004, period=0.125, cores=cores) == pytest.approx(least)
+
+
+def test_previews_take_a_fiftieth_of_a_run_in_all():
+    assert clips.SHARE + filmstrip.SHARE + filmstrip.SHARE <= 0.02
 
 
 def test_a_finished_section_becomes_thumbnails_once(timeline):
@@ -375,7 +387,6 @@ def test_a_clip_takes_a_share_of_the_run_however_short(temp, clock, sections, st
     assert clip.spent <= clips.SHARE * (sampling + clip.spent) + unforeseen
     if clip.waiting and sampling > 100:
         assert clip.spent > 0.8 * clips.SHARE * sampling
-    assert clips.SHARE + filmstrip.SHARE <= 0.02
 
 
 def test_part_of_a_section_is_shown_where_there_is_no_time_for_more(timeline, temp, clock):

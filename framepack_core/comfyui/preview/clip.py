@@ -28,7 +28,7 @@ EVENT = "framepack.clip"
 LONGEST = 16  # latent frames that are decoded at once
 WIDEST = 512  # pixels
 MEMORY = 2**30  # bytes beside the VAE's weights: fewer than a call of the transformer takes, whose weights stay on the card
-SHARE = 0.015  # of a run's time, at most, is spent on the clip
+SHARE = 0.01  # of a run's time, at most, is spent on the clip
 CONTEXT = 1  # latent frames that are decoded before a stretch, so that its first one gives as many frames as the others
 FIRST_SECONDS = 0.1  # that loading the VAE and decoding a single frame are taken to need, before they have been done
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from .. import private
 from .node import RunningNode
 
 FASTEST = 8.0  # pictures per second, at most
-SHARE = 0.005  # of the time, at most, is spent on pictures
+SHARE = 0.005  # of the time, at most, is spent on pictures; and of the processor's, on sending them
 
 
 class Pictures:
@@ -80,7 +81,13 @@ class Pictures:
 
     def _send(self) -> None:
         for turn in count():
+            begun = time.thread_time()
             if draws := self.draws:
                 self.node.show(draws[turn % len(draws)](), self.bar.current, self.bar.total)
-            if self.stopped.wait(self.period):
+            if self.stopped.wait(pause(time.thread_time() - begun, self.period, os.cpu_count() or 1)):
                 return
+
+
+def pause(taken: float, period: float, cores: int) -> float:
+    """Seconds until the next picture, if one takes a core `taken` seconds, which sampling lacks where it needs all cores."""
+    return max(period, taken / (SHARE * cores))
