@@ -10,7 +10,7 @@ import torch
 
 from .layout import chosen_layout
 from .orders import PADDINGS
-from .placing import Arrangement, At, Frames, Placed, Use, spelled_places
+from .placing import SEEN, Arrangement, At, Frames, Placed, Use, spelled_places
 from .plan import Plan
 
 Node = Mapping[str, Any]  # as in an API prompt: `class_type`, and `inputs` with values and [node, slot] links
@@ -19,7 +19,6 @@ Prompt = Mapping[str, Node]
 SAMPLERS = ("FramePack_Sampler", "FramePack_SamplerCustom")
 PLACE = "FramePack_Place"
 CLIPS = ("LoadVideo", "GetVideoComponents", "RepeatImageBatch")  # what gives images of which several are used
-CLIP = 18  # latent frames of a clip besides its first, if its length is unknown before it is loaded
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,7 @@ def placed_before(prompt: Prompt, link: Any, plan: Plan) -> Frames:
 
 
 def placed_by(prompt: Prompt, name: str) -> list[Placed]:
+    """What one FramePack_Place gives. How long a clip is, is unknown before it is loaded: it counts as long as it may be."""
     value = Values(prompt, name)
     use = cast(Use, value("use", "fixed"))
     times = value("times", "").strip()
@@ -96,7 +96,7 @@ def placed_by(prompt: Prompt, name: str) -> list[Placed]:
     images = prompt[name]["inputs"].get("images")
     if not is_link(images) or prompt.get(images[0], {}).get("class_type") not in CLIPS:
         return [still(at, use, seconds)]
-    return [Placed(empty(CLIP + (at == "start")), empty(1), at, use, seconds)]
+    return [Placed(empty(SEEN + (at == "start")), empty(1), at, use, seconds)]
 
 
 def still(at: At, use: Use = "fixed", seconds: float = 0.0) -> Placed:

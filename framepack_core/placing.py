@@ -18,6 +18,7 @@ At = Literal["start", "end", "time"]
 Use = Literal["fixed", "guide"]
 ATS: tuple[At, ...] = get_args(At)
 USES: tuple[Use, ...] = get_args(Use)
+SEEN = 18  # latent frames of a clip, besides the first: as many as the released layouts see next to a section
 IN_TIME: dict[At, int] = {"start": 0, "time": 1, "end": 2}
 
 

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from ..frames import PIXEL_FRAMES
-from ..placing import ATS, USES, At, Frames, Placed, Use, spelled_places
+from ..placing import ATS, SEEN, USES, At, Frames, Placed, Use, spelled_places
 from ..weights.buckets import nearest_bucket
 from .decoding.stream import frame_size
 from .encoding import encode_images, fit_images, resampled
 from .sampling.checks import require_finite
 
-SEEN = 18  # latent frames of a clip, besides the first: as many as the released layouts see next to a section
 STILL = 1 + PIXEL_FRAMES  # of the same picture: the second latent frame then stands for four frames of it
 
 
