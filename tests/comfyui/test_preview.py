@@ -66,9 +66,6 @@ class Previewer:
 class Clock:
     now = 100.0
 
-    def thread_time(self) -> float:
-        return self.now
-
     def monotonic(self) -> float:
         return self.now
 
@@ -199,9 +196,17 @@ def test_waiting_for_the_step_itself_is_no_time_spent_on_pictures(timeline, cloc
     assert previewer.calls == 2 * 25
 
 
-@pytest.mark.parametrize(("cores", "least"), [(1, 0.8), (2, 0.4), (16, 0.125)])
-def test_sending_pictures_leaves_the_processor_to_sampling(cores, least):
-    assert filmstrip.pause(taken=0.004, period=0.125, cores=cores) == pytest.approx(least)
+@pytest.mark.parametrize(("taken", "seconds"), [(0.004, 0.8), (0.0001, 0.125)])
+def test_pictures_are_sent_less_often_where_sampling_needs_the_processor(taken, seconds):
+    assert filmstrip.pause(taken, period=0.125) == pytest.approx(seconds)
+
+
+def test_a_picture_s_cost_is_that_of_drawing_and_of_encoding_it():
+    drawn = []
+
+    taken = filmstrip.cost(lambda: drawn.append(1) or Image.effect_noise((512, 512), 64))
+
+    assert drawn == [1] and taken > 0
 
 
 def test_previews_take_a_fiftieth_of_a_run_in_all():

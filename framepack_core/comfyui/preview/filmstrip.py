@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 from itertools import count
 from typing import Any
 
@@ -20,18 +20,26 @@ from .. import private
 from .node import RunningNode
 
 FASTEST = 8.0  # pictures per second, at most
-SHARE = 0.005  # of the time, at most, is spent on pictures; and of the processor's, on sending them
+SHARE = 0.005  # of the time, at most, is spent on making pictures; and as much on sending them, if sampling needs the processor
 
 
 class Pictures:
     """The filmstrip in the running node, drawn with ComfyUI's preview method. The frames being made play in turn, even
     between steps.
 
-    A thread sends one picture after another, at the video's speed unless that is too fast. It touches no tensors.
+    A thread sends one picture after another, at the video's speed unless that is too fast. It touches no tensors. If sampling
+    `needs_processor`, because there is no card, every picture holds it up, and there are fewer.
     """
 
     def __init__(
-        self, node: RunningNode, bar: comfy.utils.ProgressBar, previewer, latent_format, timeline: Timeline, fps: float
+        self,
+        node: RunningNode,
+        bar: comfy.utils.ProgressBar,
+        previewer,
+        latent_format,
+        timeline: Timeline,
+        fps: float,
+        needs_processor: bool = False,
     ) -> None:
         self.node = node
         self.bar = bar
@@ -40,6 +48,7 @@ class Pictures:
         self.timeline = timeline
         height, width = timeline.latents.shape[3:]
         self.strip = Filmstrip(timeline.frames, height, width, private.MAX_PREVIEW_RESOLUTION)
+        self.needs_processor = needs_processor
         self.period = 1 / min(fps / PIXEL_FRAMES, FASTEST)
         self.begun = time.monotonic()
         self.spent = 0.0  # seconds
@@ -80,14 +89,24 @@ class Pictures:
         return pictures
 
     def _send(self) -> None:
+        period = None
         for turn in count():
-            begun = time.thread_time()
             if draws := self.draws:
-                self.node.show(draws[turn % len(draws)](), self.bar.current, self.bar.total)
-            if self.stopped.wait(pause(time.thread_time() - begun, self.period, os.cpu_count() or 1)):
+                picture = draws[turn % len(draws)]()
+                self.node.show(picture, self.bar.current, self.bar.total)
+                if period is None:
+                    period = pause(cost(draws[0]), self.period) if self.needs_processor else self.period
+            if self.stopped.wait(period or self.period):
                 return
 
 
-def pause(taken: float, period: float, cores: int) -> float:
-    """Seconds until the next picture, if one takes a core `taken` seconds, which sampling lacks where it needs all cores."""
-    return max(period, taken / (SHARE * cores))
+def pause(taken: float, period: float) -> float:
+    """Seconds from one picture to the next, where sampling stands still for the `taken` seconds that one costs."""
+    return max(period, taken / SHARE)
+
+
+def cost(draw: Callable[[], Image.Image]) -> float:
+    """Seconds of the processor that a picture takes: drawing and encoding it, and about as much again until it is sent."""
+    begun = time.thread_time()
+    draw().save(BytesIO(), "JPEG", quality=95)
+    return 2 * (time.thread_time() - begun)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import comfy.model_management
 import comfy.utils
 from torch import Tensor
 
@@ -79,7 +80,8 @@ class Progress:
         private.require("LatentPreviewer")
         previewer = private.get_previewer(patcher.load_device, latent_format)
         if previewer:
-            self.pictures = Pictures(node, self.bar, previewer, latent_format, self.timeline, self.fps)
+            on_cpu = comfy.model_management.is_device_cpu(patcher.load_device)
+            self.pictures = Pictures(node, self.bar, previewer, latent_format, self.timeline, self.fps, on_cpu)
         if vae is not None:
             self.clip = Clip(vae, self.timeline, self.length, self.fps, node.tell)
 
