@@ -53,9 +53,19 @@ async function draw(node, drawing) {
   })
   if (body === drawing.asked) return
   drawing.asked = body
-  const answer = await api.fetchApi("/framepack/plan", { method: "POST", body, headers: { "Content-Type": "application/json" } })
-    .then(response => response.json(), error => ({ error: String(error) }))
+  const answer = await ask(body)
   if (drawing.asked === body) show(node, drawing, answer)
+  if (answer.failed) drawing.asked = undefined // the next change asks again
+}
+
+/** What the server answers; in words if it does not answer as it should. */
+async function ask(body) {
+  try {
+    const response = await api.fetchApi("/framepack/plan", { method: "POST", body, headers: { "Content-Type": "application/json" } })
+    return await response.json()
+  } catch (error) {
+    return { error: `The plan cannot be drawn: ${error.message}`, failed: true }
+  }
 }
 
 /** What the server needs of a graph, in the form of an API prompt: our nodes, and what is connected to them. */

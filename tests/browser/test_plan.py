@@ -52,6 +52,18 @@ def test_a_plan_that_cannot_be_says_why_and_recovers(page, rows):
     page.wait_for_function(f"!{DRAWING}.innerText && {DRAWING}.firstChild.style.visibility === 'visible'")
 
 
+def test_a_server_that_does_not_answer_is_told_of_and_asked_again(page, rows):
+    rows(4)
+
+    page.route("**/framepack/plan", lambda route: route.fulfill(status=200, body="not JSON"))
+    page.evaluate(SET, ["seconds", 2.4])
+    page.wait_for_function(f"{DRAWING}.innerText.includes('The plan cannot be drawn')")
+    page.unroute("**/framepack/plan")
+    page.evaluate(SET, ["seconds", 2.4])
+
+    assert len(rows(2)) == 2 and not page.evaluate(f"{DRAWING}.innerText")
+
+
 def test_what_is_connected_to_the_sampler_is_drawn(page, rows):
     """Without the start image, which is disconnected as a user would, the first section sees nothing."""
     assert "sees latent frames 0 at k1" in rows(4)[0]
