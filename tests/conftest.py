@@ -16,6 +16,7 @@ MARKED_FOLDERS = ("server", "browser")
 sys.path += [str(ROOT), str(TESTS)]
 
 from support.example_video import write_example_video  # noqa: E402
+from support.graph import show_all_previews  # noqa: E402
 from support.stand_ins.models import NODES, stand_in_models  # noqa: E402
 
 from scripts.support.environment import Environment, cache_directory  # noqa: E402
@@ -61,8 +62,7 @@ def server(environment: Environment, models_directory: Path, tmp_path_factory) -
 
 @pytest.fixture(scope="session")
 def unlimited_previews(server: Server) -> None:
-    """The server shows each section as soon as it is finished; otherwise a test is over before that is affordable."""
-    server.run({"1": {"class_type": "StandIn_UnlimitedPreviews", "inputs": {}}})
+    show_all_previews(server)
 
 
 def linked_models(folder: Path) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from PIL import Image
-from support.canvas import Item, groups_of, nodes_of, overlapping
+from support.canvas import Item, demo_at_once, groups_of, nodes_of, overlapping
 
 from scripts.support.environment import ROOT
 from scripts.support.server import Json
@@ -26,7 +26,7 @@ VIEW = """() => ({
 SETTLED = "async () => { for (let i = 0; i < 20; i++) await new Promise(requestAnimationFrame) }"
 
 
-@pytest.fixture(params=WORKFLOWS, ids=lambda path: path.stem)
+@pytest.fixture(params=demo_at_once(WORKFLOWS))
 def workflow(request) -> Json:
     return json.loads(request.param.read_text(encoding="utf-8"))
 

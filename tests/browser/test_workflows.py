@@ -5,6 +5,7 @@ import re
 from argparse import Namespace
 
 import pytest
+from support.canvas import demo_at_once
 
 from scripts import demo
 from scripts.support.environment import ROOT
@@ -31,7 +32,7 @@ def is_old(workflow: Json) -> bool:
 OLD = [path for path in WORKFLOWS if is_old(json.loads(path.read_text(encoding="utf-8")))]
 
 
-@pytest.fixture(params=WORKFLOWS, ids=lambda path: path.stem)
+@pytest.fixture(params=demo_at_once(WORKFLOWS))
 def workflow(request) -> Json:
     return json.loads(request.param.read_text(encoding="utf-8"))
 
@@ -49,7 +50,7 @@ def test_loading_keeps_every_widget_and_link(workflow, page, load_workflow):
     assert sorted(links(again)) == sorted(links(workflow))
 
 
-@pytest.mark.parametrize("workflow", OLD, ids=lambda path: path.stem, indirect=True)
+@pytest.mark.parametrize("workflow", demo_at_once(OLD), indirect=True)
 def test_a_workflow_from_before_nodes_gained_inputs_loads_with_their_defaults(workflow, server, load_workflow):
     """All that a node has gained comes last."""
     for node in (node for node in workflow["nodes"] if node["type"] in DEFAULTS):

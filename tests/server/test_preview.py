@@ -7,7 +7,7 @@ import av
 import pytest
 import torch
 from PIL import Image
-from support.graph import DemoGraph, Graph, Seen, new_log_lines
+from support.graph import DemoGraph, Graph, Seen, new_log_lines, show_all_previews
 from support.stand_ins.prompt import VAE
 
 from scripts.support.server import RunFailed, Server
@@ -41,7 +41,9 @@ def test_previews_are_filmstrips_and_change_nothing(server, new_server):
         sampler = graph.sampler(plan=graph.plan_of(2), seed=21, steps=3, preview_vae=preview_vae)
         return graph.latents(machine, sampler, on_message=seen), seen
 
-    watched, seen = sampled(new_server("--preview-method", "latent2rgb"), watched=True)
+    pictured = new_server("--preview-method", "latent2rgb")
+    show_all_previews(pictured)
+    watched, seen = sampled(pictured, watched=True)
     unwatched, nothing = sampled(server, watched=False)
 
     pictures = [Image.open(BytesIO(preview)) for preview in seen.data("preview")]

@@ -55,6 +55,9 @@ def likenesses(frames: numpy.ndarray, number: int) -> list[float]:
     return [psnr(frame, scene(number)) for frame in frames]
 
 
+pytestmark = pytest.mark.slow  # the stand-ins run each template at once (test_workflows.py)
+
+
 @pytest.mark.parametrize(
     ("name", "places"),
     [
@@ -85,7 +88,6 @@ def test_the_longer_video_begins_with_the_original_and_goes_on_from_it(server):
     assert psnr(frames[FRAMES], original[-1]) > 25 > psnr(frames[-1], original[-1])
 
 
-@pytest.mark.slow
 def test_a_prompt_alone_decides_the_colour(server):
     red, blue = (
         pictures(*videos(server, template(server, "text to video", text=f"a {colour} circle moves left")))

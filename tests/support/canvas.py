@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page
 
 BOXES = """({ items, type }) => app.graph[items].map(item => ({
@@ -13,6 +16,13 @@ BOXES = """({ items, type }) => app.graph[items].map(item => ({
   least: type === 'node' && !item.flags.collapsed ? item.computeSize()[1] + LiteGraph.NODE_TITLE_HEIGHT : 0,
   note: item.type === 'MarkdownNote',
 }))"""
+
+
+def demo_at_once(workflows: Iterable[Path]) -> list:
+    """Workflows as parameters of a test, which is slow for all but the demo's."""
+    return [
+        pytest.param(path, id=path.stem, marks=() if path.stem == "FramePack demo" else pytest.mark.slow) for path in workflows
+    ]
 
 
 @dataclass(frozen=True)

@@ -206,6 +206,11 @@ class LogLines:
     text = ""
 
 
+def show_all_previews(server: Server) -> None:
+    """From now on the server shows each section as soon as it is finished; otherwise a test is over before that is affordable."""
+    server.run({"1": {"class_type": "StandIn_UnlimitedPreviews", "inputs": {}}})
+
+
 @contextmanager
 def new_log_lines(server: Server) -> Iterator[LogLines]:
     """What the server logs within the block, filled in when the block ends."""

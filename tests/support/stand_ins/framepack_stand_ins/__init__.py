@@ -13,6 +13,7 @@ from comfy.clip_vision import ClipVisionModel
 from comfy_api.latest import ComfyExtension, io
 
 CATEGORY = "FramePack/stand-ins"
+PREVIEWS = tuple(f"framepack_core.comfyui.preview.{part}" for part in ("clip", "filmstrip"))
 SMALL_CLIP = {"num_hidden_layers": 1}
 SMALL_SIGLIP = {
     "model_type": "siglip_vision_model",
@@ -102,8 +103,8 @@ class UnlimitedPreviews(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        (clip,) = (module for name, module in sys.modules.items() if name.endswith("framepack_core.comfyui.preview.clip"))
-        clip.SHARE = 1e6
+        for module in [module for name, module in sys.modules.items() if name.endswith(PREVIEWS)]:
+            module.SHARE = 1e6
         return io.NodeOutput()
 
 
