@@ -22,6 +22,7 @@ def findings(video: Video, frames: np.ndarray) -> dict:
     first, start = tracks[0], starts[0]
     return {
         "obeys": [_obeys(actor.motion, track) for actor, track in zip(scene.actors, tracks, strict=True)],
+        "halves": _halves(video, first),
         "looks_like": [motion for motion in MOTIONS if motions.obeys(motion, first)],
         "lost": [motions.lost(track) for track in tracks],
         "color": [_colour(*pair) for pair in zip(tracks, starts, strict=True)],
@@ -53,6 +54,12 @@ def vae_quality(scene: Scene, frames: np.ndarray, decoded: np.ndarray) -> dict:
     error = (frames / 255.0 - decoded / 255.0) ** 2
     inside = np.stack([_boxes(scene, frame, frames.shape[1:3]) for frame in range(len(frames))])
     return {"psnr": _decibel(error.mean()), "psnr_inside": _decibel(error[inside].mean())}
+
+
+def _halves(video: Video, track: Track) -> list[bool | None]:
+    """Whether the first shape does in each half what the video is told there."""
+    parts = (video.motion, track[: video.middle]), (video.then or video.motion, track[video.middle :])
+    return [_obeys(motion, part) for motion, part in parts]
 
 
 def _obeys(motion: str, track: Track) -> bool | None:

@@ -31,6 +31,7 @@ from experiments.study.videos import (
     Video,
     Way,
     anchors,
+    changes,
     layouts,
     lengths,
     obedience,
@@ -329,6 +330,25 @@ class Study:
                 ])  # fmt: skip
         header = ["order", f"6 sections, {self.amount.anchors} scenes", *(f"{anchor:g}" for anchor in ANCHORS),
                   *(f"0 less {anchor:g}" for anchor in ANCHORS[1:])]  # fmt: skip
+        return table(header, rows) if rows else ""
+
+    def changes(self) -> str:
+        """How often both halves do what they are told where the prompt changes between them, against the halves of videos
+        with one prompt."""
+        rows = []
+        for order, made in self._by_order(changes).items():
+            found = {(video.scene, video.motion, video.then): one["halves"] for video, one in made}
+            told = [key for key in found if key[2] and (key[0], key[2], "") in found]
+            if not told:
+                continue
+            firsts = share([found[scene, first, ""][0] is not False for scene, first, _ in told])
+            seconds = share([found[scene, second, ""][1] is not False for scene, _, second in told])
+            halves = [[found[key][half] is not False for key in told] for half in (0, 1)]
+            both = share([first and second for first, second in zip(*halves, strict=True)])
+            rows.append([order, str(len(told)), percent(firsts), percent(seconds), f"{firsts.value * seconds.value:.0%}",
+                         percent(both), *(percent(share(half)) for half in halves)])  # fmt: skip
+        header = ["order", "videos", "first prompt alone, first half", "second prompt alone, second half", "product",
+                  "changed: both halves", "first half", "second half"]  # fmt: skip
         return table(header, rows) if rows else ""
 
     def frames_plot(self) -> str:

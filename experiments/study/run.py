@@ -52,7 +52,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-NAMES = ("vae", "obedience", "prompts", "lengths", "layouts", "paddings", "anchors", "long")
+NAMES = ("vae", "obedience", "prompts", "lengths", "layouts", "paddings", "anchors", "changes", "long")
 
 
 def run(studio, results: Results, amount, way, options: argparse.Namespace) -> None:

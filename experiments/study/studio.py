@@ -19,12 +19,14 @@ from framepack_core.comfyui.sampling.colour import ColourAnchor
 from framepack_core.comfyui.sampling.denoise import Callback, GuiderDenoiser, with_conditions
 from framepack_core.comfyui.sampling.request import Given, make_guider
 from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
+from framepack_core.comfyui.sampling.timed import Told, with_time
 from framepack_core.demo.scenes import picture
-from framepack_core.demo.world import Scene
-from framepack_core.frames import pixel_frames
+from framepack_core.demo.world import FPS, Scene
+from framepack_core.frames import Length, pixel_frames
 from framepack_core.media.video import pixels
 from framepack_core.packing import Context
 from framepack_core.plan import Section
+from framepack_core.prompts import Span
 from framepack_core.sections import generate
 
 GUIDANCE = 10.0
@@ -64,15 +66,16 @@ class Studio:
         """Sample videos with the same `batch` together. Each has the noise that its own seed would give it alone; `each` is
         called after every section, and what `watch` returns for a section after each of its steps."""
         plan, first = videos[0].plan, videos[0]
-        scenes = [video.told for video in videos]
-        timeline = Given({"samples": torch.cat([self.start(scene) for scene in scenes])}).timeline(plan)
+        timeline = Given({"samples": torch.cat([self.start(video.told) for video in videos])}).timeline(plan)
         sections = plan.bind(timeline)
+        guider = self.guider(videos)
         denoise = GuiderDenoiser(
-            self.guider(scenes),
+            guider,
             sampler_named(SAMPLER),
             section_sigmas(sections, timeline, first.steps, first.shift),
             0,
             watch,
+            conditions=Told.of(guider.original_conds, sections, Length(1 + first.generated), FPS).conditions,
         )
         generators = [torch.Generator("cpu").manual_seed(video.seed) for video in videos]
 
@@ -88,15 +91,23 @@ class Studio:
             begun = time.perf_counter()
         return Sampled(timeline.latents, tuple(seconds))
 
-    def guider(self, scenes: Sequence[Scene]):
-        """One condition whose rows are the scenes' prompts and pictures."""
+    def guider(self, videos: Sequence[Video]):
+        """Conditions whose rows are the videos' prompts and pictures."""
+        conditioning = self.conditioning([video.told for video in videos])
+        if videos[0].then:
+            middle = videos[0].middle / FPS
+            later = self.conditioning([video.told_then for video in videos])
+            conditioning = [*with_time(conditioning, Span(0, middle)), *with_time(later, Span(middle))]
+        guider = make_guider(self.model, conditioning, None, 1.0, GUIDANCE)
+        seen = [self.vision.encode_image(picture(video.told), crop=False)["last_hidden_state"] for video in videos]
+        return with_conditions(guider, clip_vision_output={"last_hidden_state": torch.cat(seen)})
+
+    def conditioning(self, scenes: Sequence[Scene]) -> list:
         encoded = [self.clip.encode_from_tokens_scheduled(self.clip.tokenize(scene.caption))[0] for scene in scenes]
         text, pooled = (
             torch.cat(rows) for rows in zip(*((text, extra["pooled_output"]) for text, extra in encoded), strict=True)
         )
-        seen = [self.vision.encode_image(picture(scene), crop=False)["last_hidden_state"] for scene in scenes]
-        guider = make_guider(self.model, [[text, {"pooled_output": pooled}]], None, 1.0, GUIDANCE)
-        return with_conditions(guider, clip_vision_output={"last_hidden_state": torch.cat(seen)})
+        return [[text, {"pooled_output": pooled}]]
 
     def start(self, scene: Scene) -> Tensor:
         return encode_images(self.vae, picture(scene))

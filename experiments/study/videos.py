@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import permutations
 from typing import Literal
 
 from framepack_core.demo.world import MOTIONS, Scene
+from framepack_core.frames import pixel_frames
 from framepack_core.orders import INVERTED, ORDERS, Paddings
 from framepack_core.plan import Plan
 
@@ -33,7 +35,7 @@ Source = Literal["model", "world", "vae"]  # made by the model, rendered, or ren
 
 @dataclass(frozen=True)
 class Video:
-    """One video: a held-out scene by number, the `motion` it is told to do, and how it is made.
+    """One video: a held-out scene by number, the `motion` it is told to do, from its middle on `then`, and how it is made.
 
     The noise has the scene's seed, so that two videos of a scene differ only in what they are told.
     """
@@ -48,6 +50,7 @@ class Video:
     shift: float = 0.0
     source: Source = "model"
     colour_anchor: float = 0.0
+    then: str = ""
 
     @property
     def seed(self) -> int:
@@ -56,6 +59,15 @@ class Video:
     @property
     def told(self) -> Scene:
         return Scene.draw(self.seed).with_motion(self.motion, self.seed)
+
+    @property
+    def told_then(self) -> Scene:
+        return replace(self, motion=self.then or self.motion).told
+
+    @property
+    def middle(self) -> int:
+        """Pixel frames before the second half, which begins with a section."""
+        return pixel_frames(1 + self.generated // 2)
 
     @property
     def plan(self) -> Plan:
@@ -70,7 +82,8 @@ class Video:
     @property
     def batch(self) -> tuple:
         """Videos with the same value can be sampled together."""
-        return self.sections, self.order, self.layout, self.paddings, self.steps, self.shift, self.source, self.colour_anchor
+        told = self.colour_anchor, bool(self.then)
+        return self.sections, self.order, self.layout, self.paddings, self.steps, self.shift, self.source, *told
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -102,20 +115,23 @@ class Amount:
     lengths: tuple[tuple[int, int], ...] = ((1, 8), (2, 8), (4, 8), (6, 8), (12, 6))
     paddings: int = 6
     anchors: int = 12
+    changes: int = 12
     long: int = 40
     vae: int = 40
 
     def at_most(self, videos: int) -> Amount:
-        counts = {
-            name: min(getattr(self, name), videos) for name in ("obedience", "prompts", "layouts", "paddings", "anchors", "vae")
-        }
+        limited = ("obedience", "prompts", "layouts", "paddings", "anchors", "changes", "vae")
+        counts = {name: min(getattr(self, name), videos) for name in limited}
         return replace(self, **counts, lengths=tuple((sections, min(scenes, videos)) for sections, scenes in self.lengths))
 
 
 FULL = Amount()
-QUICK = Amount(obedience=4, prompts=2, layouts=2, lengths=((1, 2), (2, 2), (6, 1)), paddings=1, anchors=1, long=5, vae=4)
+QUICK = Amount(
+    obedience=4, prompts=2, layouts=2, lengths=((1, 2), (2, 2), (6, 1)), paddings=1, anchors=1, changes=1, long=5, vae=4
+)
 
 ANCHORS = (0.0, 0.5, 1.0)
+LASTING = ("left", "stop", "up", "right", "down")  # motions that look the same whenever they begin
 TWO_SECTIONS = 2  # sections of the shortest video in which all motions can be told apart
 
 
@@ -173,6 +189,21 @@ def anchors(amount: Amount) -> Iterator[Video]:
                 yield Video(scene, motion_of(scene), 6, order, ORDERS[order].layout, colour_anchor=anchor)
 
 
+def changes(amount: Amount) -> Iterator[Video]:
+    """A change of motion in the middle of four sections, in every order, and both motions alone."""
+    for order in ORDERS:
+        for scene in range(amount.changes):
+            first, second = change_of(scene)
+            video = Video(scene, first, 4, order, ORDERS[order].layout)
+            yield from (video, replace(video, motion=second), replace(video, then=second))
+
+
+def change_of(scene: int) -> tuple[str, str]:
+    """All pairs of two lasting motions in turn."""
+    pairs = list(permutations(LASTING, 2))
+    return pairs[scene * 7 % len(pairs)]
+
+
 EXPERIMENTS = {
     "obedience": obedience,
     "prompts": prompts,
@@ -180,4 +211,5 @@ EXPERIMENTS = {
     "layouts": layouts,
     "paddings": paddings,
     "anchors": anchors,
+    "changes": changes,
 }

@@ -1,6 +1,7 @@
 """The experiments' pipeline on the demo model: a few videos are kept, resumed and reported. The figures mean nothing here."""
 
 import json
+import re
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,14 @@ import pytest
 import torch
 
 from experiments.study import report, run
+from experiments.study.findings import findings
 from experiments.study.intervals import Interval, mean, paired, share
 from experiments.study.results import Results
 from experiments.study.studio import Studio
 from experiments.study.videos import CONFIGURATIONS, EXPERIMENTS, Amount, Video, Way, motion_of
 from framepack_core.orders import ORDERS
 
-TINY = Amount(obedience=1, prompts=1, layouts=1, lengths=((1, 1), (2, 1)), paddings=0, anchors=0, long=3, vae=1)
+TINY = Amount(obedience=1, prompts=1, layouts=1, lengths=((1, 1), (2, 1)), paddings=0, anchors=0, changes=1, long=3, vae=1)
 WAY = Way(steps=1)
 ONE = Video(0, "left", 1, "inverted", "framepack", steps=1)
 
@@ -32,7 +34,7 @@ def finished(studio, tmp_path_factory) -> Path:
     """A folder with the results and the report of a complete tiny run."""
     folder = tmp_path_factory.mktemp("experiments")
     results = Results(folder / "results.jsonl", "weights")
-    options = Namespace(only=("vae", "obedience", "prompts", "lengths", "long"), batch=2, results=results.path)
+    options = Namespace(only=("vae", "obedience", "prompts", "lengths", "changes", "long"), batch=2, results=results.path)
     run.run(studio, results, TINY, WAY, options)
     report.write(results, TINY, WAY, folder / "docs")
     return folder
@@ -40,7 +42,7 @@ def finished(studio, tmp_path_factory) -> Path:
 
 def test_every_video_that_was_asked_for_has_its_findings(finished):
     results = Results(finished / "results.jsonl", "weights")
-    wanted = {video for name in ("obedience", "prompts", "lengths") for video in WAY.of(EXPERIMENTS[name](TINY))}
+    wanted = {video for name in ("obedience", "prompts", "lengths", "changes") for video in WAY.of(EXPERIMENTS[name](TINY))}
 
     assert all(video.to_dict() in results for video in wanted)
     assert {video.source for video in wanted} == {"model", "world", "vae"}
@@ -56,6 +58,7 @@ def test_the_report_has_every_table_and_its_images(finished):
     text = (finished / "docs" / "EXPERIMENTS.md").read_text()
 
     assert "| endpoints, endpoints | 1 |" in text
+    assert re.search(r"\| endpoints \| 1 \| \d+% \(", text)
     assert "| left | 0/1 |" in text or "| left | 1/1 |" in text
     assert "Token counts are equal from the third section on in all 10 pairs" in text
     assert "not run" in text  # layouts and paddings were left out
@@ -71,6 +74,28 @@ def test_anchored_videos_keep_the_start_s_colours(studio):
     start, section = anchored[:, :, :1], anchored[:, :, 1:]
     torch.testing.assert_close(section.mean((2, 3, 4)), start.mean((2, 3, 4)), atol=1e-4, rtol=1e-3)
     assert not torch.allclose(plain[:, :, 1:], section, atol=1e-2)
+
+
+def test_a_video_is_told_something_else_from_its_middle_on(studio):
+    once, changed = (replace(ONE, motion="stop", sections=2, order="forward", layout="f1", then=then) for then in ("", "left"))
+
+    before, after = (studio.sample([video]).latents for video in (once, changed))
+
+    torch.testing.assert_close(after[:, :, :10], before[:, :, :10])
+    assert (after[:, :, 10:] - before[:, :, 10:]).abs().max() > 0.01
+
+
+def test_each_half_is_judged_by_what_it_is_told():
+    changed = Video(0, "stop", 4, then="left")
+    frames = np.concatenate(
+        [
+            changed.told.render(changed.middle),
+            changed.told_then.render(2 * changed.middle - 1 - changed.middle),
+        ]
+    )
+
+    assert findings(changed, frames)["halves"] == [True, True]
+    assert findings(replace(changed, then="up"), frames)["halves"] == [True, False]
 
 
 def test_a_run_that_was_stopped_goes_on_and_makes_nothing_twice(finished, tmp_path):

@@ -207,7 +207,7 @@ class LogLines:
 
 
 def show_all_previews(server: Server) -> None:
-    """From now on the server shows each section as soon as it is finished; otherwise a test is over before that is affordable."""
+    """From now on the server shows each section at once; otherwise a test is over before that is affordable."""
     server.run({"1": {"class_type": "StandIn_UnlimitedPreviews", "inputs": {}}})
 
 
