@@ -1,6 +1,6 @@
 """Trains the demo's models from scratch and writes their weights: `python -m experiments.making [STAGE ...]`.
 
-Stages, in order: vae, decoder, text, vision, clips, transformer. Each continues where it was stopped; all draws come from
+Stages, in order: vae, decoder, text, vision, clips, transformer, lora. Each continues where it was stopped; all draws come from
 fixed seeds. With a GPU, processes render beside it. The shipped VAE is from before the stage `decoder`. States go
 to `make_demo` in the cache (`.cache`, or FRAMEPACK_CACHE), the weights to `framepack_core/demo/weights`. Needs the extra
 `train`.
@@ -25,12 +25,14 @@ from experiments.making.clips import write_clips
 from framepack_core.demo.text import TextEncoder
 from framepack_core.demo.vae import DemoVAE
 from framepack_core.demo.vision import VisionEncoder
+from framepack_core.demo.world import LORA_MOTION, Scene
 from framepack_core.training import state
+from framepack_core.training.train import LORA as LORA_FILE
 from scripts.support.environment import ROOT, cache_directory
 
 WORK = cache_directory() / "make_demo"
 WEIGHTS = ROOT / "framepack_core" / "demo" / "weights"
-CLIPS = 10_000
+CLIPS, LORA_CLIPS = 10_000, 240
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -55,6 +57,12 @@ RUNS = (
     f"{INVERTED} --steps 2800 --muon-lr 6e-3 --lr 6e-4 --motion-weight 3 --caption-dropout 0.05 --seed 3",
 )
 
+LORA = """
+    --lora-rank 4 --layouts framepack:2 f1 endpoints --max-sections 6 --end-probability 0.1 --sigmas uniform --shift 8
+    --batch 8 --accumulation 1 --warmup 20 --held-out 8 --motion-weight 3 --caption-dropout 0 --ema 0.98
+    --steps 400 --lr 2e-3 --save-minutes 3 --compile
+"""
+
 
 def make_vae() -> None:
     vae = autoencoder.train(autoencoder.Settings(), WORK / "vae.pt")
@@ -78,23 +86,36 @@ def make_vision() -> None:
 
 
 def make_clips() -> None:
+    encode_scenes("clips", {seed: Scene.draw(seed) for seed in range(CLIPS)})
+
+
+def encode_scenes(folder: str, scenes: dict[int, Scene]) -> None:
     vae, text = read(DemoVAE(), "demo_vae"), read(TextEncoder(), "demo_text")
-    write_clips(WORK / "clips", range(CLIPS), vae, text, read(VisionEncoder(), "demo_vision"))
+    write_clips(WORK / folder, scenes, vae, text, read(VisionEncoder(), "demo_vision"))
 
 
 def make_transformer() -> None:
     start: list[str] = []
     for number, options in enumerate(RUNS, 1):
         output = WORK / f"transformer-{number}"
-        train(output, [*start, *options.split()])
+        train("clips", output, [*TRANSFORMER.split(), *start, *options.split()])
         start = ["--start", str(output / "model")]
     last = WORK / f"transformer-{len(RUNS)}"
     shutil.copyfile(last / "model" / state.WEIGHTS, WEIGHTS / "demo_transformer.safetensors")
 
 
-def train(output: Path, options: list[str]) -> None:
+def make_lora() -> None:
+    """A LoRA for a motion that the demo does not know."""
+    encode_scenes("lora-clips", {seed: Scene.draw(seed, shapes=1).with_motion(LORA_MOTION, seed) for seed in range(LORA_CLIPS)})
+    output, start = WORK / "lora", WEIGHTS / "demo_transformer.safetensors"
+    train("lora-clips", output, ["--start", str(start), *LORA.split()])
+    lora = load_file(output / "model" / LORA_FILE)
+    save_file({name: weight.half() for name, weight in lora.items()}, WEIGHTS / "demo_lora.safetensors")
+
+
+def train(clips: str, output: Path, options: list[str]) -> None:
     """On a CPU, train with one process for each of two cores, which is faster than two threads and gives the same result."""
-    arguments = ["train", str(WORK / "clips"), str(output), *TRANSFORMER.split(), *options]
+    arguments = ["train", str(WORK / clips), str(output), *options]
     module = ["-m", "framepack_core.training"]
     environment = os.environ
     if not torch.cuda.is_available():
@@ -123,6 +144,7 @@ STAGES = {
     "vision": make_vision,
     "clips": make_clips,
     "transformer": make_transformer,
+    "lora": make_lora,
 }
 
 

@@ -24,29 +24,29 @@ LATENT_FRAMES = 56  # a start frame, six sections of nine and an end frame
 
 @dataclass(frozen=True)
 class Rendered(Dataset):
-    """The videos of some scenes' seeds, uint8 `F H W 3`, to be rendered by worker processes."""
+    """The videos of scenes by their seeds, uint8 `F H W 3`, to be rendered by worker processes."""
 
-    seeds: tuple[int, ...]
+    scenes: dict[int, Scene]
 
     def __len__(self) -> int:
-        return len(self.seeds)
+        return len(self.scenes)
 
     def __getitem__(self, number: int) -> tuple[int, Tensor]:
-        seed = self.seeds[number]
-        return seed, torch.from_numpy(Scene.draw(seed).render(pixel_frames(LATENT_FRAMES)))
+        seed = list(self.scenes)[number]
+        return seed, torch.from_numpy(self.scenes[seed].render(pixel_frames(LATENT_FRAMES)))
 
 
 @torch.no_grad()
-def write_clips(folder: Path, seeds: range, vae: DemoVAE, text: TextEncoder, vision: VisionEncoder) -> None:
-    """Write one clip per seed, from its first frame on. Existing clips stay."""
+def write_clips(folder: Path, scenes: dict[int, Scene], vae: DemoVAE, text: TextEncoder, vision: VisionEncoder) -> None:
+    """Write one clip per scene, by its seed, from its first frame on. Existing clips stay."""
     vae.to(DEVICE)
     tokenizer = Tokenizer()
     words, pooled = text(tokenizer.batch([""]))
     write_empty(folder, words[0], pooled[0])
-    missing = tuple(seed for seed in seeds if not (folder / f"{clip_name(seed)}.safetensors").exists())
+    missing = {seed: scene for seed, scene in scenes.items() if not (folder / f"{clip_name(seed)}.safetensors").exists()}
     rendered = DataLoader(Rendered(missing), batch_size=None, num_workers=WORKERS)
     for seed, video in tqdm(rendered, desc="clips", mininterval=5):
-        scene = Scene.draw(int(seed))
+        scene = scenes[int(seed)]
         words, pooled = text(tokenizer.batch([scene.caption]))
         image = vision(picture(scene)[None])[0]
         write_clip(folder, clip_name(seed), Clip(encode(video, vae), words[0], pooled[0], image, scene.caption))

@@ -43,6 +43,8 @@ MOTIONS: dict[str, tuple[str, ...]] = {
     "spin": ("spins", "spins around"),
     "stop": ("stands still", "does not move"),
 }
+LORA_MOTION = "diagonal"  # known to the demo's LoRA only, by words that the text encoder knows
+LORA_WORDS = ("moves right and down",)
 BACKGROUNDS: dict[str, str] = {
     "gradient": "smooth",
     "stripes": "striped",
@@ -60,7 +62,7 @@ SPIN = math.radians(3.0)  # per frame
 RADII = (12.0, 17.0)
 DISTANCES = (24.0, 46.0)  # of a shape's start from the centre
 
-_DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+_DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), LORA_MOTION: (math.sqrt(0.5), math.sqrt(0.5))}
 
 
 class Placement(NamedTuple):
@@ -167,8 +169,9 @@ def caption(actors: Sequence[Actor], background: Background, rng: np.random.Gene
     """Plain English for what happens; the wording, and whether it names the background, are random."""
     clauses = []
     for actor in actors:
+        words = LORA_WORDS if actor.motion == LORA_MOTION else MOTIONS[actor.motion]
         article = "an" if actor.colour == "orange" else "a"
-        clauses.append(f"{article} {actor.colour} {actor.shape} {rng.choice(MOTIONS[actor.motion])}")
+        clauses.append(f"{article} {actor.colour} {actor.shape} {rng.choice(words)}")
     text = " and ".join(clauses)
     return f"{text} on a {BACKGROUNDS[background.kind]} background" if rng.random() < 0.7 else text
 

@@ -69,6 +69,10 @@ class FramePackTransformer(private.HunyuanVideo):
         self.clean_x_embedder = ContextEmbedder(kernels, self.in_channels, self.hidden_size, **settings)
         self.image_projection = ImageProjection(image_dim, self.hidden_size, **settings) if image_dim else None
 
+    def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
+        """A copy, since where nothing is cast, `x` is the sampler's own, and ComfyUI's EasyCache adds to what it is given."""
+        return super().forward(x.clone(), *args, **kwargs)
+
     def _forward(
         self,
         x: Tensor,
