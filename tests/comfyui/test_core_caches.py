@@ -50,7 +50,7 @@ def part(latents: Tensor) -> Tensor:
 
 
 def with_rule(model, where: str, rules: list[Rule]):
-    """The model with the rule about its velocity (EasyCache) or about the denoised latents (LazyCache), anew in each section."""
+    """The model with the rule, anew in each section: on its velocity (EasyCache) or on the denoised latents (LazyCache)."""
     sampling = model.model.model_sampling
 
     def begin(executor, *args, **kwargs):
