@@ -18,6 +18,7 @@ sys.path += [str(ROOT), str(TESTS)]
 from support.example_video import write_example_video  # noqa: E402
 from support.graph import show_all_previews  # noqa: E402
 from support.stand_ins.models import NODES, stand_in_models  # noqa: E402
+from support.stand_ins.prompt import TEMPLATE_LORA  # noqa: E402
 
 from scripts.support.environment import Environment, cache_directory  # noqa: E402
 from scripts.support.server import Server  # noqa: E402
@@ -66,9 +67,10 @@ def unlimited_previews(server: Server) -> None:
 
 
 def linked_models(folder: Path) -> Path:
-    """The config of empty files for the models that the example workflows link to, so that the front end misses none, and of an
-    empty folder of LoRAs."""
+    """The config of empty files for the models that the example workflows link to, and for the user's LoRA, so that the front
+    end misses none."""
     (folder / "loras").mkdir(parents=True)
+    (folder / "loras" / TEMPLATE_LORA).touch()
     for workflow in (ROOT / "example_workflows").glob("*.json"):
         for node in json.loads(workflow.read_text(encoding="utf-8"))["nodes"]:
             for model in node["properties"].get("models", []):

@@ -11,10 +11,12 @@ FORWARD = "FramePack_F1_stand_in.safetensors"
 PLAIN = "HunyuanVideo_stand_in.safetensors"
 VAE = "taehv_stand_in.safetensors"
 LORA = "stand_in_lora.safetensors"
+TEMPLATE_LORA = "framepack_lora.safetensors"  # of the template, for the user to replace
 SHARDED = "FramePackI2V_sharded"
 
 REPLACED_NODES = {"DualCLIPLoader": "StandIn_TextEncoders", "CLIPVisionLoader": "StandIn_ClipVision"}
 MODEL_INPUTS = {"FramePack_LoadModel": "model_name", "UNETLoader": "unet_name"}
+SAME_FILE = {"VAELoader": ("vae_name", VAE), "FramePack_LoadLora": ("lora_name", LORA)}
 
 SECTION = 1.2  # seconds
 DEMO_OUTPUTS = {"FramePack_LoadModel": 0, "DualCLIPLoader": 1, "VAELoader": 2, "CLIPVisionLoader": 3}
@@ -30,8 +32,9 @@ def with_stand_ins(prompt: dict[str, Any]) -> dict[str, Any]:
         elif kind in MODEL_INPUTS:
             name = MODEL_INPUTS[kind]
             node["inputs"][name] = FORWARD if "F1" in node["inputs"][name] else INVERTED
-        elif kind == "VAELoader":
-            node["inputs"]["vae_name"] = VAE
+        elif kind in SAME_FILE:
+            name, file = SAME_FILE[kind]
+            node["inputs"][name] = file
     return prompt
 
 
