@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from experiments.making import autoencoder, encoders
-from experiments.making.clips import write_clips
+from experiments.making.clips import Film, changing, write_clips
 from framepack_core.demo.text import TextEncoder
 from framepack_core.demo.vae import DemoVAE
 from framepack_core.demo.vision import VisionEncoder
@@ -33,6 +33,7 @@ from scripts.support.environment import ROOT, cache_directory
 WORK = cache_directory() / "make_demo"
 WEIGHTS = ROOT / "framepack_core" / "demo" / "weights"
 CLIPS, LORA_CLIPS = 10_000, 240
+CHANGES = range(1_000_000, 1_002_000)  # seeds of films in which the motion changes; the shipped transformer saw none of them
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -86,12 +87,13 @@ def make_vision() -> None:
 
 
 def make_clips() -> None:
-    encode_scenes("clips", {seed: Scene.draw(seed) for seed in range(CLIPS)})
+    films = {seed: Film(Scene.draw(seed)) for seed in range(CLIPS)}
+    encode_films("clips", films | {seed: changing(seed) for seed in CHANGES})
 
 
-def encode_scenes(folder: str, scenes: dict[int, Scene]) -> None:
+def encode_films(folder: str, films: dict[int, Film]) -> None:
     vae, text = read(DemoVAE(), "demo_vae"), read(TextEncoder(), "demo_text")
-    write_clips(WORK / folder, scenes, vae, text, read(VisionEncoder(), "demo_vision"))
+    write_clips(WORK / folder, films, vae, text, read(VisionEncoder(), "demo_vision"))
 
 
 def make_transformer() -> None:
@@ -106,7 +108,8 @@ def make_transformer() -> None:
 
 def make_lora() -> None:
     """A LoRA for a motion that the demo does not know."""
-    encode_scenes("lora-clips", {seed: Scene.draw(seed, shapes=1).with_motion(LORA_MOTION, seed) for seed in range(LORA_CLIPS)})
+    scenes = {seed: Scene.draw(seed, shapes=1).with_motion(LORA_MOTION, seed) for seed in range(LORA_CLIPS)}
+    encode_films("lora-clips", {seed: Film(scene) for seed, scene in scenes.items()})
     output, start = WORK / "lora", WEIGHTS / "demo_transformer.safetensors"
     train("lora-clips", output, ["--start", str(start), *LORA.split()])
     lora = load_file(output / "model" / LORA_FILE)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -19,37 +21,60 @@ from framepack_core.demo.world import Scene
 from framepack_core.frames import pixel_frames
 from framepack_core.training.cache import Clip, write_clip, write_empty
 
-LATENT_FRAMES = 56  # a start frame, six sections of nine and an end frame
+WINDOW, SECTIONS = 9, 6
+LATENT_FRAMES = 1 + SECTIONS * WINDOW + 1  # with a start frame and an end frame
+LASTING = ("left", "right", "up", "down", "stop", "spin")  # motions that look the same whenever they begin
+
+
+@dataclass(frozen=True)
+class Film:
+    """A scene, and the captions that count from a latent frame on instead of its own."""
+
+    scene: Scene
+    later: Mapping[int, str] = field(default_factory=dict)
+
+
+def changing(seed: int) -> Film:
+    """A film in which the first shape's motion changes, where a section begins if a start image comes before the first one."""
+    rng, scene = np.random.default_rng([seed, 3]), Scene.draw(seed)
+    shape, motion = scene.actors[0].shape, scene.actors[0].motion
+    frame = 1 + WINDOW * int(rng.integers(1, SECTIONS))
+    then = str(rng.choice([other for other in LASTING if other != motion and (other, shape) != ("spin", "circle")]))
+    return Film(scene.changed(pixel_frames(frame), then), {frame: scene.with_motion(then, seed).caption})
 
 
 @dataclass(frozen=True)
 class Rendered(Dataset):
-    """The videos of scenes by their seeds, uint8 `F H W 3`, to be rendered by worker processes."""
+    """The videos of some films' scenes, uint8 `F H W 3`, to be rendered by worker processes."""
 
-    scenes: dict[int, Scene]
+    films: tuple[tuple[int, Film], ...]
 
     def __len__(self) -> int:
-        return len(self.scenes)
+        return len(self.films)
 
     def __getitem__(self, number: int) -> tuple[int, Tensor]:
-        seed = list(self.scenes)[number]
-        return seed, torch.from_numpy(self.scenes[seed].render(pixel_frames(LATENT_FRAMES)))
+        seed, film = self.films[number]
+        return seed, torch.from_numpy(film.scene.render(pixel_frames(LATENT_FRAMES)))
 
 
 @torch.no_grad()
-def write_clips(folder: Path, scenes: dict[int, Scene], vae: DemoVAE, text: TextEncoder, vision: VisionEncoder) -> None:
-    """Write one clip per scene, by its seed, from its first frame on. Existing clips stay."""
+def write_clips(folder: Path, films: Mapping[int, Film], vae: DemoVAE, text: TextEncoder, vision: VisionEncoder) -> None:
+    """Write one clip per film, by its seed. Existing clips stay."""
     vae.to(DEVICE)
     tokenizer = Tokenizer()
-    words, pooled = text(tokenizer.batch([""]))
-    write_empty(folder, words[0], pooled[0])
-    missing = {seed: scene for seed, scene in scenes.items() if not (folder / f"{clip_name(seed)}.safetensors").exists()}
+
+    def encoded(caption: str) -> tuple[Tensor, Tensor]:
+        words, pooled = text(tokenizer.batch([caption]))
+        return words[0], pooled[0]
+
+    write_empty(folder, *encoded(""))
+    missing = tuple((seed, film) for seed, film in films.items() if not (folder / f"{clip_name(seed)}.safetensors").exists())
     rendered = DataLoader(Rendered(missing), batch_size=None, num_workers=WORKERS)
     for seed, video in tqdm(rendered, desc="clips", mininterval=5):
-        scene = scenes[int(seed)]
-        words, pooled = text(tokenizer.batch([scene.caption]))
+        scene, later = films[int(seed)].scene, films[int(seed)].later
+        told = {frame: encoded(caption) for frame, caption in later.items()}
         image = vision(picture(scene)[None])[0]
-        write_clip(folder, clip_name(seed), Clip(encode(video, vae), words[0], pooled[0], image, scene.caption))
+        write_clip(folder, clip_name(seed), Clip(encode(video, vae), *encoded(scene.caption), image, scene.caption, told))
 
 
 def clip_name(seed: int) -> str:

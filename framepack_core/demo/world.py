@@ -77,7 +77,10 @@ class Placement(NamedTuple):
 
 @dataclass(frozen=True)
 class Actor:
-    """A shape and its motion program; `x`, `y`, `radius` and `angle` are those of frame 0."""
+    """A shape and its motion program, and the one that it has from a frame on, if it changes.
+
+    `x`, `y`, `radius` and `angle` are those of frame 0.
+    """
 
     shape: str
     colour: str
@@ -86,9 +89,16 @@ class Actor:
     y: float
     radius: float
     angle: float = 0.0
+    then: tuple[int, str] | None = None
 
     def at(self, frame: int) -> Placement:
         """Where the shape's motion program has brought it by this frame."""
+        if self.then is not None:
+            begin, motion = self.then
+            before = replace(self, then=None)
+            if frame > begin:
+                x, y, radius, angle, _ = before.at(begin)
+                return replace(before, motion=motion, x=x, y=y, radius=radius, angle=angle).at(frame - begin)
         x, y, radius, angle = self.x, self.y, self.radius, self.angle
         if self.motion in _DIRECTIONS:
             dx, dy = _DIRECTIONS[self.motion]
@@ -143,6 +153,10 @@ class Scene:
         """The same picture with another motion program for its first shape."""
         actors = (replace(self.actors[0], motion=motion), *self.actors[1:])
         return replace(self, actors=actors, caption=caption(actors, self.background, np.random.default_rng([seed, 1])))
+
+    def changed(self, frame: int, motion: str) -> Scene:
+        """The same video, but from this frame on its first shape has another motion program. The caption stays."""
+        return replace(self, actors=(replace(self.actors[0], then=(frame, motion)), *self.actors[1:]))
 
     def truth(self, frame: int) -> tuple[Placement, ...]:
         return tuple(actor.at(frame) for actor in self.actors)

@@ -7,8 +7,8 @@ clips.shapes[0], clips[0].latents
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..media.files import whole_file
 from ..media.remedies import remedy
+from ..plan import runs
 
 SUFFIX = ".safetensors"
 EMPTY, CODEBOOK = "empty", "codebook"
@@ -33,7 +34,8 @@ class Clip:
     """One encoded clip.
 
     `latents` `C T H W` are in model space (VAE latents times the scaling factor), the first frame an image latent; `text` `L D`
-    is unpadded; `pooled` is `D`, and `image` `N D` is of the first frame, or None. A cache holds them in bfloat16.
+    is unpadded; `pooled` is `D`, and `image` `N D` is of the first frame, or None. `later` has the text and the pooled text of
+    captions that count from a latent frame on. A cache holds all in bfloat16.
     """
 
     latents: Tensor
@@ -41,11 +43,24 @@ class Clip:
     pooled: Tensor
     image: Tensor | None
     caption: str
+    later: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
+        """By the names that they have in a file: `text.19` counts from latent frame 19 on."""
         named = {name: getattr(self, name) for name in _DIMENSIONS}
+        for frame, texts in self.later.items():
+            named[f"text.{frame}"], named[f"pooled.{frame}"] = texts
         return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def told(self, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The text and the pooled text for a section that makes these latent frames.
+
+        What counts for most of them, as at inference; of a section that makes both ends, for most of the beginning.
+        """
+        start, stop = runs(frames)[0]
+        begun = [frame for frame in self.later if frame <= (start + stop) // 2]
+        return self.later[max(begun)] if begun else (self.text, self.pooled)
 
 
 def write_clip(folder: Path, name: str, clip: Clip) -> Path:
@@ -86,7 +101,9 @@ class ClipCache:
 
     def __getitem__(self, index: int) -> Clip:
         tensors, metadata = _read(self.path(self.names[index]), tuple(_DIMENSIONS))
-        return Clip(image=tensors.pop("image", None), caption=metadata.get("caption", ""), **tensors)
+        begins = sorted(int(name.partition(".")[2]) for name in tensors if name.startswith("text."))
+        later = {frame: (tensors.pop(f"text.{frame}"), tensors.pop(f"pooled.{frame}")) for frame in begins}
+        return Clip(image=tensors.pop("image", None), caption=metadata.get("caption", ""), later=later, **tensors)
 
     def __iter__(self) -> Iterator[Clip]:
         return (self[index] for index in range(len(self)))
@@ -124,7 +141,7 @@ def _bfloat16(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _check(name: str, tensors: Mapping[str, Tensor]) -> None:
     for part, tensor in tensors.items():
-        dimensions = _DIMENSIONS[part]
+        dimensions = _DIMENSIONS[part.partition(".")[0]]
         if tensor.dim() != len(dimensions.split()) or 0 in tensor.shape:
             raise ValueError(f"{name}: {part} is {tuple(tensor.shape)}, but a clip's is {dimensions}")
         if not torch.isfinite(tensor).all():
@@ -140,7 +157,7 @@ def _shape(path: Path) -> tuple[int, int, int]:
 
 def _read(path: Path, parts: tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, str]]:
     with _opened(path, parts) as file:
-        present = [part for part in parts if part in file.keys()]  # noqa: SIM118 (a safe_open is not a mapping)
+        present = [name for name in file.keys() if name.partition(".")[0] in parts]  # noqa: SIM118 (it is not a mapping)
         return {part: file.get_tensor(part) for part in present}, file.metadata() or {}
 
 

@@ -170,9 +170,8 @@ class Examples:
         _, _, H, W = latents.shape
         sigma = draw_sigma(generator, choices.sigmas, draw.section.target_tokens(H, W), choices.shift)
         dropped = torch.rand((), generator=generator).item() < choices.caption_dropout
-        if dropped and self.empty is not None:
-            text, pooled = self.empty
-            clip = replace(clip, text=text, pooled=pooled)
+        text, pooled = self.empty if dropped and self.empty is not None else clip.told(draw.section.target)
+        clip = replace(clip, text=text, pooled=pooled)
         noise = torch.randn(latents.shape[0], len(draw.section.target), H, W, generator=generator)
         given = {*draw.known, draw.frames} if draw.end else draw.known
         history = latents[None]

@@ -45,6 +45,21 @@ def test_a_clip_is_read_back_as_it_was_written(tmp_path):
         assert_equal(read, written[name])
 
 
+def test_a_section_is_told_what_counts_for_most_of_it(tmp_path):
+    first, second, third = ((torch.full((7, 8), value), torch.full((12,), value)) for value in (0.0, 1.0, 2.0))
+    written = Clip(torch.randn(16, 28, 4, 4), *first, None, "it moves, then stops", {10: second, 19: third})
+    write_clip(tmp_path, "a", written)
+    read = ClipCache(tmp_path)[0]
+
+    def told(frames) -> float:
+        text, pooled = read.told(frames)
+        assert text.shape == (7, 8) and pooled.shape == (12,) and text.unique() == pooled.unique()
+        return text.unique().item()
+
+    assert [told(range(start, start + 9)) for start in (1, 5, 6, 10, 14, 15, 19)] == [0, 0, 1, 1, 1, 2, 2]
+    assert told((*range(1, 10), *range(19, 28))) == 0, "of a section that makes both ends, the beginning counts"
+
+
 def test_whatever_precision_comes_bfloat16_is_stored(tmp_path):
     latents = torch.randn(16, 1, 2, 2)
     write_clip(tmp_path, "a", Clip(latents, torch.randn(3, 8), torch.randn(12), None, ""))

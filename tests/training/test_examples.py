@@ -1,6 +1,7 @@
 """What is drawn: inference's sections with the truth as their history, the same wherever and whenever they are drawn."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -136,6 +137,21 @@ def test_captions_are_dropped_as_often_as_asked(cache):
     dropped = Counter(torch.equal(drawn.batch(step, 0, [0]).inputs["pooled"][0], empty) for step in range(200))
 
     assert 70 < dropped[True] < 130
+
+
+def test_each_section_is_told_the_caption_of_its_time(tmp_path):
+    """A clip whose caption changes after 9 of 18 frames."""
+    (clip,) = ClipCache(clips.write_cache(tmp_path / "plain", lengths=(19,)))
+    later = clip.text + 1, clip.pooled + 1
+    write_clip(tmp_path, "changing", replace(clip, later={10: later}))
+    drawn = examples(ClipCache(tmp_path), ["f1"], ["forward"], caption_dropout=0.0, sections=(2, 2))
+
+    batches = [drawn.batch(step, 0, [0]) for step in range(20)]
+
+    assert {batch.draw.section.target[0] for batch in batches} == {1, 10}
+    for batch in batches:
+        text, pooled = (clip.text, clip.pooled) if batch.draw.section.target[0] == 1 else later
+        assert torch.equal(batch.inputs["text"][0], text.float()) and torch.equal(batch.inputs["pooled"][0], pooled.float())
 
 
 def test_texts_of_different_lengths_are_padded_and_masked(cache):

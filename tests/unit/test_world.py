@@ -5,8 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from framepack_core.demo.text import TOKENS, Tokenizer
-from framepack_core.demo.world import COLOURS, MOTIONS, SHAPES, SIZE, Actor, Placement, Scene, signed_distance
+from framepack_core.demo.text import TOKENS, Tokenizer, vocabulary
+from framepack_core.demo.world import (
+    COLOURS,
+    LORA_MOTION,
+    MOTIONS,
+    SHAPES,
+    SIZE,
+    SPEED,
+    Actor,
+    Placement,
+    Scene,
+    signed_distance,
+)
 
 SEEDS = range(60)
 
@@ -124,3 +135,21 @@ def test_the_tokenizer_knows_every_caption_and_names_the_words_it_does_not():
         ids, unknown = tokenizer.encode(Scene.draw(seed, shapes=2).caption)
         assert not unknown and len(ids) == TOKENS and 0 in ids  # nothing was cut off
     assert tokenizer.encode("a red Dragon moves left")[1] == ["dragon"]
+
+
+def test_a_motion_that_changes_goes_on_from_where_the_first_has_brought_the_shape():
+    scene = Scene.draw(5, shapes=1).with_motion("right")
+    changed = scene.changed(40, "up")
+
+    assert [changed.truth(frame) for frame in range(41)] == [scene.truth(frame) for frame in range(41)]
+    (turn,), (later,) = changed.truth(40), changed.truth(50)
+    assert (later.x, later.y) == pytest.approx((turn.x, turn.y - 10 * SPEED))
+    np.testing.assert_array_equal(changed.render(1), scene.render(1))
+
+
+def test_the_motion_of_the_demo_s_lora_is_no_motion_of_the_demo():
+    scene = Scene.draw(5, shapes=1).with_motion(LORA_MOTION)
+
+    assert LORA_MOTION not in MOTIONS and all(word in vocabulary() for word in scene.caption.split())
+    (start,), (later,) = scene.truth(0), scene.truth(10)
+    assert later.x - start.x == pytest.approx(later.y - start.y) == pytest.approx(10 * SPEED / 2**0.5)
