@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -357,7 +357,7 @@ def table(prompts: Sequence[Prompt], plan: Plan | None = None) -> str:
     return "\n".join([_aligned(rows), *(f"no section is told {words[span]!r} ({span}): {why}" for span, why in left)])
 
 
-def spell_choice(choice: Choice, words: dict[Span | None, str]) -> str:
+def spell_choice(choice: Choice, words: Mapping[Span | None, str]) -> str:
     """What a section is told, from the words of each span."""
     if choice.weight == 1:
         return words[choice.span]

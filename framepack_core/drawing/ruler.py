@@ -11,12 +11,12 @@ from ..foreseen import Foreseen
 from ..plan import seconds_shown
 from ..prompts import Written, from_beginning, parse, without_section, written
 from .bars import Bar, Told
-from .chart import LATENT_PIXEL, Chart
+from .chart import Chart
 from .painting import ticks
 from .palette import LIGHT, Palette
 
 STEP = 0.1  # seconds: as far apart as borders stay when they are moved
-VIDEO = 640, 608  # pixels, which do not matter here
+SIDE = 64  # latent pixels of the video, which do not matter here
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Ruler:
             seconds = _enough(times)
             bars = told.bars(seconds, lambda second: second / seconds)
             return cls(text, seconds, _ticks(seconds, width), (), bars, (), borders(text, times, seconds))
-        chart = Chart.of(foreseen.plan, *(side // LATENT_PIXEL for side in VIDEO), foreseen.known, palette, foreseen.guides)
+        chart = Chart.of(foreseen.plan, SIDE, SIDE, foreseen.known, palette, foreseen.guides)
         return cls.along(chart, text, told, times, width)
 
     @classmethod
