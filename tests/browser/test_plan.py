@@ -77,6 +77,22 @@ def test_what_is_connected_to_the_sampler_is_drawn(page, rows):
     page.wait_for_function(f"{ROWS}[0]?.title.includes('sees nothing yet')")
 
 
+def test_timed_prompts_are_bars_above_the_drawing(page, rows):
+    rows(4)
+
+    page.evaluate("""() => {
+      const timeline = LiteGraph.createNode('FramePack_PromptTimeline')
+      app.graph.add(timeline)
+      timeline.widgets.find(({ name }) => name === 'text').value = 'stands <b> [1.2s-3.6s: moves left]'
+      timeline.connect(0, app.graph.nodes.find(node => node.type === 'FramePack_Sampler'), 'positive')
+      app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()
+    }""")
+
+    bars = f"[...{DRAWING}.querySelector('[data-part=bars]').children].map(bar => bar.textContent)"
+    page.wait_for_function(f"{bars}.join() === 'stands <b>,moves left,stands <b>'")
+    assert rows(4)[1].endswith("prompt: moves left")
+
+
 def test_the_drawing_fills_in_while_the_sampler_runs(page, server, load_workflow):
     changed = with_widgets(WORKFLOW, server.object_info(), {"seconds": 2.4, "steps": 1, "seed": 104})
     load_workflow(changed)

@@ -1,4 +1,4 @@
-"""The route that draws a plan for the front end, and what a sampler tells of its sections."""
+"""The routes that draw for the front end, and what a sampler tells of its sections."""
 
 import base64
 import json
@@ -13,9 +13,9 @@ from support.graph import DemoGraph, Seen
 from scripts.support.server import Json, Server
 
 
-def ask(server: Server, asked: Json) -> Json:
+def ask(server: Server, asked: Json, route: str = "plan") -> Json:
     body = json.dumps(asked).encode()
-    request = urllib.request.Request(f"{server.url}/framepack/plan", body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(f"{server.url}/framepack/{route}", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
 
@@ -35,6 +35,40 @@ def test_the_route_draws_the_plan_that_the_graph_would_have(server):
 
 def test_a_plan_that_cannot_be_is_answered_with_the_reason(server):
     assert "window" in ask(server, plan(window=0))["error"]
+
+
+def timeline(text: str) -> Json:
+    """A timeline, 3, in front of a sampler with a plan, 7."""
+    asked = plan(seconds=2.4)
+    asked["prompt"] |= {
+        "3": {"class_type": "FramePack_PromptTimeline", "inputs": {"clip": ["1", 0], "text": text}},
+        "5": {"class_type": "FramePack_Sampler", "inputs": {"positive": ["3", 0], "plan": ["7", 0]}},
+    }
+    return asked
+
+
+def test_timed_prompts_are_drawn_with_the_plan(server):
+    answer = ask(server, timeline("a cat 🎩 [1.2s: <b>]"))
+
+    assert [bar["words"] for bar in answer["bars"]] == ["a cat 🎩", "<b>"]
+    assert answer["rows"][0]["text"].endswith("prompt: <b>")
+    assert "is not closed" in ask(server, timeline("[1s: a"))["error"]
+
+
+def test_the_ruler_of_a_text_has_the_sections_of_the_plan_and_the_places_of_its_times(server):
+    answer = ask(server, {**timeline("a cat 🎩 [1.2s: jumps]"), "node": "3"}, "prompts")
+
+    assert answer["text"] == "a cat 🎩 [1.2s: jumps]"
+    assert [border["numbers"] for border in answer["borders"]] == [[{"at": 10, "until": 13, "from_end": False}]]
+    assert len(answer["sections"]) == 2 and answer["seconds"] == pytest.approx(73 / 30)
+    assert "is not closed" in ask(server, {**timeline("[1s: a"), "node": "3"}, "prompts")["error"]
+
+
+def test_links_that_go_round_in_a_circle_are_told_of(server):
+    asked = timeline("a")
+    asked["prompt"]["3"] = {"class_type": "ConditioningCombine", "inputs": {"conditioning_1": ["3", 0]}}
+
+    assert "round in a circle" in ask(server, asked)["error"]
 
 
 @pytest.mark.parametrize("asked", [{}, [], {"prompt": {}, "node": "1", "width": 400}, {**plan(), "prompt": 3}])
