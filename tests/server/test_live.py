@@ -42,7 +42,7 @@ def timeline(text: str) -> Json:
     asked = plan(seconds=2.4)
     asked["prompt"] |= {
         "3": {"class_type": "FramePack_PromptTimeline", "inputs": {"clip": ["1", 0], "text": text}},
-        "5": {"class_type": "FramePack_Sampler", "inputs": {"positive": ["3", 0], "plan": ["7", 0]}},
+        "5": {"class_type": "FramePack_Sampler", "inputs": {"positive": ["3", 0], "plan": ["7", 0], "start_latent": ["8", 0]}},
     }
     return asked
 

@@ -94,7 +94,7 @@ def test_bars_say_what_counts_when_and_sections_what_each_is_told():
     assert round(shown.bars[1].fade * shown.seconds, 3) == 1
     assert [section.title for section in shown.sections][:2] == [
         "section 1 of 4: 3.63 to 4.83 s\na cat",
-        "section 2 of 4: 2.43 to 3.63 s\na cat (84%), jumps (16%)",
+        "section 2 of 4: 2.43 to 3.63 s\na cat (87%), jumps (13%)",
     ]
     assert [round(mark, 2) for mark in shown.marks] == [0.03, 1.23, 2.43, 3.63, 4.83]
     assert shown.notes == ("no section is told 'flies' (9s): it lies outside the video's 4.83 s",)

@@ -42,9 +42,9 @@ def test_prompts_with_times_are_bars_over_the_frames_and_rows_say_which_they_use
 
     sketch = sketch_plan(Plan.of(4.8), WIDTH, prompts=prompts)
 
-    edges = [round(edge * 37, 1) for bar in sketch.bars for edge in (bar.left, bar.right)]  # latent frames
+    edges = [round(edge * 37, 2) for bar in sketch.bars for edge in (bar.left, bar.right)]  # latent frames
     assert [bar.words for bar in sketch.bars] == ["a cat", "it jumps", "a cat"]
-    assert edges == [0, 9.8, 9.8, 27.8, 27.8, 37]
+    assert edges == [0, 9.75, 9.75, 27.75, 27.75, 37]
     assert [row.text.splitlines()[-1] for row in sketch.rows] == [
         f"prompt: {one}" for one in ("a cat", "it jumps", "it jumps", "a cat")
     ]
