@@ -77,7 +77,7 @@ export function showBars(line, bars, ink) {
   line.replaceChildren(...bars.map((bar, number) => {
     const made = element("div", {
       position: "absolute", top: "0", bottom: "0", left: percent(bar.left), width: `calc(${percent(bar.right - bar.left)} - 1px)`,
-      boxSizing: "border-box", overflow: "hidden", padding: "0 5px", borderRadius: "3px", whiteSpace: "nowrap",
+      boxSizing: "border-box", overflow: "hidden", padding: "0 6px", borderRadius: "3px", whiteSpace: "nowrap",
       textOverflow: "ellipsis", color: ink, background: ground(bar, bars[number - 1]), display: "block",
     }, bar.words)
     made.title = bar.title
@@ -130,4 +130,5 @@ function addWidget(node, name, drawing) {
 function makeRoom(node, { element, height }) {
   element.style.minHeight = `${height}px`
   node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])])
+  node.setDirtyCanvas(true, true)
 }

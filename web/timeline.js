@@ -5,7 +5,7 @@ import { app } from "../../scripts/app.js"
 import { chain, drawInNodes, element, percent, showBars } from "./live.js"
 
 const HEIGHT = 46 // units of the canvas
-const MOST_WORDS = 48 // units, for lines below it or in its place
+const MOST_WORDS = 51 // units, for lines below it or in its place
 const HINT = "[2s: it jumps] says what happens from 2 seconds on"
 const NEAR = 5 // pixels of the screen within which a border snaps to a section
 const SAME = 0.002 // seconds that two times of the same border may differ by
@@ -19,7 +19,9 @@ function makeRuler(node) {
   const axis = line(0, 14), bars = line(15, 22), sections = line(39, 6), handles = line(13, 34)
   const value = element("div", { position: "absolute", top: "0", padding: "0 3px", borderRadius: "2px", visibility: "hidden" })
   const scale = element("div", { position: "relative", height: `${HEIGHT}px` }, axis, bars, sections, handles, value)
-  const words = element("div", { overflow: "hidden", whiteSpace: "pre-line", maxHeight: `${MOST_WORDS}px` })
+  const words = element("div", {
+    boxSizing: "border-box", padding: "3px 0 0", overflow: "hidden", whiteSpace: "pre-line", maxHeight: `${MOST_WORDS}px`,
+  })
   const frame = element("div", { width: "100%", height: "100%" }, scale, words)
   bars.style.font = "11px/22px sans-serif"
   axis.style.font = words.style.font = value.style.font = "10px/12px sans-serif"
@@ -84,9 +86,9 @@ function movedBar(bar, { seconds, borders }, moved) {
 
 function makeHandle(node, ruler, number) {
   const handle = element("div", {
-    position: "absolute", top: "0", bottom: "0", width: "11px", marginLeft: "-5.5px", cursor: "ew-resize", pointerEvents: "auto",
+    position: "absolute", top: "0", bottom: "0", width: "9px", marginLeft: "-4.5px", cursor: "ew-resize", pointerEvents: "auto",
     touchAction: "none", borderRadius: "3px",
-  }, element("div", { position: "absolute", inset: "0 4px", borderRadius: "2px" }))
+  }, element("div", { position: "absolute", inset: "0 3px", borderRadius: "2px" }))
   handle.tabIndex = 0
   setAttributes(handle, { role: "slider", "aria-label": "border between prompts, in seconds" })
   handle.addEventListener("focus", () => showValue(ruler))
@@ -153,6 +155,7 @@ const STEPS = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, Home: -
 
 /** Move a border with the keyboard: by a tenth of a second, or with shift to the next section or by a second. */
 function step(node, ruler, number, event) {
+  if (["Delete", "Backspace"].includes(event.key)) event.stopPropagation() // they would delete the node
   if (!(event.key in STEPS) || event.ctrlKey || event.metaKey || event.altKey) return
   event.preventDefault()
   event.stopPropagation()

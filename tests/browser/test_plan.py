@@ -77,6 +77,18 @@ def test_what_is_connected_to_the_sampler_is_drawn(page, rows):
     page.wait_for_function(f"{ROWS}[0]?.title.includes('sees nothing yet')")
 
 
+def test_a_bypassed_node_gives_nothing_but_what_passes_it(page, rows):
+    """The start image does not pass the node that would encode it."""
+    assert "sees latent frames 0 at k1" in rows(4)[0]
+
+    page.evaluate("""() => {
+      app.graph.nodes.find(node => node.type === 'FramePack_EncodeImage').mode = 4
+      app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()
+    }""")
+
+    page.wait_for_function(f"{ROWS}[0]?.title.includes('sees nothing yet')")
+
+
 def test_timed_prompts_are_bars_above_the_drawing(page, rows):
     rows(4)
 
@@ -113,7 +125,7 @@ def test_the_drawing_is_no_part_of_prompts_and_saved_workflows(page, rows, load_
     assert "framepack_plan" not in page.evaluate("async () => JSON.stringify((await app.graphToPrompt()).output)")
 
 
-def test_a_plan_in_a_subgraph_is_drawn_too(page, rows):
+def test_a_plan_in_a_subgraph_is_drawn_too_with_what_comes_from_outside(page, rows):
     rows(4)
 
     page.evaluate("""() => {
@@ -124,5 +136,6 @@ def test_a_plan_in_a_subgraph_is_drawn_too(page, rows):
     inner = "app.graph.nodes.find(node => node.subgraph).subgraph.nodes.find(node => node.type === 'FramePack_Plan')"
     page.wait_for_function(f"""() => {{
       const drawing = {inner}?.widgets?.find(widget => widget.name === 'framepack_plan')?.element
-      return drawing?.querySelectorAll('[data-section]').length === 4
+      const rows = drawing?.querySelectorAll('[data-section]') ?? []
+      return rows.length === 4 && rows[0].title.includes('sees latent frames 0 at k1')
     }}""")
