@@ -67,7 +67,7 @@ function isPlain(value) {
 function comesFrom(id, scope) {
   const link = id == null ? undefined : scope.graph.getLink?.(id) ?? scope.graph.links.get?.(id) ?? scope.graph.links[id]
   if (!link) return undefined
-  if (link.origin_id === OUTSIDE) return comesFromOutside(link.origin_slot, scope)
+  if (Number(link.origin_id) === OUTSIDE) return comesFromOutside(link.origin_slot, scope)
   const origin = scope.graph.getNodeById(link.origin_id)
   return origin ? given(origin, link.origin_slot, scope) : undefined
 }

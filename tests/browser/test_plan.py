@@ -71,7 +71,7 @@ def test_what_is_connected_to_the_sampler_is_drawn(page, rows):
     page.evaluate("""() => {
       const sampler = app.graph.nodes.find(node => node.type === 'FramePack_Sampler')
       sampler.disconnectInput(sampler.inputs.findIndex(({ name }) => name === 'start_latent'))
-      app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()
+      app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()
     }""")
 
     page.wait_for_function(f"{ROWS}[0]?.title.includes('sees nothing yet')")
@@ -131,6 +131,7 @@ def test_a_plan_in_a_subgraph_is_drawn_too_with_what_comes_from_outside(page, ro
     page.evaluate("""() => {
       const wanted = ['FramePack_Plan', 'FramePack_Sampler']
       app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(node => wanted.includes(node.type))))
+      app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()
     }""")
 
     inner = "app.graph.nodes.find(node => node.subgraph).subgraph.nodes.find(node => node.type === 'FramePack_Plan')"
