@@ -76,9 +76,9 @@ export function element(tag, style, ...children) {
 export function showBars(line, bars, ink) {
   line.replaceChildren(...bars.map((bar, number) => {
     const made = element("div", {
-      position: "absolute", top: "0", bottom: "0", left: percent(bar.left), width: `calc(${percent(bar.right - bar.left)} - 1px)`,
-      boxSizing: "border-box", overflow: "hidden", padding: "0 6px", borderRadius: "3px", whiteSpace: "nowrap",
-      textOverflow: "ellipsis", color: ink, background: ground(bar, bars[number - 1]), display: "block",
+      position: "absolute", top: "0", bottom: "0", left: percent(bar.left), width: `max(1px, ${percent(bar.right - bar.left)} - 1px)`,
+      boxSizing: "border-box", overflow: "hidden", textIndent: "6px", borderRadius: "3px", whiteSpace: "nowrap",
+      textOverflow: "ellipsis", color: ink, background: ground(bar, bars[number - 1]),
     }, bar.words)
     made.title = bar.title
     return made

@@ -24,6 +24,7 @@ function makeRuler(node) {
   })
   const frame = element("div", { width: "100%", height: "100%" }, scale, words)
   bars.style.font = "11px/22px sans-serif"
+  axis.style.whiteSpace = value.style.whiteSpace = "nowrap"
   axis.style.font = words.style.font = value.style.font = "10px/12px sans-serif"
   sections.style.fontSize = "0"
   for (const [part, made] of Object.entries({ axis, bars, sections, handles, words })) made.dataset.part = part
