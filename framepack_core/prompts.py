@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -54,6 +54,19 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Written:
+    """A time as it stands in a text: the characters from `at` up to `until` are the number of its `seconds`.
+
+    `begins` says whether a prompt begins then, or ends.
+    """
+
+    at: int
+    until: int
+    seconds: float
+    begins: bool
+
+
+@dataclass(frozen=True)
 class Stretch:
     """A time of the finished video, in seconds, in which one span counts, or None. It takes `fade` seconds to come in."""
 
@@ -86,14 +99,19 @@ def parse(text: str) -> tuple[Prompt, ...]:
     a time that cannot be, and for two that begin at the same time.
     """
     outside, timed, at = [], [], 0
-    while match := _BRACKET.search(text, at):
-        stop = _closing(text, match.start())
+    for match, stop in _brackets(text):
         outside.append(text[at : match.start()])
         timed.append(_timed(match, text[match.start() : stop]))
         at = stop
     everywhere = " ".join(filter(None, (part.strip() for part in [*outside, text[at:]]))) if timed else text
     _require_different(timed)
     return (*([] if timed and not everywhere else [Prompt(everywhere)]), *timed)
+
+
+def written(text: str) -> list[Written]:
+    """When the prompts of a text that `parse` reads begin and end, in the order of writing."""
+    found = [(match, name) for match, _ in _brackets(text) for name in ("start", "end")]
+    return [Written(*match.span(name), float(match[name]), name == "start") for match, name in found if match[name] is not None]
 
 
 def spell(prompts: Iterable[Prompt]) -> str:
@@ -120,10 +138,32 @@ def require_span(span: Span, what: str) -> None:
                          "time first")  # fmt: skip
 
 
+def require_no_time(span: Span | None) -> None:
+    """Raises ValueError for what has a time already."""
+    if span is not None:
+        raise ValueError(f"conditioning has a time already ({span}); connect what has none")
+
+
+def called(span: Span | None, words: Iterable[str]) -> str:
+    """What the prompts of one time are called in a line of text: by their words, as far as these are known."""
+    known = dict.fromkeys(filter(None, words))
+    if known:
+        return shortened(" + ".join(known))
+    return "the prompt without a time" if span is None else f"the prompt of {span}"
+
+
 def shortened(words: str) -> str:
     """A prompt for a line of text."""
     line = " ".join(words.split())
     return line if len(line) <= LONGEST_WORDS else f"{line[: LONGEST_WORDS - 1]}…"
+
+
+def _brackets(text: str) -> Iterator[tuple[re.Match, int]]:
+    """What begins with a time, or nearly, and where it ends."""
+    at = 0
+    while match := _BRACKET.search(text, at):
+        at = _closing(text, match.start())
+        yield match, at
 
 
 def _timed(match: re.Match, bracket: str) -> Prompt:
@@ -212,6 +252,11 @@ def choices(spans: Sequence[Span], anywhere: bool, sections: Sequence[Section], 
     return told
 
 
+def from_beginning(time: float, seconds: float) -> float:
+    """A time that is counted from the end if it is negative, in a video of so many seconds."""
+    return seconds + time if time < 0 else time
+
+
 def without_section(
     spans: Sequence[Span], told: Iterable[Choice], sections: Sequence[Section], length: Length, fps: float
 ) -> list[tuple[Span, str]]:
@@ -231,12 +276,12 @@ def without_section(
 
 def _placed(spans: Sequence[Span], seconds: float) -> Iterator[Stretch]:
     """The spans that lie in a video, from its beginning to its end."""
-    starts = sorted(_from_end(span.start, seconds) for span in spans)
+    starts = sorted(from_beginning(span.start, seconds) for span in spans)
     for span in spans:
-        start = _from_end(span.start, seconds)
+        start = from_beginning(span.start, seconds)
         following = bisect_right(starts, start)
         after = starts[following] if following < len(starts) else seconds
-        stop = min(after if span.end is None else _from_end(span.end, seconds), seconds)
+        stop = min(after if span.end is None else from_beginning(span.end, seconds), seconds)
         if max(start, 0.0) < stop:
             yield Stretch(max(start, 0.0), stop, span, span.fade)
 
@@ -245,10 +290,6 @@ def _is_within(stretch: Stretch, times: Iterable[tuple[float, float]], fps: floa
     """Whether all of it but a frame, such as the start image, lies in these times."""
     inside = sum(max(0.0, stretch.shared(begin, end)) for begin, end in times)
     return inside > stretch.stop - stretch.start - 1.5 / fps
-
-
-def _from_end(time: float, seconds: float) -> float:
-    return seconds + time if time < 0 else time
 
 
 def _fade(before: Sequence[Stretch], one: Stretch | None, start: float) -> float:
@@ -316,7 +357,7 @@ def table(prompts: Sequence[Prompt], plan: Plan | None = None) -> str:
     return "\n".join([_aligned(rows), *(f"no section is told {words[span]!r} ({span}): {why}" for span, why in left)])
 
 
-def spell_choice(choice: Choice, words: dict[Span | None, str]) -> str:
+def spell_choice(choice: Choice, words: Mapping[Span | None, str]) -> str:
     """What a section is told, from the words of each span."""
     if choice.weight == 1:
         return words[choice.span]

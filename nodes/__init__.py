@@ -24,7 +24,7 @@ NODES = {
 
 class FramePackExtension(ComfyExtension):
     async def on_load(self) -> None:
-        """Let ComfyUI's own loaders recognise FramePack, and its front end ask for drawings of plans."""
+        """Let ComfyUI's own loaders recognise FramePack, and its front end ask for drawings."""
         try:
             from ..framepack_core.comfyui.model.framepack import register
 
@@ -32,11 +32,11 @@ class FramePackExtension(ComfyExtension):
         except ImportError as error:
             log.error("FramePack: %s", error)
         try:
-            from ..framepack_core.comfyui.live_plan import add_route
+            from ..framepack_core.comfyui.live import add_routes
 
-            add_route()
+            add_routes()
         except ImportError as error:
-            log.error("FramePack: plans are not drawn in their nodes: %s", error)
+            log.error("FramePack: plans and prompts are not drawn in their nodes: %s", error)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [node for module, names in NODES.items() for node in load(module, names)]

@@ -2,6 +2,7 @@
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
+import { findNode } from "./graph.js"
 
 const WIDGET = "framepack_clip"
 const HEIGHT = 200 // pixels, at least
@@ -15,17 +16,6 @@ app.registerExtension({
     })
   },
 })
-
-/** In a path, "12:3" is node 3 inside subgraph node 12. */
-export function findNode(path) {
-  let graph = app.rootGraph ?? app.graph
-  let node
-  for (const id of String(path).split(":")) {
-    node = graph?.getNodeById(id)
-    graph = node?.subgraph
-  }
-  return node
-}
 
 function play(node, { filename, subfolder, type }) {
   const widget = node.widgets?.find(({ name }) => name === WIDGET) ?? addPlayer(node)

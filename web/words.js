@@ -2,7 +2,7 @@
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
-import { findNode } from "./framepack.js"
+import { findNode } from "./graph.js"
 
 app.registerExtension({
   name: "FramePack.Words",

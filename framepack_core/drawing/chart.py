@@ -70,6 +70,10 @@ class Chart:
     def length(self) -> Length:
         return self.plan.length(self.frames)
 
+    @property
+    def seconds(self) -> float:
+        return self.length.frames / self.plan.fps
+
     @cached_property
     def made_runs(self) -> list[tuple[int, int]]:
         """Stretches of frames that one section makes, or none: the first frame, and the section (-1: given)."""

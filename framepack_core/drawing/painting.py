@@ -194,8 +194,7 @@ def _draw_axis(draw: ImageDraw.ImageDraw, chart: Chart, grid: Grid) -> None:
     titles = ((MARGIN, "section"), (grid.seconds, "seconds"), (grid.tokens, TOKENS))
     for x, text in titles:
         draw.text((x, grid.top - 12), text, chart.palette.faint, small, anchor="ls")
-    seconds = chart.length.frames / chart.plan.fps
-    for second in ticks(seconds, grid.cell * chart.plan.fps / PIXEL_FRAMES):
+    for second in ticks(chart.seconds, grid.cell * chart.plan.fps / PIXEL_FRAMES):
         x = grid.x(chart.length.place(second * chart.plan.fps))
         draw.text((x, grid.top - 34), f"{second:g} s", chart.palette.faint, small, anchor="ls")
         draw.line((x, grid.top - 32, x, grid.top - 28), chart.palette.outline)

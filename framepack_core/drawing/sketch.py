@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw
 
 from ..frames import PIXEL_FRAMES
 from ..plan import Plan, Section, spell, spell_seconds, spell_seen
+from ..prompts import Prompt
+from .bars import Bar, Told
 from .chart import LATENT_PIXEL, Chart, spell_tokens
 from .marks import typeface
 from .painting import Rows, draw_frames, ticks
@@ -31,11 +33,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Sketch:
-    """The picture, and where in it each section is. `length` says in words how long the video is."""
+    """The picture, and where in it each section is. `length` says in words how long the video is.
+
+    `bars` are its prompts, if they have times, in the same width as the picture.
+    """
 
     image: Image.Image
     rows: tuple[Row, ...]
     length: str
+    bars: tuple[Bar, ...] = ()
 
 
 def sketch_plan(
@@ -45,10 +51,11 @@ def sketch_plan(
     known: Collection[int] = (0,),
     guides: Sequence[tuple[int, int]] = (),
     palette: Palette = LIGHT,
+    prompts: Sequence[Prompt] = (),
 ) -> Sketch:
     """`draw_plan` in `width` pixels, with as many rows as there is room for; `video` is its width and height in pixels.
 
-    If there are more sections than rows, those in the middle are left out.
+    If there are more sections than rows, those in the middle are left out. Raises ValueError if no prompt is for the video.
     """
     chart = Chart.of(plan, video[1] // LATENT_PIXEL, video[0] // LATENT_PIXEL, known, palette, guides)
     most = HIGHEST[1] // LEAST
@@ -57,13 +64,31 @@ def sketch_plan(
     image = Image.new("RGB", (width, AXIS + len(shown) * rows.pitch), palette.paper)
     draw = ImageDraw.Draw(image)
     _draw_seconds(draw, chart, rows)
+    told = Told.of(prompts, palette)
+    lines = spell_told(told, chart)
     found = []
     for row, section in enumerate(shown):
         if section is not None:
             draw_frames(draw, chart, rows, row, section, chart.label(section))
             top = rows.top + row * rows.pitch
-            found.append(Row(section.number, top, top + rows.pitch, spell_section(section, chart)))
-    return Sketch(image, tuple(found), f"{chart.length.frames} frames, {chart.length.frames / plan.fps:.2f} s")
+            text = spell_section(section, chart) + lines.get(section.number, "")
+            found.append(Row(section.number, top, top + rows.pitch, text))
+    return Sketch(
+        image, tuple(found), f"{chart.length.frames} frames, {chart.seconds:.2f} s", prompt_bars(told, chart) if lines else ()
+    )
+
+
+def spell_told(told: Told, chart: Chart) -> dict[int, str]:
+    """A line for each section about what it is told; none without prompts that have a time."""
+    if not told.spans:
+        return {}
+    found = told.choices(chart.sections, chart.length, chart.plan.fps)
+    return {section.number: f"\nprompt: {told.spelled(choice)}" for section, choice in zip(chart.sections, found, strict=True)}
+
+
+def prompt_bars(told: Told, chart: Chart) -> tuple[Bar, ...]:
+    """The prompts where their seconds are among the columns of the picture."""
+    return told.bars(chart.seconds, lambda second: chart.length.place(second * chart.plan.fps) / chart.frames)
 
 
 def spell_section(section: Section, chart: Chart) -> str:
@@ -79,8 +104,7 @@ def spell_section(section: Section, chart: Chart) -> str:
 
 
 def _draw_seconds(draw: ImageDraw.ImageDraw, chart: Chart, rows: Rows) -> None:
-    seconds = chart.length.frames / chart.plan.fps
-    for second in ticks(seconds, rows.cell * chart.plan.fps / PIXEL_FRAMES):
+    for second in ticks(chart.seconds, rows.cell * chart.plan.fps / PIXEL_FRAMES):
         x = rows.x(chart.length.place(second * chart.plan.fps))
         draw.text((x + 2, AXIS - 6), f"{second:g} s", chart.palette.faint, typeface(FONT), anchor="ls")
         draw.line((x, AXIS - 10, x, AXIS - 2), chart.palette.outline)

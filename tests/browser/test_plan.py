@@ -71,10 +71,38 @@ def test_what_is_connected_to_the_sampler_is_drawn(page, rows):
     page.evaluate("""() => {
       const sampler = app.graph.nodes.find(node => node.type === 'FramePack_Sampler')
       sampler.disconnectInput(sampler.inputs.findIndex(({ name }) => name === 'start_latent'))
-      app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()
+      app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()
     }""")
 
     page.wait_for_function(f"{ROWS}[0]?.title.includes('sees nothing yet')")
+
+
+def test_a_bypassed_node_gives_nothing_but_what_passes_it(page, rows):
+    """The start image does not pass the node that would encode it."""
+    assert "sees latent frames 0 at k1" in rows(4)[0]
+
+    page.evaluate("""() => {
+      app.graph.nodes.find(node => node.type === 'FramePack_EncodeImage').mode = 4
+      app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()
+    }""")
+
+    page.wait_for_function(f"{ROWS}[0]?.title.includes('sees nothing yet')")
+
+
+def test_timed_prompts_are_bars_above_the_drawing(page, rows):
+    rows(4)
+
+    page.evaluate("""() => {
+      const timeline = LiteGraph.createNode('FramePack_PromptTimeline')
+      app.graph.add(timeline)
+      timeline.widgets.find(({ name }) => name === 'text').value = 'stands <b> [1.2s-3.6s: moves left]'
+      timeline.connect(0, app.graph.nodes.find(node => node.type === 'FramePack_Sampler'), 'positive')
+      app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()
+    }""")
+
+    bars = f"[...{DRAWING}.querySelector('[data-part=bars]').children].map(bar => bar.textContent)"
+    page.wait_for_function(f"{bars}.join() === 'stands <b>,moves left,stands <b>'")
+    assert rows(4)[1].endswith("prompt: moves left")
 
 
 def test_the_drawing_fills_in_while_the_sampler_runs(page, server, load_workflow):
@@ -97,16 +125,18 @@ def test_the_drawing_is_no_part_of_prompts_and_saved_workflows(page, rows, load_
     assert "framepack_plan" not in page.evaluate("async () => JSON.stringify((await app.graphToPrompt()).output)")
 
 
-def test_a_plan_in_a_subgraph_is_drawn_too(page, rows):
+def test_a_plan_in_a_subgraph_is_drawn_too_with_what_comes_from_outside(page, rows):
     rows(4)
 
     page.evaluate("""() => {
       const wanted = ['FramePack_Plan', 'FramePack_Sampler']
       app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(node => wanted.includes(node.type))))
+      app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()
     }""")
 
     inner = "app.graph.nodes.find(node => node.subgraph).subgraph.nodes.find(node => node.type === 'FramePack_Plan')"
     page.wait_for_function(f"""() => {{
       const drawing = {inner}?.widgets?.find(widget => widget.name === 'framepack_plan')?.element
-      return drawing?.querySelectorAll('[data-section]').length === 4
+      const rows = drawing?.querySelectorAll('[data-section]') ?? []
+      return rows.length === 4 && rows[0].title.includes('sees latent frames 0 at k1')
     }}""")

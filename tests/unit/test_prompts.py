@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framepack_core.plan import Plan
-from framepack_core.prompts import Choice, Prompt, Span, choices, parse, span_of, spell, stretches, table, without_section
+from framepack_core.prompts import (
+    Choice,
+    Prompt,
+    Span,
+    choices,
+    parse,
+    span_of,
+    spell,
+    stretches,
+    table,
+    without_section,
+    written,
+)
 
 # How they are written
 
@@ -34,6 +46,17 @@ from framepack_core.prompts import Choice, Prompt, Span, choices, parse, span_of
 )
 def test_a_text_is_read_as_these_prompts(text, expected):
     assert parse(text) == tuple(Prompt(words, span) for words, span in expected)
+
+
+def test_a_text_says_where_its_times_are_written():
+    text = "a [red] [ 2.50 s -4s ~1s: [1s: b]] [-1s: c] [0s: d]"
+
+    assert [(text[time.at : time.until], time.seconds, time.begins) for time in written(text)] == [
+        ("2.50", 2.5, True),
+        ("4", 4, False),
+        ("-1", -1, True),
+        ("0", 0, True),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 from framepack_core.drawing.palette import DARK, LIGHT
 from framepack_core.drawing.sketch import Sketch, sketch_plan
 from framepack_core.plan import Plan
+from framepack_core.prompts import parse
 
 WIDTH = 560
 
@@ -34,6 +35,23 @@ def test_a_row_says_what_its_section_makes_sees_and_costs():
         "3,820 + 13,680 tokens (seen + made)",
     ]
     assert "sees nothing yet" in sketch_plan(Plan.of(1.2), WIDTH, known=()).rows[0].text
+
+
+def test_prompts_with_times_are_bars_over_the_frames_and_rows_say_which_they_use():
+    prompts = parse("a cat [1.2s-3.6s: it jumps]")
+
+    sketch = sketch_plan(Plan.of(4.8), WIDTH, prompts=prompts)
+
+    edges = [round(edge * 37, 2) for bar in sketch.bars for edge in (bar.left, bar.right)]  # latent frames
+    assert [bar.words for bar in sketch.bars] == ["a cat", "it jumps", "a cat"]
+    assert edges == [0, 9.75, 9.75, 27.75, 27.75, 37]
+    assert [row.text.splitlines()[-1] for row in sketch.rows] == [
+        f"prompt: {one}" for one in ("a cat", "it jumps", "it jumps", "a cat")
+    ]
+
+
+def test_prompts_without_times_are_not_drawn():
+    assert sketch_plan(Plan.of(4.8), WIDTH, prompts=parse("a cat")) == sketch_plan(Plan.of(4.8), WIDTH)
 
 
 @pytest.mark.parametrize("sections", [1, 30, 200, 1000])

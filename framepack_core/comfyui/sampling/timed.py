@@ -17,7 +17,7 @@ import torch
 
 from ...frames import Length
 from ...plan import Section
-from ...prompts import Choice, Prompt, Span, choices, shortened, spell_choice, without_section
+from ...prompts import Choice, Prompt, Span, called, choices, require_no_time, spell_choice, without_section
 
 TIME, WORDS = "framepack_time", "framepack_words"  # keys of a condition
 
@@ -57,8 +57,7 @@ def with_time(conditioning: list, span: Span, alone: bool | None = None) -> list
     Raises ValueError if some of it has a time already.
     """
     for _, values in conditioning:
-        if TIME in values:
-            raise ValueError(f"conditioning has a time already ({values[TIME].span}); connect what has none")
+        require_no_time(values[TIME].span if TIME in values else None)
     changed = _for_others(span.start == 0 if alone is None else alone)
     return [
         [tensor, {**values, **changed, TIME: VideoTime(span, changed, {key: values[key] for key in changed if key in values})}]
@@ -130,7 +129,9 @@ class _Prompts:
 
     @property
     def words(self) -> dict[Span | None, str]:
-        return {span: _words(span, entries) for span, entries in self.by_span.items()}
+        return {
+            span: called(span, (cond[WORDS] for cond in entries if WORDS in cond)) for span, entries in self.by_span.items()
+        }
 
     def spelled(self, choice: Choice) -> str:
         return spell_choice(choice, self.words)
@@ -181,13 +182,6 @@ def _without_words(conds: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def _for_others(alone: bool) -> dict[str, Any]:
     """What makes samplers that know no seconds use a condition where there is no other, or never."""
     return {"default": True} if alone else {"start_percent": 1.0}
-
-
-def _words(span: Span | None, entries: Sequence[Mapping[str, Any]]) -> str:
-    words = dict.fromkeys(cond[WORDS] for cond in entries if WORDS in cond)
-    if words:
-        return shortened(" + ".join(words))
-    return "the prompt without a time" if span is None else f"the prompt of {span}"
 
 
 def _start(prompt: Prompt) -> float:
