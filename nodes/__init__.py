@@ -10,7 +10,7 @@ from comfy_api.latest import ComfyExtension, io
 from ..framepack_core.comfyui.log import log
 
 NODES = {
-    "model": ("LoadModelNode", "LoadLoraNode"),
+    "model": ("LoadModelNode", "LoadLoraNode", "CacheNode"),
     "demo": ("LoadDemoNode",),
     "image": ("EncodeImageNode", "DemoImageNode", "DecodeNode"),
     "frames": ("PlaceNode", "RedoNode"),

@@ -1,8 +1,10 @@
 from comfy_api.latest import io
 
+from ..framepack_core.caching import Skipping
 from ..framepack_core.comfyui.loading.checkpoints import WEIGHT_DTYPES, load, model_names
 from ..framepack_core.comfyui.loading.loras import load as load_lora
 from ..framepack_core.comfyui.loading.loras import lora_names
+from ..framepack_core.comfyui.sampling.cache import METHODS, with_cache
 from .schema import named_errors, progress_text
 
 
@@ -82,3 +84,67 @@ class LoadLoraNode(io.ComfyNode):
         patched, report = load_lora(model, lora_name, strength)
         progress_text(cls)(report)
         return io.NodeOutput(patched, report)
+
+
+class CacheNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FramePack_Cache",
+            display_name="FramePack Cache",
+            category="FramePack/sampling",
+            description="Makes sampling faster: some steps are not computed, but continued from those before. The video is a "
+            "little different. Says how many calls of the model each section was spared.",
+            search_aliases=["framepack teacache", "magcache", "easycache", "step cache", "faster framepack", "speed up"],
+            inputs=[
+                io.Model.Input("model", tooltip="A FramePack model, with LoRAs or without."),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default=METHODS[0],
+                    tooltip="How it is decided which steps are skipped. easycache measures the error while it runs, and works "
+                    "with every checkpoint; magcache takes it from a table for FramePackI2V or F1; off computes all.",
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=Skipping.threshold,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    tooltip="How much error is allowed from one computed step to the next. Higher is faster and less exact; 0 "
+                    "computes all.",
+                ),
+                io.Float.Input(
+                    "start",
+                    default=Skipping.start,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The share of the steps after which some may be skipped. The first steps decide composition and "
+                    "motion.",
+                ),
+                io.Float.Input(
+                    "end",
+                    default=Skipping.end,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The share of the steps after which all are computed. The last step always is.",
+                ),
+                io.Int.Input(
+                    "max_skips",
+                    default=Skipping.max_skips,
+                    min=1,
+                    max=20,
+                    tooltip="The most steps in a row that are skipped.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The model with the cache, for a sampler.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    @named_errors
+    def execute(cls, model, method: str, threshold: float, start: float, end: float, max_skips: int) -> io.NodeOutput:
+        skipping = Skipping(threshold, start, end, max_skips)
+        return io.NodeOutput(with_cache(model, method, skipping, progress_text(cls)))

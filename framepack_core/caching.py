@@ -1,0 +1,142 @@
+"""Which calls of the transformer a section can do without, and what stands in for their outputs.
+
+    cache = SectionCache(Skipping(), Measured(), sigmas)
+    if cache.skips(sigma):
+        velocity = cache.expected(condition, sigma)
+    else:
+        cache.learn(condition, sigma, velocity)
+
+An output is expected on the line through the last two. Published caches reuse the last one as it is; on the demo's model the
+line is nearer (docs/speed.md).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DAMPING = 0.7  # of the line's slope: neighbouring outputs differ by more than they change
+
+
+@dataclass(frozen=True)
+class Skipping:
+    """When calls may be skipped: from `start` to `end` of the steps (0 to 1), except the last, at most `max_skips` in a row,
+    and while the errors expected of these sum up to at most `threshold`."""
+
+    threshold: float = 0.1
+    start: float = 0.1
+    end: float = 1.0
+    max_skips: int = 5
+
+
+class Rule(Protocol):
+    """Expects errors."""
+
+    def error(self, last: float, sigma: float) -> float:
+        """The error expected of an output at `sigma` if the model was last called at `last`."""
+        ...
+
+    def learn(self, last: float, sigma: float, error: Tensor) -> None:
+        """A call has shown the relative error that skipping it would have had."""
+        ...
+
+
+class Measured:
+    """EasyCache's idea, from the expected outputs' own errors: they grow with the distance, as in the call before.
+
+    An error at a noise level moves the result by its share of the way to it, so it counts as much as there is noise.
+    """
+
+    def __init__(self) -> None:
+        self._rate: Tensor | None = None  # stays on the model's device until it is needed
+
+    def error(self, last: float, sigma: float) -> float:
+        return float("inf") if self._rate is None else float(self._rate) * (last - sigma) * sigma
+
+    def learn(self, last: float, sigma: float, error: Tensor) -> None:
+        self._rate = error / max(last - sigma, 1e-4)
+
+
+class Tabulated:
+    """MagCache: errors from how the outputs' magnitude changes between steps, which is known of a checkpoint.
+
+    `table` has a ratio to the step before for each step of a schedule, which is stretched to the one in use.
+    """
+
+    def __init__(self, table: Sequence[float], sigmas: Sequence[float]) -> None:
+        self._levels = list(sigmas[-2::-1])  # ascending, without the end
+        places = np.linspace(0, len(table) - 1, len(self._levels))
+        self._magnitudes = np.exp(np.interp(places, range(len(table)), np.cumsum(np.log(table))))[::-1]
+
+    def error(self, last: float, sigma: float) -> float:
+        before, after = np.interp([last, sigma], self._levels, self._magnitudes)
+        return abs(1 - after / before)
+
+    def learn(self, last: float, sigma: float, error: Tensor) -> None:
+        """Nothing: it is in the table."""
+
+
+@dataclass
+class SectionCache:
+    """The state of one section, on the noise levels of its schedule, which ends in 0."""
+
+    skipping: Skipping
+    rule: Rule
+    sigmas: Sequence[float]
+    calls: int = 0
+    skipped: int = 0
+    _outputs: dict[Hashable, deque[tuple[float, Tensor]]] = field(default_factory=dict)
+    _asked: float = float("nan")
+    _skips: bool = False
+    _in_a_row: int = 0
+    _error: float = 0.0
+
+    def skips(self, sigma: float, conditions: Sequence[Hashable]) -> bool:
+        """Whether the call at a noise level is skipped, which the first of its conditions decides for all of them."""
+        if sigma != self._asked:
+            self._asked, self._skips = sigma, self._may_skip(sigma) and self._expects_little(sigma, conditions[0])
+            self._in_a_row = self._in_a_row + 1 if self._skips else 0
+        skips = self._skips and all(len(self._outputs.get(condition, ())) == 2 for condition in conditions)
+        self.calls += 1
+        self.skipped += skips
+        return skips
+
+    def expected(self, condition: Hashable, sigma: float) -> Tensor:
+        """The condition's output on the line through its last two, in their dtype."""
+        (before, first), (last, second) = self._outputs[condition]
+        return torch.lerp(first, second, 1 + DAMPING * (sigma - last) / (last - before))
+
+    def learn(self, condition: Hashable, sigma: float, output: Tensor) -> None:
+        """Keep an output of the model."""
+        outputs = self._outputs.setdefault(condition, deque(maxlen=2))
+        if condition == next(iter(self._outputs)):
+            self._error = 0.0
+            if len(outputs) == 2 and outputs[-1][0] > sigma:
+                error = (self.expected(condition, sigma) - output).float().norm() / output.float().norm()
+                self.rule.learn(outputs[-1][0], sigma, error)
+        while outputs and outputs[-1][0] <= sigma:  # of a sampler that asks twice at a level, or goes back
+            outputs.pop()
+        outputs.append((sigma, output))
+
+    def _may_skip(self, sigma: float) -> bool:
+        steps = len(self.sigmas) - 1
+        step = bisect_left([-level for level in self.sigmas], -sigma)
+        within = self.skipping.start <= step / steps <= self.skipping.end and step < steps - 1
+        return within and self._in_a_row < self.skipping.max_skips
+
+    def _expects_little(self, sigma: float, condition: Hashable) -> bool:
+        outputs = self._outputs.get(condition, ())
+        if len(outputs) < 2 or outputs[-1][0] <= sigma:
+            return False
+        error = self._error + self.rule.error(outputs[-1][0], sigma)
+        if error > self.skipping.threshold:
+            return False
+        self._error = error
+        return True

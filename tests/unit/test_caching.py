@@ -1,0 +1,102 @@
+"""A section's step cache: which calls it skips, and what it expects instead, against outputs that are known."""
+
+import pytest
+import torch
+
+from framepack_core.caching import DAMPING, Measured, SectionCache, Skipping, Tabulated
+
+SIGMAS = [1 - step / 10 for step in range(10)] + [0.0]
+ALL = Skipping(threshold=1e9, start=0.0, max_skips=100)
+
+
+def velocity(sigma: float, bend: float = 0.0) -> torch.Tensor:
+    return (
+        torch.tensor([1.0, 2.0], dtype=torch.float64) + sigma * torch.tensor([3.0, -1.0], dtype=torch.float64) + bend * sigma**2
+    )
+
+
+def run(cache: SectionCache, output=velocity, sigmas=SIGMAS[:-1], conditions=("a",)) -> str:
+    """A schedule's calls: # for one that the model got, . for one that was skipped."""
+    made = ""
+    for sigma in sigmas:
+        if cache.skips(sigma, conditions):
+            made += "."
+            continue
+        made += "#"
+        for condition in conditions:
+            cache.learn(condition, sigma, output(sigma))
+    return made
+
+
+def test_an_output_is_expected_on_the_damped_line_through_the_last_two():
+    cache = SectionCache(ALL, Measured(), SIGMAS)
+    for sigma in (1.0, 0.9, 0.8):
+        cache.learn("a", sigma, velocity(sigma))
+
+    expected = velocity(0.8) + DAMPING * (velocity(0.6) - velocity(0.8))
+    torch.testing.assert_close(cache.expected("a", 0.6), expected)
+
+
+def test_the_rule_must_have_seen_an_error_before_anything_is_skipped_and_the_last_call_never_is():
+    assert run(SectionCache(ALL, Measured(), SIGMAS)) == "###......#"
+
+
+def test_start_end_and_max_skips_say_where_calls_may_be_skipped():
+    assert run(SectionCache(Skipping(1e9, start=0.5, max_skips=100), Measured(), SIGMAS)) == "#####....#"
+    assert run(SectionCache(Skipping(1e9, start=0.0, end=0.5, max_skips=100), Measured(), SIGMAS)) == "###...####"
+    assert run(SectionCache(Skipping(1e9, start=0.0, max_skips=2), Measured(), SIGMAS)) == "###..#..##"
+
+
+def test_the_larger_the_error_the_fewer_calls_are_skipped():
+    skipped = [run(SectionCache(Skipping(0.1), Measured(), SIGMAS), lambda sigma, bend=bend: velocity(sigma, bend)).count(".")
+               for bend in (0.0, 5.0, 50.0)]  # fmt: skip
+
+    assert skipped == sorted(skipped, reverse=True) and skipped[0] > skipped[-1] >= 0
+    assert run(SectionCache(Skipping(0.0), Measured(), SIGMAS), lambda sigma: velocity(sigma, 5.0)) == "#" * 10
+
+
+def test_errors_of_calls_skipped_in_a_row_sum_up():
+    rule = Measured()
+    rule.learn(0.9, 0.8, torch.tensor(0.01))
+
+    first, second = (rule.error(0.8, sigma) for sigma in (0.7, 0.6))
+    assert (first, second) == (pytest.approx(0.1 * 0.1 * 0.7), pytest.approx(0.1 * 0.2 * 0.6))
+    for threshold, made in ((first * 0.9, "####"), (first * 1.1, "###."), ((first + second) * 1.1, "###..")):
+        cache = SectionCache(Skipping(threshold, start=0.0), rule, SIGMAS)
+        for sigma in (1.0, 0.9, 0.8):
+            cache.learn("a", sigma, velocity(sigma))
+        rule.learn(0.9, 0.8, torch.tensor(0.01))
+        assert [cache.skips(sigma, ["a"]) for sigma in (0.7, 0.6)][: len(made) - 3] == [mark == "." for mark in made[3:]]
+
+
+def test_all_conditions_of_a_step_are_skipped_together():
+    cache = SectionCache(ALL, Measured(), SIGMAS)
+    for sigma in SIGMAS[:3]:
+        for condition in ("positive", "negative"):
+            assert not cache.skips(sigma, [condition])
+            cache.learn(condition, sigma, velocity(sigma))
+
+    assert cache.skips(SIGMAS[3], ["positive"]) and cache.skips(SIGMAS[3], ["negative"])
+    assert not cache.skips(SIGMAS[3], ["a new one"]), "nothing is known of it"
+    assert (cache.calls, cache.skipped) == (9, 2)
+
+
+def test_a_sampler_that_asks_twice_at_a_level_is_given_the_line_through_different_levels():
+    twice = [sigma for sigma in SIGMAS[:-1] for _ in range(2)]
+
+    assert run(SectionCache(ALL, Measured(), SIGMAS), sigmas=twice) == "######" + "." * 12 + "##"
+
+
+def test_a_table_s_error_is_how_far_the_magnitude_has_changed_since_the_last_call():
+    table = [1.0, 1.1, 1.2, 0.9, 1.0]
+    rule = Tabulated(table, [1.0, 0.8, 0.6, 0.4, 0.2, 0.0])
+
+    assert rule.error(1.0, 0.8) == pytest.approx(0.1)
+    assert rule.error(0.8, 0.4) == pytest.approx(abs(1 - 1.2 * 0.9))
+
+
+def test_a_table_is_stretched_to_the_steps_in_use():
+    """A ratio for each of 25 steps, all 2% more than the one before: with half the steps, each is 4% more."""
+    rule = Tabulated([1.0, *[1.02] * 24], [1 - step / 13 for step in range(13)] + [0.0])
+
+    assert rule.error(1.0, 1 - 1 / 13) == pytest.approx(1.02**2 - 1)
