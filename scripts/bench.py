@@ -1,4 +1,4 @@
-"""`python3 scripts/bench.py [speed | memory | decode | load | card | gpu | previews] [--help]`
+"""`python3 scripts/bench.py [speed | memory | decode | load | card | gpu | previews | cache] [--help]`
 
 speed (default): paired comparisons, printed as ratios; exits non-zero if a bound is missed. Each figure is the median of
 interleaved runs in one process, so that it holds even if the machine's speed drifts.
@@ -15,6 +15,8 @@ gpu: the released size with random weights on a real card: seconds a step, their
 sampling and decoding on cards of 6, 8 and 12 GB, and a video of 1800 frames.
 
 previews: how much longer the demo's video takes while previews are watched.
+
+cache: what FramePack Cache saves, and how near its video comes to the one that all steps give.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.support.environment import prepare_or_exit, run_module
 
-BENCHMARKS = ("speed", "memory", "decode", "load", "card", "gpu", "previews")
+BENCHMARKS = ("speed", "memory", "decode", "load", "card", "gpu", "previews", "cache")
 
 
 def main() -> int:

@@ -1,0 +1,140 @@
+"""What FramePack Cache saves, and what it costs: the demo's video with all steps, with half of them, and with the cache. Run by
+`scripts/bench.py cache`.
+
+All runs of a seed are next to each other in time, on one server that has run before. A video is compared with the one that all
+steps give, frame by frame; a run with fewer steps says how much a given time is worth without a cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import av
+import numpy as np
+
+from scripts.support.environment import ROOT, Environment
+from scripts.support.server import Prompt, Server
+from scripts.support.workflow import to_prompt
+
+WORKFLOW = ROOT / "example_workflows" / "FramePack demo.json"
+SAMPLER, SAVER, IMAGE = "FramePack_Sampler", "FramePack_SaveVideo", "FramePack_DemoImage"
+STEPS = 25
+LOSSLESS = {"crf": 0, "pixel_format": "yuv444p"}
+SAID = re.compile(r"(\d+) of (\d+) calls skipped")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How many steps, and the cache's threshold, None without one."""
+
+    name: str
+    steps: int = STEPS
+    threshold: float | None = None
+
+
+ALL, HALF = Way("all steps"), Way("half the steps", steps=STEPS // 2)
+WAYS = (ALL, HALF, Way("a third of the steps", steps=STEPS // 3),
+        *(Way(f"cache, threshold {threshold:g}", threshold=threshold) for threshold in (0.05, 0.1, 0.25)))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """Seconds, the share of calls that were made, and the frames `F H W 3`."""
+
+    seconds: float
+    calls: float
+    frames: np.ndarray
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/bench.py cache", description=__doc__)
+    parser.add_argument("comfyui", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--seeds", type=int, default=5, help="start images, each with noise of its own (default: %(default)s)")
+    parser.add_argument("--order", default="inverted", choices=("inverted", "forward", "endpoints"))
+    options = parser.parse_args()
+    environment = Environment(Path(sys.executable), options.comfyui, options.comfyui.parent)
+    with TemporaryDirectory() as folder, Server(environment, Path(folder)) as server:
+        run(server, Way("", steps=1), 0, options.order)
+        by_way: dict[Way, list[Run]] = {way: [] for way in WAYS}
+        for seed in range(1, options.seeds + 1):
+            for way in (*WAYS[seed % len(WAYS) :], *WAYS[: seed % len(WAYS)]):
+                by_way[way].append(run(server, way, seed, options.order))
+            report(by_way)
+    return 0
+
+
+def run(server: Server, way: Way, seed: int, order: str) -> Run:
+    skipped, calls = 0, 0
+
+    def listen(message: dict) -> None:
+        nonlocal skipped, calls
+        if message["type"] == "text" and (match := SAID.match(message["data"]["text"])):
+            skipped, calls = skipped + int(match[1]), calls + int(match[2])
+
+    begun = time.monotonic()
+    entry = server.run(prompt_of(server, way, seed, order), timeout=7200, on_message=listen)
+    seconds = time.monotonic() - begun
+    (video,) = (file for file in server.output_files(entry) if file.suffix == ".mp4")
+    with av.open(video) as container:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    return Run(seconds, way.steps / STEPS * (1 - skipped / calls if calls else 1), frames)
+
+
+def prompt_of(server: Server, way: Way, seed: int, order: str) -> Prompt:
+    """The demo with another start image and other noise, sampled from its beginning."""
+    prompt = to_prompt(json.loads(WORKFLOW.read_text(encoding="utf-8")), server.object_info())
+    for node in list(prompt.values()):
+        inputs = node["inputs"]
+        if node["class_type"] == SAMPLER:
+            inputs |= {"seed": seed, "steps": way.steps, "resume": False}
+            inputs.pop("preview_vae", None)
+            if way.threshold is not None:
+                prompt["cache"] = {"class_type": "FramePack_Cache", "inputs": cache(inputs["model"], way.threshold)}
+                inputs["model"] = ["cache", 0]
+        elif node["class_type"] == SAVER:
+            inputs |= LOSSLESS
+        elif node["class_type"] == IMAGE:
+            inputs["seed"] = seed
+        elif node["class_type"] == "FramePack_Plan":
+            inputs["order"] = order
+    return prompt
+
+
+def cache(model: list, threshold: float) -> dict:
+    return {"model": model, "method": "easycache", "threshold": threshold, "start": 0.1, "end": 1.0, "max_skips": 5}
+
+
+def report(by_way: dict[Way, list[Run]]) -> None:
+    reference = by_way[ALL]
+    halves = [psnr(*pair) for pair in zip(by_way[HALF], reference, strict=True)]
+    header = f"{len(reference)} seeds", "calls", "time", "PSNR, dB: median (lowest to highest)", "above half the steps, dB"
+    print("", " | ".join(header), " | ".join(["---"] * len(header)), sep="\n")
+    for way, runs in by_way.items():
+        calls = statistics.median(run.calls for run in runs)
+        seconds = statistics.median(run.seconds / whole.seconds for run, whole in zip(runs, reference, strict=True))
+        decibels = [psnr(*pair) for pair in zip(runs, reference, strict=True)]
+        more = statistics.median(one - half for one, half in zip(decibels, halves, strict=True)) if way != ALL else 0
+        print(f"{way.name} | {calls:.2f} | {seconds:.2f} | {spread(decibels)} | {more:+.1f}", flush=True)
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def psnr(run: Run, reference: Run) -> float:
+    error = np.mean((run.frames.astype(np.float32) - reference.frames) ** 2)
+    return 10 * math.log10(255**2 / max(float(error), 1e-6))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
