@@ -2,7 +2,7 @@
 `scripts/bench.py cache`.
 
 All runs of a seed are next to each other in time, on one server that has run before. A video is compared with the one that all
-steps give, frame by frame; a run with fewer steps says how much a given time is worth without a cache.
+steps give; a run with fewer steps says how much a given time is worth without a cache.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import av
-import numpy as np
+from safetensors.torch import load_file
+from torch import Tensor
 
 from scripts.support.environment import ROOT, Environment
+from scripts.support.pack import load_comfyui
 from scripts.support.server import Prompt, Server
 from scripts.support.workflow import to_prompt
 
 WORKFLOW = ROOT / "example_workflows" / "FramePack demo.json"
-SAMPLER, SAVER, IMAGE = "FramePack_Sampler", "FramePack_SaveVideo", "FramePack_DemoImage"
+SAMPLER, IMAGE = "FramePack_Sampler", "FramePack_DemoImage"
 STEPS = 25
-LOSSLESS = {"crf": 0, "pixel_format": "yuv444p"}
 SAID = re.compile(r"(\d+) of (\d+) calls skipped")
 
 
@@ -44,16 +45,16 @@ class Way:
 
 ALL, HALF = Way("all steps"), Way("half the steps", steps=STEPS // 2)
 WAYS = (ALL, HALF, Way("a third of the steps", steps=STEPS // 3),
-        *(Way(f"cache, threshold {threshold:g}", threshold=threshold) for threshold in (0.05, 0.1, 0.25)))  # fmt: skip
+        *(Way(f"cache, threshold {threshold:g}", threshold=threshold) for threshold in (0.02, 0.05, 0.1, 0.25)))  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds, the share of calls that were made, and the frames `F H W 3`."""
+    """Seconds, the share of calls that were made, and the frames `F H W 3` in 0..1, before they are rounded."""
 
     seconds: float
     calls: float
-    frames: np.ndarray
+    frames: Tensor
 
 
 def main() -> int:
@@ -63,6 +64,7 @@ def main() -> int:
     parser.add_argument("--order", default="inverted", choices=("inverted", "forward", "endpoints"))
     options = parser.parse_args()
     environment = Environment(Path(sys.executable), options.comfyui, options.comfyui.parent)
+    load_comfyui(options.comfyui)
     with TemporaryDirectory() as folder, Server(environment, Path(folder)) as server:
         run(server, Way("", steps=1), 0, options.order)
         by_way: dict[Way, list[Run]] = {way: [] for way in WAYS}
@@ -84,25 +86,36 @@ def run(server: Server, way: Way, seed: int, order: str) -> Run:
     begun = time.monotonic()
     entry = server.run(prompt_of(server, way, seed, order), timeout=7200, on_message=listen)
     seconds = time.monotonic() - begun
-    (video,) = (file for file in server.output_files(entry) if file.suffix == ".mp4")
-    with av.open(video) as container:
-        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    (latents,) = (file for file in server.output_files(entry) if file.suffix == ".latent")
+    frames = decoded(load_file(latents)["latent_tensor"])
     return Run(seconds, way.steps / STEPS * (1 - skipped / calls if calls else 1), frames)
+
+
+def decoded(latents: Tensor) -> Tensor:
+    from framepack_core.comfyui.decoding.stream import decode_video
+
+    return decode_video(demo_vae(), latents)
+
+
+@cache
+def demo_vae():
+    from framepack_core.comfyui.demo import load_demo
+
+    return load_demo()[2]
 
 
 def prompt_of(server: Server, way: Way, seed: int, order: str) -> Prompt:
     """The demo with another start image and other noise, sampled from its beginning."""
     prompt = to_prompt(json.loads(WORKFLOW.read_text(encoding="utf-8")), server.object_info())
-    for node in list(prompt.values()):
+    for name, node in list(prompt.items()):
         inputs = node["inputs"]
         if node["class_type"] == SAMPLER:
             inputs |= {"seed": seed, "steps": way.steps, "resume": False}
             inputs.pop("preview_vae", None)
             if way.threshold is not None:
-                prompt["cache"] = {"class_type": "FramePack_Cache", "inputs": cache(inputs["model"], way.threshold)}
+                prompt["cache"] = {"class_type": "FramePack_Cache", "inputs": cached(inputs["model"], way.threshold)}
                 inputs["model"] = ["cache", 0]
-        elif node["class_type"] == SAVER:
-            inputs |= LOSSLESS
+            prompt["latent"] = {"class_type": "SaveLatent", "inputs": {"samples": [name, 0], "filename_prefix": "cache"}}
         elif node["class_type"] == IMAGE:
             inputs["seed"] = seed
         elif node["class_type"] == "FramePack_Plan":
@@ -110,7 +123,7 @@ def prompt_of(server: Server, way: Way, seed: int, order: str) -> Prompt:
     return prompt
 
 
-def cache(model: list, threshold: float) -> dict:
+def cached(model: list, threshold: float) -> dict:
     return {"model": model, "method": "easycache", "threshold": threshold, "start": 0.1, "end": 1.0, "max_skips": 5}
 
 
@@ -132,8 +145,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def psnr(run: Run, reference: Run) -> float:
-    error = np.mean((run.frames.astype(np.float32) - reference.frames) ** 2)
-    return 10 * math.log10(255**2 / max(float(error), 1e-6))
+    return -10 * math.log10(max((run.frames - reference.frames).square().mean().item(), 1e-12))
 
 
 if __name__ == "__main__":

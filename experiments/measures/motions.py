@@ -11,7 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from framepack_core.demo.world import BOUNCE_FRAMES, GROWTH, GROWTH_FRAMES, MOTIONS, ORBIT_FRAMES, SHAPES, SIZE, SPEED, SPIN
+from framepack_core.demo.world import (
+    BOUNCE_FRAMES,
+    GROWTH,
+    GROWTH_FRAMES,
+    LORA_MOTION,
+    ORBIT_FRAMES,
+    SHAPES,
+    SIZE,
+    SPEED,
+    SPIN,
+)
 
 from .tracks import SMALLEST, SYMMETRY, Track
 
@@ -29,7 +39,7 @@ def obeys(motion: str, track: Track) -> bool:
     Rates may be as low as half the world's; what counts is the kind of motion. Raises ValueError for an unknown word.
     """
     if motion not in OBEYS:
-        raise ValueError(f"motion is {motion!r}; choose one of {', '.join(MOTIONS)}")
+        raise ValueError(f"motion is {motion!r}; choose one of {', '.join(OBEYS)}")
     return bool(np.count_nonzero(track.clear) > LAG and is_one_shape(track) and OBEYS[motion](track))
 
 
@@ -105,7 +115,7 @@ def comeback(track: Track) -> Comeback | None:
     )
 
 
-def _goes(dx: int, dy: int):
+def _goes(dx: float, dy: float):
     """Most steps go that way: the median step at half the world's speed or more, and little of the way in other directions."""
 
     def judge(track: Track) -> bool:
@@ -183,6 +193,7 @@ OBEYS = {
     "grow": _grows,
     "spin": _spins,
     "stop": _stops,
+    LORA_MOTION: _goes(math.sqrt(0.5), math.sqrt(0.5)),
 }
 
 

@@ -23,6 +23,7 @@ from framepack_core.timeline import Timeline
 ALL = {
     "FramePack_LoadModel",
     "FramePack_LoadLora",
+    "FramePack_Cache",
     "FramePack_LoadDemo",
     "FramePack_DemoImage",
     "FramePack_EncodeImage",
@@ -45,6 +46,7 @@ COSTS = {  # the nodes that are lost; any other symbol only costs a part of what
     private.MODELS: {
         "FramePack_LoadModel",
         "FramePack_LoadLora",
+        "FramePack_Cache",
         "FramePack_LoadDemo",
         "FramePack_Place",
         "FramePack_Redo",

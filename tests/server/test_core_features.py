@@ -128,6 +128,24 @@ def test_easycache_skips_steps_of_every_section_and_changes_the_video(graph, ser
     assert difference(found, everything) > 1e-4 and found.isfinite().all()
 
 
+def test_framepack_cache_skips_calls_and_says_so_and_another_threshold_is_another_run(graph, server):
+    def cached(threshold: float) -> tuple[torch.Tensor, list[str], list[str]]:
+        limits = {"method": "easycache", "start": 0.0, "end": 1.0, "max_skips": 3}
+        cache, seen = graph.add("FramePack_Cache", model=graph.model, threshold=threshold, **limits), Seen()
+        sampler = graph.sampler(model=cache, plan=graph.plan_of(2), steps=8, seed=77)
+        latents = graph.latents(server, sampler, on_message=seen)
+        return latents, seen.texts(cache), seen.texts(sampler)
+
+    exact, said_exact, _ = cached(0.0)
+    fast, said_fast, told = cached(2.0)
+
+    assert said_exact == ["0 of 8 calls skipped in the last section"] * 2
+    assert len(said_fast) == 2
+    assert all(re.fullmatch(r"[1-5] of 8 calls skipped in the last section", text) for text in said_fast)
+    assert difference(fast, exact) > 1e-4 and fast.isfinite().all()
+    assert "resumed" not in "".join(told)
+
+
 def test_cfg_with_a_negative_changes_the_video(graph, server, plain):
     with_negative = graph.sampler(negative=graph.negative)
     guided = graph.sampler(negative=graph.negative, cfg=2.0)
