@@ -1,13 +1,15 @@
 """What the templates promise, on the demo's models: where the pictures are in the file, what is joined, what stays."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import av
 import numpy
 import pytest
 from support.example_video import FRAMES, example_frames
-from support.graph import Outputs, Seen
+from support.graph import Outputs, Seen, own_models
 from support.stand_ins.prompt import of_kind, shortened, with_demo
 
 from framepack_core.demo.scenes import UNSEEN
@@ -86,6 +88,43 @@ def test_the_longer_video_begins_with_the_original_and_goes_on_from_it(server):
     assert min(psnr(*pair) for pair in zip(frames[:kept], original, strict=False)) > 40
     assert min(psnr(*pair) for pair in zip(frames[:FRAMES], original, strict=True)) > 30
     assert psnr(frames[FRAMES], original[-1]) > 25 > psnr(frames[-1], original[-1])
+
+
+def test_each_section_is_told_what_the_timeline_says(server):
+    text = "a pink circle stands still [1.2s: a pink circle moves down]"
+    prompt, seen = template(server, "timed prompts", 1, text), Seen()
+    (sampler,) = of_kind(prompt, "FramePack_Sampler")
+
+    (video,) = videos(server, prompt, on_message=seen)
+
+    assert len(pictures(video)) == 1 + SECTIONS * SECTION
+    told = "\n".join(seen.texts(Outputs(sampler, 0)))
+    assert all(re.search(rf"section {number} of 2[^\n]*\nprompt: a pink circle {words}", told) for number, words in
+               ((1, "stands still"), (2, "moves down")))  # fmt: skip
+
+
+def test_a_lora_moves_what_the_model_alone_does_not(server):
+    """A star at the upper left, which without the LoRA only moves to the right."""
+    text = "a green star moves right and down"
+    prompt, seen = template(server, "LoRA", 1, text), Seen()
+    (loader,) = of_kind(prompt, "FramePack_LoadLora")
+    (plan,), (image,) = (of_kind(prompt, f"FramePack_{kind}").values() for kind in ("Plan", "DemoImage"))
+    plan["inputs"]["order"], image["inputs"]["seed"] = "forward", 10
+    with own_models(server, "loras") as folder:
+        shutil.copy(ROOT / "framepack_core" / "demo" / "weights" / "demo_lora.safetensors", folder)
+        prompt[loader]["inputs"]["lora_name"] = f"{folder.name}/demo_lora.safetensors"
+        with_it = pictures(*videos(server, prompt, on_message=seen))
+        prompt[loader]["inputs"]["strength"] = 0.0
+        without = pictures(*videos(server, prompt))
+
+    assert "demo_lora.safetensors at strength 1" in "".join(seen.texts(Outputs(loader, 0)))
+    assert row_of_the_star(with_it[-1]) > row_of_the_star(without[-1]) + 10
+
+
+def row_of_the_star(frame: numpy.ndarray) -> float:
+    """The middle of what is green, in rows from the top."""
+    red, green, _ = frame.astype(float).transpose(2, 0, 1)
+    return float(numpy.nonzero(green - red > 60)[0].mean())
 
 
 def test_a_prompt_alone_decides_the_colour(server):

@@ -46,7 +46,7 @@ def with_demo(prompt: dict[str, Any], pictures: Iterable[int], text: str) -> dic
     for name, node in copy.deepcopy(prompt).items():
         if name in images:
             node.update(class_type="FramePack_DemoImage", inputs={"seed": images[name]})
-        elif kinds[name] == "CLIPTextEncode":
+        elif kinds[name] in ("CLIPTextEncode", "FramePack_PromptTimeline"):
             node["inputs"]["text"] = text
         for key, value in node["inputs"].items():
             if isinstance(value, list) and kinds[value[0]] in DEMO_OUTPUTS:
