@@ -30,7 +30,7 @@ class Skipping:
     """When calls may be skipped: from `start` to `end` of the steps (0 to 1), except the last, at most `max_skips` in a row,
     and while the errors expected of these sum up to at most `threshold`."""
 
-    threshold: float = 0.1
+    threshold: float = 0.02
     start: float = 0.1
     end: float = 1.0
     max_skips: int = 5

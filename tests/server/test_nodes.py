@@ -9,7 +9,7 @@ from scripts.support.server import Json, Server
 NODES = {
     "FramePack_LoadModel": ("model_name weight_dtype=default", "", "MODEL"),
     "FramePack_LoadLora": ("model lora_name strength=1.0", "", "MODEL matched"),
-    "FramePack_Cache": ("model method=easycache threshold=0.1 start=0.1 end=1.0 max_skips=5", "", "MODEL"),
+    "FramePack_Cache": ("model method=easycache threshold=0.02 start=0.1 end=1.0 max_skips=5", "", "MODEL"),
     "FramePack_LoadDemo": ("", "", "MODEL CLIP VAE CLIP_VISION"),
     "FramePack_DemoImage": ("seed=0", "", "image prompt"),
     "FramePack_EncodeImage": ("image vae base_resolution=640", "clip_vision", "latent clip_vision_output image"),

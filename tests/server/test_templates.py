@@ -57,7 +57,7 @@ def likenesses(frames: numpy.ndarray, number: int) -> list[float]:
     return [psnr(frame, scene(number)) for frame in frames]
 
 
-pytestmark = pytest.mark.slow  # the stand-ins run each template at once (test_workflows.py)
+pytestmark = pytest.mark.slow  # test_workflows.py runs them on stand-ins
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy
 import pytest
 import torch
 from PIL import Image
+from support.canvas import demo_at_once
 from support.example_video import FRAMES
 from support.graph import Graph, Outputs, Seen
 from support.stand_ins.prompt import FORWARD, of_kind, shortened, with_stand_ins
@@ -28,7 +29,7 @@ def graph(start_image) -> Graph:
     return Graph(start_image)
 
 
-@pytest.fixture(scope="module", params=WORKFLOWS, ids=lambda path: path.stem)
+@pytest.fixture(scope="module", params=demo_at_once(WORKFLOWS))
 def run(request, server: Server, start_image) -> tuple[Prompt, Seen, list]:
     """An example workflow, small and on stand-in models: its prompt, its messages and the files it leaves."""
     workflow = json.loads(request.param.read_text(encoding="utf-8"))
