@@ -112,8 +112,8 @@ class CacheNode(io.ComfyNode):
                     max=2.0,
                     step=0.005,
                     round=0.0001,
-                    tooltip="How much error is allowed from one computed step to the next. Higher is faster and less exact: 0.1 "
-                    "computes about a third of the steps; 0 computes all.",
+                    tooltip="How much error is allowed from one computed step to the next. Higher is faster and less exact: "
+                    "0.1 computes about a third of the steps; 0 computes all.",
                 ),
                 io.Float.Input(
                     "start",
