@@ -236,6 +236,7 @@ def checkpoint(path: Path, lost: int = 0) -> None:
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(1000 - lost))
 
 
+@pytest.mark.slow
 def test_a_section_runs_through_the_command_and_its_report_names_nobody(comfyui_path, base):
     checkpoint(base / "models" / "diffusion_models" / "FramePackI2V.safetensors")
 
@@ -253,6 +254,7 @@ def test_a_section_runs_through_the_command_and_its_report_names_nobody(comfyui_
     assert personal(report, base) == []
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_cut_off_makes_the_command_fail(comfyui_path, base):
     checkpoint(base / "models" / "diffusion_models" / "FramePackI2V.safetensors", lost=1)
 

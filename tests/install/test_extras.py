@@ -145,6 +145,7 @@ def test_each_extra_is_tested_and_a_builder_is_named():
 
 
 @pytest.mark.parametrize("extra", PROMISES)
+@pytest.mark.slow
 def test_an_extra_does_what_it_is_for_and_brings_no_other_package_of_ours(fresh, extra):
     fresh.create()
     fresh.install(extra)

@@ -63,6 +63,7 @@ def test_after_a_cancel_the_same_server_gives_the_same_video(graph, server):
     assert not torch.equal(other, expected)
 
 
+@pytest.mark.slow
 def test_one_seed_gives_the_same_video_bit_by_bit_in_two_servers(graph, server, new_server):
     other = new_server()
     same = Graph(other.upload_image(START_IMAGE))

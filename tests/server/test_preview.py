@@ -88,6 +88,7 @@ def test_a_vae_that_cannot_show_the_video_is_told_of_once(graph, server):
     assert not seen.data("framepack.clip")
 
 
+@pytest.mark.slow
 def test_after_a_cancel_only_the_clip_is_left(graph, server):
     start = graph.encode(graph.image, 256)
     sampler = graph.sampler(start_latent=start, plan=graph.plan_of(2), steps=3, preview_vae=graph.vae, seed=34)

@@ -250,6 +250,7 @@ def test_without_resume_nothing_is_written(graph, server):
 # Killed servers
 
 
+@pytest.mark.slow
 def test_a_killed_server_s_run_goes_on_in_a_new_one(graph, server, environment, models_directory, tmp_path):
     killed_at_random(1, graph, server, lambda: Server(environment, tmp_path / "comfyui", models_directory, packs=[NODES]))
 

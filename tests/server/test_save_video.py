@@ -87,6 +87,7 @@ def test_the_file_brings_the_graph_back(graph, server):
     assert json.loads(tags(path)["prompt"])[node.node]["class_type"] == "FramePack_SaveVideo"
 
 
+@pytest.mark.slow
 def test_comfyui_s_flag_leaves_the_graph_out(graph, new_server):
     node = saving(graph, png_frames=True)
     server = new_server("--disable-metadata")
@@ -164,6 +165,7 @@ class WhenDecoding(Seen):
             self.do()
 
 
+@pytest.mark.slow
 def test_a_file_that_another_program_finishes_meanwhile_stays(graph, server):
     node = saving(graph, frames=400, filename_prefix="shared/x", png_frames=True)
     other = server.base / "output" / "shared" / "x_00001_.mp4"

@@ -123,6 +123,7 @@ main(sys.argv[2:])
 
 
 @pytest.mark.parametrize("moment", ["step", "save"])
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits(cache, straight, tmp_path, moment):
     command = [sys.executable, "-c", KILLED, moment, *arguments(cache, tmp_path)]
     killed = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, check=False)
@@ -137,6 +138,7 @@ def test_a_killed_run_resumes_to_the_same_bits(cache, straight, tmp_path, moment
     assert losses(tmp_path) == losses(straight)
 
 
+@pytest.mark.slow
 def test_two_processes_match_one(cache, straight, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
