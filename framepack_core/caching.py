@@ -1,7 +1,7 @@
 """Which calls of the transformer a section can do without, and what stands in for their outputs.
 
     cache = SectionCache(Skipping(), Measured(), sigmas)
-    if cache.skips(sigma):
+    if cache.skips(sigma, [condition]):
         velocity = cache.expected(condition, sigma)
     else:
         cache.learn(condition, sigma, velocity)
@@ -28,7 +28,7 @@ DAMPING = 0.7  # of the line's slope: neighbouring outputs differ by more than t
 @dataclass(frozen=True)
 class Skipping:
     """When calls may be skipped: from `start` to `end` of the steps (0 to 1), except the last, at most `max_skips` in a row,
-    and while the errors expected of these sum up to at most `threshold`."""
+    and while the errors expected of these sum up to at most `threshold`; none at 0."""
 
     threshold: float = 0.02
     start: float = 0.1
@@ -129,14 +129,14 @@ class SectionCache:
         steps = len(self.sigmas) - 1
         step = bisect_left([-level for level in self.sigmas], -sigma)
         within = self.skipping.start <= step / steps <= self.skipping.end and step < steps - 1
-        return within and self._in_a_row < self.skipping.max_skips
+        return within and self._in_a_row < self.skipping.max_skips and self.skipping.threshold > 0
 
     def _expects_little(self, sigma: float, condition: Hashable) -> bool:
         outputs = self._outputs.get(condition, ())
         if len(outputs) < 2 or outputs[-1][0] <= sigma:
             return False
         error = self._error + self.rule.error(outputs[-1][0], sigma)
-        if error > self.skipping.threshold:
-            return False
-        self._error = error
-        return True
+        if error <= self.skipping.threshold:  # never true of NaN
+            self._error = error
+            return True
+        return False

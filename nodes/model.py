@@ -86,6 +86,10 @@ class LoadLoraNode(io.ComfyNode):
         return io.NodeOutput(patched, report)
 
 
+def _share(name: str, default: float, tooltip: str) -> io.Input:
+    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
+
+
 class CacheNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -115,23 +119,12 @@ class CacheNode(io.ComfyNode):
                     tooltip="How much error is allowed from one computed step to the next. Higher is faster and less exact: "
                     "0.1 computes about a third of the steps; 0 computes all.",
                 ),
-                io.Float.Input(
+                _share(
                     "start",
-                    default=Skipping.start,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="The share of the steps after which some may be skipped. The first steps decide composition and "
-                    "motion.",
+                    Skipping.start,
+                    "The share of the steps after which some may be skipped. The first steps decide composition and motion.",
                 ),
-                io.Float.Input(
-                    "end",
-                    default=Skipping.end,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="The share of the steps after which all are computed. The last step always is.",
-                ),
+                _share("end", Skipping.end, "The share of the steps after which all are computed. The last step always is."),
                 io.Int.Input(
                     "max_skips",
                     default=Skipping.max_skips,

@@ -55,6 +55,15 @@ def test_the_larger_the_error_the_fewer_calls_are_skipped():
     assert run(SectionCache(Skipping(0.0), Measured(), SIGMAS), lambda sigma: velocity(sigma, 5.0)) == "#" * 10
 
 
+@pytest.mark.parametrize("rule", [Measured(), Tabulated([1.0] * 10, SIGMAS)], ids=["measured", "tabulated"])
+def test_at_a_threshold_of_0_nothing_is_skipped_even_where_no_error_is_expected(rule):
+    assert run(SectionCache(Skipping(0.0, start=0.0), rule, SIGMAS), lambda sigma: velocity(1.0)) == "#" * 10
+
+
+def test_an_error_that_is_no_number_is_none_that_is_allowed():
+    assert run(SectionCache(ALL, Measured(), SIGMAS), lambda sigma: torch.full((2,), float("nan"))) == "#" * 10
+
+
 def test_errors_of_calls_skipped_in_a_row_sum_up():
     rule = Measured()
     rule.learn(0.9, 0.8, torch.tensor(0.01))

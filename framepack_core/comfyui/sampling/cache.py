@@ -15,6 +15,7 @@ from .checks import checkpoint_name, is_f1
 
 METHODS = ("easycache", "magcache", "off")
 KEY = "framepack_cache"  # of the wrappers, and of a section's cache among the transformer's options
+CACHES = {KEY: "FramePack Cache", "easycache": "EasyCache", "lazycache": "LazyCache"}  # nodes by the key of their wrappers
 
 # Ratios of the residuals' magnitudes at 25 steps, published with MagCache for the released checkpoints.
 I2V = (
@@ -40,9 +41,8 @@ def with_cache(model, method: str, skipping: Skipping, say: Say):
         return model
     if skipping.start > skipping.end:
         raise ValueError(f"start is {skipping.start:g}, after end {skipping.end:g}; lower it")
-    if other := [name for name in (KEY, "easycache", "lazycache") if _wrapped(model, name)]:
-        names = {KEY: "FramePack Cache", "easycache": "EasyCache", "lazycache": "LazyCache"}
-        raise ValueError(f"the model has a cache already ({names[other[0]]}); remove one of the two")
+    if others := [node for key, node in CACHES.items() if _wrapped(model, key)]:
+        raise ValueError(f"the model has a cache already ({others[0]}); remove one of the two")
     table = magnitudes(model) if method == "magcache" else ()
 
     def section(executor, *args, **kwargs):
@@ -92,5 +92,5 @@ def _options(args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
     return kwargs["transformer_options"] if "transformer_options" in kwargs else args[-1]
 
 
-def _wrapped(model, name: str) -> bool:
-    return any(name in wrappers for wrappers in model.wrappers.values())
+def _wrapped(model, key: str) -> bool:
+    return any(key in wrappers for wrappers in model.wrappers.values())
