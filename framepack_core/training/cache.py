@@ -7,7 +7,7 @@ clips.shapes[0], clips[0].latents
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -94,15 +94,16 @@ class ClipCache:
         self.names = tuple(path.stem for path in paths if path.stem not in RESERVED)
         if not self.names:
             raise FileNotFoundError(f"{self.folder} holds no clips; write them with python -m framepack_core.training cache")
-        self.shapes: tuple[tuple[int, int, int], ...] = tuple(_shape(self.path(name)) for name in self.names)
+        outlines = [_outline(self.path(name)) for name in self.names]
+        self.shapes: tuple[tuple[int, int, int], ...] = tuple(shape for shape, _ in outlines)
+        self.changes: tuple[int | None, ...] = tuple(change for _, change in outlines)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Clip:
         tensors, metadata = _read(self.path(self.names[index]), tuple(_DIMENSIONS))
-        begins = sorted(int(name.partition(".")[2]) for name in tensors if name.startswith("text."))
-        later = {frame: (tensors.pop(f"text.{frame}"), tensors.pop(f"pooled.{frame}")) for frame in begins}
+        later = {frame: (tensors.pop(f"text.{frame}"), tensors.pop(f"pooled.{frame}")) for frame in sorted(_begins(tensors))}
         return Clip(image=tensors.pop("image", None), caption=metadata.get("caption", ""), later=later, **tensors)
 
     def __iter__(self) -> Iterator[Clip]:
@@ -148,11 +149,16 @@ def _check(name: str, tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{name}: {part} has values that are not finite; encode in bf16 or fp32")
 
 
-def _shape(path: Path) -> tuple[int, int, int]:
-    """`T H W` of a clip, from the file's header."""
+def _outline(path: Path) -> tuple[tuple[int, int, int], int | None]:
+    """`T H W` of a clip, and the first latent frame from which another caption counts, from the file's header."""
     with _opened(path, tuple(_DIMENSIONS)) as file:
         _, T, H, W = file.get_slice("latents").get_shape()
-    return T, H, W
+        return (T, H, W), min(_begins(file.keys()), default=None)
+
+
+def _begins(names: Iterable[str]) -> list[int]:
+    """The latent frames from which captions count, from the names of a clip's tensors."""
+    return [int(name.partition(".")[2]) for name in names if name.startswith("text.")]
 
 
 def _read(path: Path, parts: tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, str]]:

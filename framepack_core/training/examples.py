@@ -71,6 +71,15 @@ class Draw:
     def clip_frames(self) -> int:
         return self.frames + self.end
 
+    def follows(self, change: int | None) -> bool:
+        """Whether nothing before the frame at which a clip's prompt changes has to be guessed from the new prompt.
+
+        True if all of it is known, if the order only looks back and so has made it before, and if the video ends there.
+        """
+        if change is None or change >= self.clip_frames or order_named(self.recipe.order).end is None:
+            return True
+        return self.known.issuperset(range(change))
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -158,7 +167,8 @@ class Examples:
         filled = plan.fill(length, known, end)
         section = filled[uniform(generator, 0, len(filled) - 1)]
         draw = Draw(recipe, section, length, known, end)
-        return draw, [index for index, count in frames.items() if count >= draw.clip_frames], size
+        long = [index for index, count in frames.items() if count >= draw.clip_frames]
+        return draw, [index for index in long if draw.follows(self.clips.changes[index])] or long, size
 
     def sample(
         self, draw: Draw, candidates: list[int], generator: torch.Generator
@@ -187,12 +197,19 @@ def placed_frames(generator: torch.Generator, plan: Plan, longest: int) -> froze
     image or nothing there, and a still between two sections or a clip at the end."""
     spare = longest - plan.generated
     if plan.order.end is None or coin(generator):
-        return frozenset(range(uniform(generator, 1, min(MOST_SEEN, spare))))
+        return frozenset(range(prefix(generator, plan.window, min(MOST_SEEN, spare))))
     start = uniform(generator, 0, 1) if spare > 1 else 0
     if plan.sections > 1 and coin(generator):
         return frozenset((*range(start), start + plan.window * uniform(generator, 1, plan.sections - 1)))
     first = start + plan.generated
     return frozenset((*range(start), *range(first, first + uniform(generator, 1, min(MOST_SEEN - 1, spare - start)))))
+
+
+def prefix(generator: torch.Generator, window: int, most: int) -> int:
+    """Known frames before the first section, 1 to `most`: any number, or a start and whole sections, as often each."""
+    if most > window and coin(generator):
+        return 1 + window * uniform(generator, 1, (most - 1) // window)
+    return uniform(generator, 1, most)
 
 
 def coin(generator: torch.Generator) -> bool:

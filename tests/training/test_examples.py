@@ -248,3 +248,18 @@ def test_placed_frames_are_clips_at_both_ends_and_stills_between_sections(cache)
     stills = {draw.recipe.order for draw in found if draw.known - {0} and len(draw.known - {0}) == 1}
     assert ends == {"inverted", "endpoints"} and stills >= {"inverted", "endpoints"}
     assert max(len(draw.known) for draw in found if draw.frames - 1 not in draw.known) == 19
+
+
+def test_a_prompt_that_changes_is_only_drawn_where_what_came_before_is_known_or_made_before(tmp_path):
+    folder = clips.write_cache(tmp_path, lengths=(56, 56))
+    cache = ClipCache(folder)
+    write_clip(folder, cache.names[1], replace(cache[1], later={19: (cache[1].text, cache[1].pooled)}))
+    drawn = examples(ClipCache(folder), ["framepack", "f1", "endpoints"], placed=0.5, sections=(1, 4))
+
+    found = Counter()
+    for draw, candidates, _ in (drawn.draw(step, 0) for step in range(400)):
+        changes = draw.clip_frames > 19
+        seen = draw.recipe.order == "forward" or draw.known.issuperset(range(19))
+        assert candidates == ([0, 1] if seen or not changes else [0]), draw
+        found[draw.recipe.order, changes, seen] += 1
+    assert found["inverted", True, True] and found["endpoints", True, True] and found["inverted", True, False]
