@@ -11,7 +11,7 @@ from .graph import SAMPLERS, Graph, Values, is_link, kind, source
 from .layout import chosen_layout
 from .orders import PADDINGS
 from .placing import SEEN, Arrangement, At, Frames, Placed, Use, spelled_places
-from .plan import Plan
+from .plan import Plan, seconds_of
 
 PLAN, PLACE = "FramePack_Plan", "FramePack_Place"
 CLIPS = ("LoadVideo", "GetVideoComponents", "RepeatImageBatch")  # what gives images of which several are used
@@ -39,7 +39,7 @@ class Foreseen:
 def plan_of(graph: Graph, node: str) -> Plan:
     """The plan that a FramePack_Plan node will make."""
     value = Values(graph, node)
-    return Plan.of(
+    plan = Plan.of(
         seconds=float(value("seconds", 5.0)),
         order=value("order", "inverted"),
         window=int(value("window", 9)),
@@ -49,6 +49,7 @@ def plan_of(graph: Graph, node: str) -> Plan:
         exact_length=value("exact_length", False),
         loop=int(value("loop", 0)),
     )
+    return plan.in_parts(seconds_of(value("parts", ""), "parts"))
 
 
 def sampler_behind(graph: Graph, node: str) -> str | None:

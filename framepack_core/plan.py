@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from .frames import MAX_FPS, PIXEL_FRAMES, Length, latent_frames, pixel_frames
@@ -60,6 +62,9 @@ class Plan:
 
     A video of an `exact` number of frames has as many sections as it takes beside what is given; `sections` is right for a
     start image. `loop` more sections connect the video's end with its beginning.
+
+    A video in `parts` is made one part after another, each in the plan's order. They are the frames of the video at which parts
+    after the first should begin, and do where sections meet.
     """
 
     sections: int
@@ -71,6 +76,7 @@ class Plan:
     name: str = "framepack"
     exact: int | None = None
     loop: int = 0
+    parts: tuple[int, ...] = ()
 
     @classmethod
     def of(
@@ -114,6 +120,22 @@ class Plan:
                 f"has at most {most:,}; choose fewer seconds, a larger window or a shorter layout"
             )
         return plan
+
+    def in_parts(self, times: Sequence[float]) -> Plan:
+        """This plan with a part of the video beginning at each of these seconds, besides the first.
+
+        Raises ValueError for times that are not in ascending order, or not inside the video.
+        """
+        if not times:
+            return self
+        seconds = self.length(1 + self.generated).frames / self.fps
+        for before, time in pairwise((0.0, *times)):
+            if not before < time < seconds:
+                raise ValueError(
+                    f"parts has {time:g} s after {before:g} s in a video of {seconds:.2f} s; write ascending seconds between "
+                    "its beginning and its end, like 2, 3.5"
+                )
+        return replace(self, parts=tuple(round(time * self.fps) for time in times))
 
     @property
     def generated(self) -> int:
@@ -176,22 +198,37 @@ class Plan:
             )
         sections: list[Section] = []
         main = frames - self.loop * self.window
-        done = _Done(main, known)
-        gaps = runs(frame for frame in range(main) if frame not in done.forwards())
-        for start, stop in gaps[::-1] if self.order.backwards else gaps:
-            if (stop - start) % self.window:
-                raise ValueError(
-                    f"latent frames {start} to {stop - 1} are unknown: {stop - start} frames, which is not a multiple "
-                    f"of the window {self.window}; move the known frames"
-                )
-            windows = [tuple(range(first, first + self.window)) for first in range(start, stop, self.window)]
-            for step in self.order.steps(windows, self.layout, self.paddings):
-                done.end = end and step.target[-1] + 1 == main
-                guide = _covering(step.target, guides)
-                sections.append(_section(len(sections), step, done, None if guide is None else frames + 1 + guide))
-                done.add(step.target)
+        exist = {frame for frame in known if frame < main}
+        for seen, gaps in self._parts(main, frozenset(exist)):
+            done = _Done(seen, exist)
+            for start, stop in gaps:
+                if (stop - start) % self.window:
+                    raise ValueError(
+                        f"latent frames {start} to {stop - 1} are unknown: {stop - start} frames, which is not a multiple "
+                        f"of the window {self.window}; move the known frames"
+                    )
+                windows = [tuple(range(first, first + self.window)) for first in range(start, stop, self.window)]
+                for step in self.order.steps(windows, self.layout, self.paddings):
+                    done.end = end and step.target[-1] + 1 == main
+                    guide = _covering(step.target, guides)
+                    sections.append(_section(len(sections), step, done, None if guide is None else frames + 1 + guide))
+                    done.add(step.target)
+                    exist.update(step.target)
         connecting = _connecting(self.connection, main) if self.loop else ()
         return (*sections, *(replace(section, number=number) for number, section in enumerate(connecting, len(sections))))
+
+    def _parts(self, main: int, known: Collection[int]) -> Iterator[tuple[int, Sequence[tuple[int, int]]]]:
+        """Of each part, where the video ends as far as it can be seen, and the stretches of frames that do not exist yet, as
+        (start, stop), in the order in which they are filled. A part ends the video unless something is known behind it."""
+        missing = runs(frame for frame in range(main) if frame not in known)
+        for begin, end in pairwise((0, *self._beginnings(missing), main)):
+            gaps = [(max(start, begin), min(stop, end)) for start, stop in missing if start < end and stop > begin]
+            yield main if max(known, default=0) >= end else end, gaps[::-1] if self.order.backwards else gaps
+
+    def _beginnings(self, gaps: Sequence[tuple[int, int]]) -> list[int]:
+        """The latent frames with which parts after the first begin: of those with which sections do, the nearest."""
+        sections = {self.length(0).begins(first): first for start, stop in gaps for first in range(start, stop, self.window)}
+        return sorted({sections[nearest(list(sections), frame)] for frame in self.parts if sections})
 
     def table(self, known: Collection[int] = (0,), guides: Sequence[tuple[int, int]] = ()) -> str:
         """The plan as text, one line per section, for a video whose `known` frames exist already (default: a start image)."""
@@ -215,7 +252,8 @@ class Plan:
         return "\n".join(lines)
 
     def _described(self) -> str:
-        return f"{self.order}, {self.sections} x {self.window} latent frames, {self.name} layout {self.layout}"
+        described = f"{self.order}, {self.sections} x {self.window} latent frames, {self.name} layout {self.layout}"
+        return described + (f", in {len(self.parts) + 1} parts" if self.parts else "")
 
 
 def connecting_layout(layout: Layout) -> Layout:
@@ -225,9 +263,19 @@ def connecting_layout(layout: Layout) -> Layout:
     return next(sees_both, INVERTED.fit(INVERTED.layout).with_window(layout.window))
 
 
-def without_effect(order: str, layout: str, custom_layout: str, paddings: str) -> list[str]:
+def seconds_of(text: str, name: str) -> list[float]:
+    """Seconds that are separated by commas or spaces. Raises a ValueError that calls the text by this name."""
+    try:
+        return [float(word.removesuffix("s")) for word in text.replace(",", " ").split()]
+    except ValueError:
+        raise ValueError(f"{name} is {text!r}; write seconds of the video, like 2, 3.5") from None
+
+
+def without_effect(order: str, layout: str, custom_layout: str, paddings: str, parts: str = "") -> list[str]:
     """Lines that name the values of a plan that are not used."""
     found = []
+    if parts.strip() and not order_named(order).backwards:
+        found.append(f"parts is without effect in the {order} order, which makes what comes first first")
     if layout != "custom" and custom_layout.strip():
         found.append(f"custom_layout is without effect: layout is {layout}; choose custom to use it")
     if order != INVERTED.name and paddings != PADDINGS[0]:
@@ -248,6 +296,12 @@ def max_sections(layout: Layout, window: int) -> int:
     if any(side.tail in TAIL_POOL for side in sides):
         return min(most, math.isqrt(2 * MAX_LOOKS // window))
     return most
+
+
+def nearest(values: Sequence[int], value: int) -> int:
+    """Of ascending values, the one nearest to this one."""
+    place = bisect_left(values, value)
+    return min(values[max(place - 1, 0) : place + 1], key=lambda one: abs(one - value))
 
 
 def runs(frames: Iterable[int | None]) -> list[tuple[int, int]]:

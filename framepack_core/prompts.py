@@ -252,6 +252,12 @@ def choices(spans: Sequence[Span], anywhere: bool, sections: Sequence[Section], 
     return told
 
 
+def changes_backwards(told: Sequence[Choice], sections: Sequence[Section]) -> bool:
+    """Whether anywhere in the video what is told after a change is made before what is told before it."""
+    by_time = sorted(zip(sections, told, strict=True), key=lambda one: one[0].target[0])
+    return any(said != then and before.number > after.number for (before, said), (after, then) in pairwise(by_time))
+
+
 def from_beginning(time: float, seconds: float) -> float:
     """A time that is counted from the end if it is negative, in a video of so many seconds."""
     return seconds + time if time < 0 else time

@@ -8,7 +8,7 @@ from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.layout import PRESETS, chosen_layout
 from ..framepack_core.orders import ORDERS, PADDINGS
 from ..framepack_core.placing import Arrangement, Frames
-from ..framepack_core.plan import MAX_LOOP, MAX_SECONDS, MAX_WINDOW, Plan, without_effect
+from ..framepack_core.plan import MAX_LOOP, MAX_SECONDS, MAX_WINDOW, Plan, seconds_of, without_effect
 from .schema import FramesType, PlanType, named_errors, progress_text
 
 
@@ -94,6 +94,14 @@ class PlanNode(io.ComfyNode):
                     tooltip="Makes the video a loop that repeats without a seam: this many more sections lead from its end "
                     "back to its beginning. More leave more time for the way back; 0 is off.",
                 ),
+                io.String.Input(
+                    "parts",
+                    default="",
+                    optional=True,
+                    tooltip="Seconds at which a new part of the video begins, like 2, 3.5. Parts are made one after another, "
+                    "each in the plan's order, so that what comes later goes on from what came before. For timed prompts.",
+                    advanced=True,
+                ),
             ],
             outputs=[
                 PlanType.Output(display_name="plan", tooltip="For the FramePack samplers and Draw Plan."),
@@ -104,10 +112,10 @@ class PlanNode(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, seconds, order, window, layout, fps, custom_layout="", paddings="released", exact_length=False, loop=0
+        cls, seconds, order, window, layout, fps, custom_layout="", paddings="released", exact_length=False, loop=0, parts=""
     ) -> bool:
         """Raises what is wrong: a text that is returned would be shown once for each of these inputs."""
-        values = (seconds, order, window, layout, fps, custom_layout, paddings, exact_length, loop)
+        values = (seconds, order, window, layout, fps, custom_layout, paddings, exact_length, loop, parts)
         words = any(isinstance(number, str) for number in (seconds, window, fps, loop))  # which ComfyUI refuses itself
         if None not in values and not words:  # a linked value is not known before the graph runs
             try:
@@ -129,9 +137,11 @@ class PlanNode(io.ComfyNode):
         paddings: str = "released",
         exact_length: bool = False,
         loop: int = 0,
+        parts: str = "",
     ) -> io.NodeOutput:
-        plan = _plan(float(seconds), order, int(window), layout, float(fps), custom_layout, paddings, exact_length, int(loop))
-        if unused := without_effect(order, layout, custom_layout, paddings):
+        seconds, window, fps, loop = float(seconds), int(window), float(fps), int(loop)
+        plan = _plan(seconds, order, window, layout, fps, custom_layout, paddings, exact_length, loop, parts)
+        if unused := without_effect(order, layout, custom_layout, paddings, parts):
             progress_text(cls)("\n".join(unused))
         return io.NodeOutput(plan, plan.table())
 
@@ -186,5 +196,6 @@ class DrawPlanNode(io.ComfyNode):
         return io.NodeOutput(to_image(picture), plan.table(known, guides))
 
 
-def _plan(seconds, order, window, layout, fps, custom_layout, paddings, exact_length, loop) -> Plan:
-    return Plan.of(seconds, order, window, chosen_layout(layout, custom_layout), fps, paddings, exact_length, loop)
+def _plan(seconds, order, window, layout, fps, custom_layout, paddings, exact_length, loop, parts) -> Plan:
+    plan = Plan.of(seconds, order, window, chosen_layout(layout, custom_layout), fps, paddings, exact_length, loop)
+    return plan.in_parts(seconds_of(parts, "parts"))

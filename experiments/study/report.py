@@ -337,16 +337,19 @@ class Study:
         with one prompt."""
         rows = []
         for order, made in self._by_order(changes).items():
-            found = {(video.scene, video.motion, video.then): one["halves"] for video, one in made}
-            told = [key for key in found if key[2] and (key[0], key[2], "") in found]
-            if not told:
-                continue
-            firsts = share([found[scene, first, ""][0] is not False for scene, first, _ in told])
-            seconds = share([found[scene, second, ""][1] is not False for scene, _, second in told])
-            halves = [[found[key][half] is not False for key in told] for half in (0, 1)]
-            both = share([first and second for first, second in zip(*halves, strict=True)])
-            rows.append([order, str(len(told)), percent(firsts), percent(seconds), f"{firsts.value * seconds.value:.0%}",
-                         percent(both), *(percent(share(half)) for half in halves)])  # fmt: skip
+            alone = {(video.scene, video.motion): one["halves"] for video, one in made if not video.then}
+            for in_parts in (False, True):
+                found = {video: one["halves"] for video, one in made if video.then and video.in_parts == in_parts}
+                told = [video for video in found if {(video.scene, video.motion), (video.scene, video.then)} <= alone.keys()]
+                if not told:
+                    continue
+                firsts = share([alone[video.scene, video.motion][0] is not False for video in told])
+                seconds = share([alone[video.scene, video.then][1] is not False for video in told])
+                halves = [[found[video][half] is not False for video in told] for half in (0, 1)]
+                both = share([first and second for first, second in zip(*halves, strict=True)])
+                rows.append([order + (", in two parts" if in_parts else ""), str(len(told)), percent(firsts), percent(seconds),
+                             f"{firsts.value * seconds.value:.0%}", percent(both),
+                             *(percent(share(half)) for half in halves)])  # fmt: skip
         header = ["order", "videos", "first prompt alone, first half", "second prompt alone, second half", "product",
                   "changed: both halves", "first half", "second half"]  # fmt: skip
         return table(header, rows) if rows else ""

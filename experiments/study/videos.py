@@ -35,7 +35,8 @@ Source = Literal["model", "world", "vae"]  # made by the model, rendered, or ren
 
 @dataclass(frozen=True)
 class Video:
-    """One video: a held-out scene by number, the `motion` it is told to do, from its middle on `then`, and how it is made.
+    """One video: a held-out scene by number, the `motion` it is told to do, from its middle on `then`, and how it is made:
+    with `in_parts`, what comes before its middle first.
 
     The noise has the scene's seed, so that two videos of a scene differ only in what they are told.
     """
@@ -51,6 +52,7 @@ class Video:
     source: Source = "model"
     colour_anchor: float = 0.0
     then: str = ""
+    in_parts: bool = False
 
     @property
     def seed(self) -> int:
@@ -72,7 +74,7 @@ class Video:
     @property
     def plan(self) -> Plan:
         plan = Plan.of(1.2, self.order, WINDOW, layout=self.layout, paddings=self.paddings)
-        return replace(plan, sections=self.sections)
+        return replace(plan, sections=self.sections, parts=(self.middle,) if self.in_parts else ())
 
     @property
     def generated(self) -> int:
@@ -82,7 +84,7 @@ class Video:
     @property
     def batch(self) -> tuple:
         """Videos with the same value can be sampled together."""
-        told = self.colour_anchor, bool(self.then)
+        told = self.colour_anchor, bool(self.then), self.in_parts
         return self.sections, self.order, self.layout, self.paddings, self.steps, self.shift, self.source, *told
 
     def to_dict(self) -> dict:
@@ -190,12 +192,17 @@ def anchors(amount: Amount) -> Iterator[Video]:
 
 
 def changes(amount: Amount) -> Iterator[Video]:
-    """A change of motion in the middle of four sections, in every order, and both motions alone."""
-    for order in ORDERS:
+    """A change of motion in the middle of four sections, in every order, and both motions alone.
+
+    In an order that goes backwards, the change is made with and without parts.
+    """
+    for name, order in ORDERS.items():
         for scene in range(amount.changes):
             first, second = change_of(scene)
-            video = Video(scene, first, 4, order, ORDERS[order].layout)
+            video = Video(scene, first, 4, name, order.layout)
             yield from (video, replace(video, motion=second), replace(video, then=second))
+            if order.backwards:
+                yield replace(video, then=second, in_parts=True)
 
 
 def change_of(scene: int) -> tuple[str, str]:

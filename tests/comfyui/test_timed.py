@@ -250,6 +250,14 @@ def test_the_node_says_which_section_is_told_what(model):
     assert "section 1 makes both ends of the video, and is told what belongs to its beginning" in lines
 
 
+def test_the_node_says_where_a_change_is_made_backwards(model):
+    said: dict[str, list[str]] = {"inverted": [], "forward": []}
+    for order, lines in said.items():
+        video(model, prompt("a [1.3s: b]"), said=lines.append, order=order, sections=2)
+
+    assert ["set the plan's parts" in "\n".join(lines) for lines in said.values()] == [True, False]
+
+
 # What is refused
 
 

@@ -25,6 +25,12 @@ def test_a_plan_by_itself_is_drawn_with_a_start_image():
     assert Foreseen.of(prompt(values), "1") == Foreseen(Plan.of(2.4, "endpoints", 4, "auto", 24, "exact"))
 
 
+def test_parts_are_read_and_wrong_ones_are_told():
+    assert Foreseen.of(prompt({"seconds": 4.8, "parts": "2.4"}), "1").plan == Plan.of(4.8).in_parts([2.4])
+    with pytest.raises(ValueError, match="parts has 9 s"):
+        Foreseen.of(prompt({"seconds": 4.8, "parts": "9"}), "1")
+
+
 def test_a_custom_layout_is_read_and_a_missing_one_is_told():
     custom = {"layout": "custom", "custom_layout": " f1k1_x_g9_f1k1_td "}
 

@@ -1,6 +1,7 @@
 """The order in which a video is filled, what each section sees, and at which time indices."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from framepack_core.layout import Kernel
 from framepack_core.orders import ENDPOINTS, INVERTED, ORDERS, released_paddings
-from framepack_core.plan import Plan
+from framepack_core.plan import Plan, seconds_of, without_effect
 
 K1, K2, K4 = Kernel(1, 2, 2), Kernel(2, 4, 4), Kernel(4, 8, 8)
 
@@ -64,7 +65,9 @@ def videos(draw, max_gaps=3):
         frames += run
     paddings = draw(st.sampled_from(["released", "exact"]))
     seconds = sum(gaps) * window * 4 / 30
-    return Plan.of(seconds, order, window, layout, paddings=paddings), frames, frozenset(known)
+    parts = tuple(sorted(draw(st.sets(st.integers(1, 4 * frames), max_size=3))))
+    plan = replace(Plan.of(seconds, order, window, layout, paddings=paddings), parts=parts)
+    return plan, frames, frozenset(known)
 
 
 def groups(section):
@@ -344,6 +347,70 @@ def test_gaps_between_keyframes_are_filled_in_the_order_of_the_plan():
 
     assert forward == [1, 11]
     assert inverted == [11, 1]
+
+
+def test_parts_are_made_one_after_another_each_in_the_order_of_the_plan():
+    inverted = [section.target[0] for section in Plan.of(4.8, "inverted").in_parts([2.4]).fill(37)]
+    endpoints = [section.target for section in Plan.of(7.2, "endpoints").in_parts([3.6]).fill(55)]
+
+    assert inverted == [10, 1, 28, 19]
+    assert [(target[0], target[-1]) for target in endpoints] == [(1, 27), (10, 18), (28, 54), (37, 45)]
+
+
+def test_a_part_begins_as_a_video_does_that_starts_from_the_last_frame_before_it():
+    plan = Plan.of(4.8, "inverted")
+    later = plan.in_parts([2.4]).fill(37)[2:]
+    alone = Plan.of(2.4, "inverted").fill(37, range(19))
+
+    assert [(section.target, section.indices, groups(section)) for section in later] == [
+        (section.target, section.indices, groups(section)) for section in alone
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "begins"), [(0.1, 1), (1.7, 10), (1.9, 19), (4.8, 28)])
+def test_a_part_begins_with_the_section_whose_beginning_is_nearest(seconds, begins):
+    sections = Plan.of(4.8, "inverted").in_parts([seconds]).fill(37)
+
+    beginnings = [section.target[0] for section in sections]
+    assert beginnings == [*range(begins - 9, 0, -9), *range(28, begins - 1, -9)]
+
+
+@pytest.mark.parametrize("order", ["inverted", "endpoints"])
+def test_the_first_part_is_a_video_of_its_own(order):
+    sections = Plan.of(4.8, order).in_parts([2.4]).fill(37)
+    alone = Plan.of(2.4, order).fill(19)
+
+    assert sections[: len(alone)] == alone
+
+
+def test_a_part_sees_what_is_known_behind_it():
+    first = Plan.of(3.6, "endpoints").in_parts([1.2]).fill(29, {0, 28})[0]
+
+    assert first.target == tuple(range(1, 10))
+    assert {frame for frame, _ in seen(first)} == {0, 28}
+
+
+def test_parts_change_nothing_forwards():
+    plan = Plan.of(6.0, "forward")
+
+    assert plan.in_parts([1.2, 3.0]).fill(46) == plan.fill(46)
+    assert without_effect("forward", "auto", "", "released", "1.2")[0].startswith(
+        "parts is without effect in the forward order"
+    )
+    assert not without_effect("inverted", "auto", "", "released", "1.2")
+
+
+@pytest.mark.parametrize("times", [[0.0], [-1.0], [5.0], [2.0, 2.0], [3.0, 2.0], [math.nan], [math.inf]])
+def test_parts_outside_the_video_or_out_of_order_are_refused(times):
+    with pytest.raises(ValueError, match=r"parts has .* write ascending seconds"):
+        Plan.of(4.8, "inverted").in_parts(times)
+
+
+def test_seconds_are_read_with_and_without_their_unit():
+    assert seconds_of(" 2, 3.5s 4", "parts") == [2.0, 3.5, 4.0]
+    assert seconds_of(" ", "parts") == []
+    with pytest.raises(ValueError, match=r"parts is 'two'; write seconds of the video, like 2, 3\.5"):
+        seconds_of("two", "parts")
 
 
 @pytest.mark.parametrize(("tail", "pool"), [("ta", "frame"), ("tc", "global")])

@@ -13,6 +13,7 @@ from framepack_core.prompts import (
     Choice,
     Prompt,
     Span,
+    changes_backwards,
     choices,
     parse,
     span_of,
@@ -198,6 +199,25 @@ def told(text: str, plan: Plan, known: int = 1) -> list[str]:
 @pytest.mark.parametrize("order", ["inverted", "forward"])
 def test_a_time_is_one_of_the_video_in_every_order(order):
     assert told("z [2.4s: a] [3.7s-4.8s: b]", Plan.of(6, order)) == ["z", "z", "a", "b", "z"]
+
+
+@pytest.mark.parametrize(
+    ("order", "parts", "text", "backwards"),
+    [
+        ("inverted", [], "a [2.4s: b]", True),
+        ("inverted", [2.4], "a [2.4s: b]", False),
+        ("inverted", [2.4], "a [2.4s: b] [3.6s: c]", True),
+        ("inverted", [], "a [9s: b]", False),
+        ("forward", [], "a [2.4s: b]", False),
+    ],
+)
+def test_a_change_is_made_backwards_where_what_follows_it_is_made_first(order, parts, text, backwards):
+    plan = Plan.of(4.8, order).in_parts(parts)
+    length = plan.length(1 + plan.generated)
+    sections = plan.fill(length.latents)
+    spans = [prompt.span for prompt in parse(text) if prompt.span]
+
+    assert changes_backwards(choices(spans, True, sections, length, plan.fps), sections) == backwards
 
 
 def test_the_section_at_both_ends_is_told_what_belongs_to_the_beginning():

@@ -17,7 +17,17 @@ import torch
 
 from ...frames import Length
 from ...plan import Section
-from ...prompts import Choice, Prompt, Span, called, choices, require_no_time, spell_choice, without_section
+from ...prompts import (
+    Choice,
+    Prompt,
+    Span,
+    called,
+    changes_backwards,
+    choices,
+    require_no_time,
+    spell_choice,
+    without_section,
+)
 
 TIME, WORDS = "framepack_time", "framepack_words"  # keys of a condition
 
@@ -121,6 +131,9 @@ class _Prompts:
         notes = [f"no section is told {prompts.words[span]!r} ({span}): {reason}" for span, reason in left]
         if ends := [section.number for section in sections if section.target[-1] - section.target[0] >= len(section.target)]:
             notes.append(f"section {ends[0] + 1} makes both ends of the video, and is told what belongs to its beginning")
+        if changes_backwards(told, sections):
+            notes.append("a prompt's sections are made before those of the prompt that it follows; for a motion that goes on, "
+                         "set the plan's parts to the seconds at which prompts change")  # fmt: skip
         return cls(by_span, told, tuple(notes))
 
     @property
