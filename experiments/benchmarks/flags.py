@@ -1,9 +1,10 @@
 """ComfyUI's ways to compute faster, on this machine. Run by `scripts/bench.py flags`.
 
-Each way is a process of its own, started with ComfyUI's flags, which samples a section with a transformer of the released width
-and random weights: seconds a step, and how far the first step's velocity is from float32's, for the same weights in bf16 and the
-same inputs. A step takes as long as its blocks, nearly, of which the released transformer has 20 and 40. The next processes load
-their model while one measures, and wait for their turn. A way that cannot be had here is listed with the reason.
+Each way is a process of its own, started with ComfyUI's flags, which samples a section with a transformer of the released
+width and random weights: seconds a step, and how far the first step's velocity is from float32's, for the same weights in
+bf16 and the same inputs. A step takes as long as its blocks, nearly, of which the released transformer has 20 and 40. The
+next processes load their model while one measures, and wait for their turn. A way that cannot be had here is listed with the
+reason.
 """
 
 from __future__ import annotations

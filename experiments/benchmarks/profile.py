@@ -1,15 +1,15 @@
 """Where the time of a step goes. Run by `scripts/bench.py profile`.
 
-For each part of a call of the transformer: its time, and how much of that it does not reach the speed of one large product, which
-is measured in the same run. On a card it is the time of kernels, and the size is the released one with fewer blocks; on a CPU it
-is the time of operations, at three sizes. What is left of the call is between them: gaps on a card, Python on a CPU.
+For each part of a call of the transformer: its time, and how much of that it does not reach the speed of one large product,
+which is measured in the same run. On a card it is the time of kernels, and the size is the released one with fewer blocks; on
+a CPU it is the time of operations, at three sizes. What is left of the call is between them: gaps on a card, Python on a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +143,7 @@ def profile_call(call: Callable[[], Any], runs: int, device: torch.device) -> Pr
         operations[part_of([str(operation).replace(".", "::")])] += count
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])], acc_events=True) as profiler:
         seconds(lambda: [call() for _ in range(runs)], device)
-    parts: Counter[str] = Counter()
+    parts: defaultdict[str, float] = defaultdict(float)
     for event in profiler.events() or ():
         if event.device_type == DeviceType.CPU:
             own = event.self_device_time_total if gpu else event.self_cpu_time_total
