@@ -1,4 +1,4 @@
-"""`python3 scripts/bench.py [speed | memory | decode | load | card | gpu | previews | cache] [--help]`
+"""`python3 scripts/bench.py [speed | memory | decode | load | card | gpu | flags | profile | previews | cache] [--help]`
 
 speed (default): paired comparisons, printed as ratios; exits non-zero if a bound is missed. Each figure is the median of
 interleaved runs in one process, so that it holds even if the machine's speed drifts.
@@ -14,6 +14,10 @@ card: what the released models keep, fetch and compute on cards of each size, co
 gpu: the released size with random weights on a real card: seconds a step, their share of the card's peak, the memory of
 sampling and decoding on cards of 6, 8 and 12 GB, and a video of 1800 frames.
 
+flags: seconds a step and the error of ComfyUI's ways to compute faster: SageAttention, fp8 and fp16 products, torch.compile.
+
+profile: where the time of a step goes: products, attention, norms, rotary phases and the rest.
+
 previews: how much longer the demo's video takes while previews are watched.
 
 cache: what FramePack Cache saves, and how near its video comes to the one that all steps give.
@@ -28,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.support.environment import prepare_or_exit, run_module
 
-BENCHMARKS = ("speed", "memory", "decode", "load", "card", "gpu", "previews", "cache")
+BENCHMARKS = ("speed", "memory", "decode", "load", "card", "gpu", "flags", "profile", "previews", "cache")
 
 
 def main() -> int:

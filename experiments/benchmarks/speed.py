@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -53,6 +53,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("comfyui", type=Path)
     parser.add_argument("--runs", type=int, default=9, help="interleaved runs of each pair")
+    parser.add_argument("--depth", type=int, nargs=2, default=(20, 40), help="double and single blocks on a card")
     options = parser.parse_args()
     gpu = torch.cuda.is_available()
     load_comfyui(options.comfyui, cpu=not gpu)
@@ -66,10 +67,12 @@ def main() -> int:
     print(f"matmul peak {peak / 1e9:.0f} GFLOP/s\n")
     print("one transformer call, ours against diffusers': same weights, same inputs")
     within = transformer_calls(options, TRANSFORMER_SIZES, device, peak)
-    within &= section_overhead(options, device)
     if gpu:
-        print("the released size, random weights, bfloat16, 640x608 pixels")
-        transformer_calls(options, [RELEASED_SIZE], device, matmul_peak(device, 8192, torch.bfloat16))
+        double, single = options.depth
+        print(f"the released width, {double} and {single} blocks, random weights, bfloat16, 640x608 pixels")
+        released = replace(RELEASED_SIZE, double=double, single=single)
+        transformer_calls(options, [released], device, matmul_peak(device, 8192, torch.bfloat16))
+    within &= section_overhead(options, device)
     return 0 if within else 1
 
 
@@ -283,11 +286,16 @@ def matmul_peak(device: torch.device, side: int = 2048, dtype: torch.dtype = tor
 
 
 def flops(call: Callable) -> int:
-    """Operations of all products; torch's counter does not know its own CPU attention."""
-    cpu_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    with FlopCounterMode(display=False, custom_mapping={cpu_attention: _attention_flops}) as counter:
+    """Operations of all products."""
+    with flop_counter() as counter:
         call()
     return counter.get_total_flops()
+
+
+def flop_counter() -> FlopCounterMode:
+    """Torch's, which does not know its own CPU attention."""
+    cpu_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={cpu_attention: _attention_flops})
 
 
 def _attention_flops(query, key, value, *_, **__) -> int:

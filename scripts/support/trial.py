@@ -175,9 +175,20 @@ def video_vae() -> comfy.sd.VAE:
 # Measuring
 
 
-@torch.inference_mode()
-def sample_section(patcher, size: Size, steps: int, plan: Plan | None = None, number: int = 0) -> Cost:
-    """The calls of one section of a plan, by default of a video of one section, through ComfyUI's guider and sampler."""
+@dataclass(frozen=True)
+class Sampling:
+    """One section, ready to be sampled with `denoise(noise, context)`."""
+
+    denoise: GuiderDenoiser
+    noise: Tensor
+    context: Context
+
+    def run(self) -> Tensor:
+        return self.denoise(self.noise, self.context)
+
+
+def sampling(patcher, size: Size, steps: int, plan: Plan | None = None, number: int = 0) -> Sampling:
+    """A section of a plan, by default of a video of one section, through ComfyUI's guider and sampler, from random inputs."""
     plan = plan or Plan.of(1.2)
     frames = 1 + plan.generated
     timeline = Timeline(torch.randn(1, CHANNELS, frames, size.height, size.width), set(range(frames)))
@@ -188,10 +199,16 @@ def sample_section(patcher, size: Size, steps: int, plan: Plan | None = None, nu
         clip_vision_output={"last_hidden_state": torch.randn(1, size.image, IMAGE)},
     )
     denoise = GuiderDenoiser(guider, sampler_named("unipc_bh1"), section_sigmas(sections, timeline, steps, 0.0), seed=0)
-    context = gather(sections[number], timeline)
     noise = torch.randn(1, CHANNELS, plan.window, size.height, size.width)
+    return Sampling(denoise, noise, gather(sections[number], timeline))
+
+
+@torch.inference_mode()
+def sample_section(patcher, size: Size, steps: int, plan: Plan | None = None, number: int = 0) -> Cost:
+    """The calls of one section, as `sampling` prepares it."""
+    section = sampling(patcher, size, steps, plan, number)
     with Stopwatch(patcher.model.diffusion_model) as calls, Peak() as peak:
-        latents = denoise(noise, context)
+        latents = section.run()
     return Cost(tuple(calls.seconds), peak.torch, peak.card, bool(latents.isfinite().all()))
 
 
