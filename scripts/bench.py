@@ -1,4 +1,4 @@
-"""`python3 scripts/bench.py [speed | memory | decode | load | card | gpu | flags | profile | previews | cache] [--help]`
+"""`python3 scripts/bench.py [NAME] [--help]`, with one of these names:
 
 speed (default): paired comparisons, printed as ratios; exits non-zero if a bound is missed. Each figure is the median of
 interleaved runs in one process, so that it holds even if the machine's speed drifts.
@@ -18,6 +18,9 @@ flags: seconds a step and the error of ComfyUI's ways to compute faster: SageAtt
 
 profile: where the time of a step goes: products, attention, norms, rotary phases and the rest.
 
+waits: what a run waits for besides its steps: until the first one, between sections, encoding and decoding beside ComfyUI's own
+nodes; and what is sent to the front end.
+
 previews: how much longer the demo's video takes while previews are watched.
 
 cache: what FramePack Cache saves, and how near its video comes to the one that all steps give.
@@ -32,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.support.environment import prepare_or_exit, run_module
 
-BENCHMARKS = ("speed", "memory", "decode", "load", "card", "gpu", "flags", "profile", "previews", "cache")
+BENCHMARKS = ("speed", "memory", "decode", "load", "card", "gpu", "flags", "profile", "waits", "previews", "cache")
 
 
 def main() -> int:
