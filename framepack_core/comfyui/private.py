@@ -26,6 +26,7 @@ DEMO = "the demo's models"
 SAMPLERS = "FramePack's samplers"
 LORAS = "warnings about LoRAs that change nothing"
 LORA_LOADER = "Load FramePack LoRA"
+PLACING = "keeping modulation layers off a card that is full"
 
 
 class Missing(ImportError):
@@ -72,6 +73,13 @@ SYMBOLS: dict[str, Symbol] = {
         MODELS,
         {"forward": "self x * vec pe attn_mask modulation_dims transformer_options"},
     ),
+    "Modulation": Symbol(
+        "comfy.ldm.flux.layers",
+        "Modulation",
+        MODELS,
+        {"__init__": "self dim double * dtype device operations", "forward": "self vec"},
+    ),
+    "ModulationOut": Symbol("comfy.ldm.flux.layers", "ModulationOut", MODELS, {"": "* shift scale gate"}),
     "timestep_embedding": Symbol("comfy.ldm.flux.layers", "timestep_embedding", MODELS, {"": "t dim * time_factor"}),
     "attention_pytorch": Symbol("comfy.ldm.modules.attention", "attention_pytorch", MODELS, {"": "q k v heads"}),
     "BaseModel": Symbol(
@@ -124,6 +132,9 @@ SYMBOLS: dict[str, Symbol] = {
             "get_combined_hook_patches": "self hooks",
         },
     ),
+    # What is on the card
+    "load_list": Symbol("comfy.model_patcher", "ModelPatcher._load_list", PLACING, {"": "self for_dynamic default_device"}),
+    "ModelPatcherDynamic": Symbol("comfy.model_patcher", "ModelPatcherDynamic", PLACING),
     # Sampling
     "CFGGuider": Symbol(
         "comfy.samplers",

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import private
+from .patcher import ModulationsLast
 
 private.require_for(private.GGUF)
 
@@ -313,7 +314,7 @@ class HookPatch:
         return calculate_weight(self.patches, weight, self.key, weight.dtype, original)
 
 
-class QuantisedPatcher(private.ModelPatcher):
+class QuantisedPatcher(ModulationsLast, private.ModelPatcher):
     """Applies patches to the dequantised weight each time it is used, so that a LoRA makes no quantised layer grow."""
 
     def load(self, *args, **kwargs) -> None:

@@ -14,6 +14,7 @@ from ...layout import BASE_KERNEL, Kernel
 from ...packing import context_tokens, patchify
 from .. import private
 from ..log import log_once
+from .modulation import MODULATIONS, Known, Modulation
 
 private.require_for(private.MODELS)
 
@@ -68,6 +69,17 @@ class FramePackTransformer(private.HunyuanVideo):
         settings = {"dtype": dtype, "device": device, "operations": operations}
         self.clean_x_embedder = ContextEmbedder(kernels, self.in_channels, self.hidden_size, **settings)
         self.image_projection = ImageProjection(image_dim, self.hidden_size, **settings) if image_dim else None
+        self.known = Known()
+        self.modulations = self._replace_modulations(settings)
+
+    def _replace_modulations(self, settings: dict[str, Any]) -> tuple[Modulation, ...]:
+        """Put layers that look at what is known in the place of ComfyUI's, which have the same weights."""
+        places = [(block, name) for block in self.double_blocks for name in ("img_mod", "txt_mod")]
+        places += [(block, "modulation") for block in self.single_blocks]
+        for block, name in places:
+            double = getattr(block, name).is_double
+            setattr(block, name, Modulation(self.known, self.hidden_size, double=double, **settings))
+        return tuple(getattr(block, name) for block, name in places)
 
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
         """A copy, since where nothing is cast, `x` is the sampler's own, and ComfyUI's EasyCache adds to what it is given."""
@@ -105,13 +117,21 @@ class FramePackTransformer(private.HunyuanVideo):
         if context_latents:
             img = torch.cat([self.clean_x_embedder(context_latents, packed.kernels).to(img), img], dim=1)
 
-        vec = self.modulation_vector(x.dtype, timestep, y, guidance)
+        def vector(timestep: Tensor) -> Tensor:
+            return self.modulation_vector(x.dtype, timestep, y, guidance)
+
+        vec = vector(timestep)
         txt = self.txt_in(context, timestep, None, transformer_options=transformer_options)
         if self.image_projection is not None and clip_fea is not None:
             txt = torch.cat([self.image_projection(clip_fea), txt], dim=1)
         pe = torch.cat([unturned(txt.shape[1], packed.rotary), packed.rotary], dim=2)
 
-        img = self.run_blocks(img, txt, vec, pe, transformer_options)
+        memo = None if torch.compiler.is_compiling() else transformer_options.get(MODULATIONS)
+        if memo is None:
+            img = self.run_blocks(img, txt, vec, pe, transformer_options)
+        else:
+            with self.known.of(vec, memo.of(vec, timestep, self.modulations, vector)):
+                img = self.run_blocks(img, txt, vec, pe, transformer_options)
         velocity = self.final_layer(img[:, -generated:], vec)
         return self.unpatchify(velocity, x.shape)
 
