@@ -133,8 +133,9 @@ SYMBOLS: dict[str, Symbol] = {
         },
     ),
     # What is on the card
-    "load_list": Symbol("comfy.model_patcher", "ModelPatcher._load_list", PLACING, {"": "self for_dynamic default_device"}),
-    "ModelPatcherDynamic": Symbol("comfy.model_patcher", "ModelPatcherDynamic", PLACING),
+    "ModelPatcherDynamic": Symbol(
+        "comfy.model_patcher", "ModelPatcherDynamic", PLACING, {"_load_list": "self for_dynamic default_device"}
+    ),
     # Sampling
     "CFGGuider": Symbol(
         "comfy.samplers",

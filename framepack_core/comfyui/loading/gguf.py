@@ -14,10 +14,11 @@ from typing import Any
 
 import comfy.utils
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from .. import private
-from .patcher import ModulationsLast
+from .patcher import with_modulations_last
 
 private.require_for(private.GGUF)
 
@@ -314,7 +315,7 @@ class HookPatch:
         return calculate_weight(self.patches, weight, self.key, weight.dtype, original)
 
 
-class QuantisedPatcher(ModulationsLast, private.ModelPatcher):
+class QuantisedPatcher(private.ModelPatcher):
     """Applies patches to the dequantised weight each time it is used, so that a LoRA makes no quantised layer grow."""
 
     def load(self, *args, **kwargs) -> None:
@@ -378,8 +379,9 @@ class QuantisedPatcher(ModulationsLast, private.ModelPatcher):
         return comfy.utils.get_attr(self.model, key.removesuffix(".weight"))
 
 
-def load(weights: dict[str, Tensor], model_options: dict) -> QuantisedPatcher:
+def load(weights: dict[str, Tensor], model_options: dict) -> ModelPatcher:
     """The model of weights in ComfyUI's names. Not loaded dynamically: ComfyUI would quantise patched weights again."""
     options = model_options | {"custom_operations": Operations}
     patcher = private.load_diffusion_model_state_dict(weights, options, disable_dynamic=True)
-    return QuantisedPatcher(patcher.model, load_device=patcher.load_device, offload_device=patcher.offload_device)
+    quantised = QuantisedPatcher(patcher.model, load_device=patcher.load_device, offload_device=patcher.offload_device)
+    return with_modulations_last(quantised)

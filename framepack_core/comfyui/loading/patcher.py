@@ -40,8 +40,7 @@ def with_modulations_last(patcher: _Patcher) -> _Patcher:
     except private.Missing as missing:
         log.warning("FramePack: %s", missing)
         return patcher
-    ours = _ordered(private.ModelPatcherDynamic if patcher.is_dynamic() else private.ModelPatcher)
-    return ours(patcher.model, load_device=patcher.load_device, offload_device=patcher.offload_device)
+    return _ordered(type(patcher))(patcher.model, load_device=patcher.load_device, offload_device=patcher.offload_device)
 
 
 @cache

@@ -1,8 +1,7 @@
 """The blocks' modulations, which the sections of a video share: computed once, so that their weights can leave the card.
 
 A quarter of the weights turns one vector a step (sigma, guidance, pooled text) into shifts, scales and gates, 2.2 MB in bf16.
-Sections with the same schedule get the same ones. They are remembered where that saves something: where layers' weights are not on
-the card.
+Sections with the same schedule get the same ones. They are remembered where that saves something: where weights lie elsewhere.
 """
 
 from __future__ import annotations

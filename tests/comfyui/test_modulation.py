@@ -1,0 +1,301 @@
+"""Modulations that are remembered are those that the layers compute, bit for bit, and nothing outlives what it depends on."""
+
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from unittest.mock import patch
+
+import comfy.hooks
+import comfy.model_sampling
+import comfy_extras.nodes_custom_sampler as custom
+import pytest
+import torch
+from comfy.model_management import InterruptProcessingException
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+from support import given
+from support.ours import sample
+
+from framepack_core.comfyui.loading import checkpoints
+from framepack_core.comfyui.model import modulation
+from framepack_core.comfyui.sampling import denoise
+from framepack_core.weights import names
+from scripts.support.quantising.convert import convert
+from scripts.support.quantising.to_gguf import write_gguf
+
+INPUTS = given.inputs(8, 8)
+IMG_MOD, SINGLE_MOD = "double_blocks.0.img_mod.lin", "single_blocks.1.modulation.lin"
+STEPS, SECTIONS = 4, 3
+
+
+@contextmanager
+def off_the_card():
+    """As if the layers' weights were not where the step is computed."""
+    with patch.object(modulation, "all_there", lambda layers, device: False):
+        yield
+
+
+@contextmanager
+def uses(model, name: str = IMG_MOD):
+    """How often a layer computes in the block, as a list of its inputs."""
+    seen: list[torch.Tensor] = []
+    layer = model.model.diffusion_model.get_submodule(name)
+    handle = layer.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
+    yield seen
+    handle.remove()
+
+
+def video(model, sections: int = SECTIONS, steps: int = STEPS, **options) -> torch.Tensor:
+    return sample(model, INPUTS, sections=sections, steps=steps, **options)
+
+
+def both(model, **options) -> tuple[torch.Tensor, torch.Tensor]:
+    """The video with what is remembered, and without."""
+    with off_the_card():
+        found = video(model, **options)
+    return found, video(model, **options)
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return checkpoints.load_path(str(checkpoint), {})
+
+
+def changed(model, strength: float, *layers: str):
+    """A LoRA of some strength on layers."""
+    patched = model.clone()
+    generator = torch.Generator().manual_seed(3)
+    for name in layers:
+        rows, columns = model.model.diffusion_model.get_submodule(name).weight.shape
+        difference = 0.1 * torch.randn(rows, columns, generator=generator)
+        patched.add_patches({f"diffusion_model.{name}.weight": ("diff", (difference,))}, strength)
+    return patched
+
+
+def hook(*layers: tuple[str, torch.Size], strengths: tuple[float, ...]) -> comfy.hooks.HookGroup:
+    """A LoRA hook with these strengths from the start, the middle, ... of sampling on."""
+    weights = {
+        name: ("diff", (0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(5)),)) for name, shape in layers
+    }
+    weight_hook = comfy.hooks.WeightHook()
+    weight_hook.weights = {f"diffusion_model.{name}.weight": change for name, change in weights.items()}
+    weight_hook.need_weight_init = False
+    group = comfy.hooks.HookGroup()
+    group.add(weight_hook)
+    keyframes = comfy.hooks.HookKeyframeGroup()
+    for i, strength in enumerate(strengths):
+        keyframes.add(comfy.hooks.HookKeyframe(strength, start_percent=i / len(strengths)))
+    group.set_keyframes_on_hooks(keyframes)
+    return group
+
+
+# What is the same
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.5])
+@pytest.mark.parametrize("order", ["inverted", "forward", "endpoints"])
+def test_in_every_order_with_and_without_cfg(model, order, cfg):
+    found, expected = both(model, order=order, cfg=cfg, end=order != "forward")
+
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["unipc_bh1", "unipc_bh2", "heun", "dpmpp_2s_ancestral", "dpm_adaptive", "seeds_2", "res_multistep"]
+)
+def test_with_samplers_that_ask_for_sigmas_between_the_steps(model, name):
+    found, expected = both(model, sampler=name)
+
+    assert torch.equal(found, expected)
+
+
+def write(name: str, checkpoint: Path, oracle, folder: Path) -> Path:
+    if name == "GGUF":
+        return write_gguf(folder / "small.gguf", names.to_comfy(dict(oracle.state_dict())), "Q4_0")
+    convert(checkpoint, folder / f"{name}.safetensors", name)
+    return folder / f"{name}.safetensors"
+
+
+@pytest.mark.parametrize("name", ["GGUF", "float8_e4m3fn", "int8_tensorwise", "nvfp4"])
+def test_in_every_kind_of_file_with_and_without_a_lora(name, checkpoint, oracle, tmp_path):
+    model = checkpoints.load_path(str(write(name, checkpoint, oracle, tmp_path)), {})
+
+    for patched in (model, changed(model, 0.7, IMG_MOD)):
+        found, expected = both(patched, cfg=2.5)
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn])
+def test_in_every_dtype(dtype, checkpoint):
+    found, expected = both(checkpoints.load_path(str(checkpoint), {"dtype": dtype}), cfg=2.5)
+
+    assert torch.equal(found, expected)
+
+
+def test_compiled(model):
+    """A compiled transformer computes all layers itself, in one graph."""
+    compiled = model.clone()
+    set_torch_compile_wrapper(model=compiled, backend="aot_eager", fullgraph=True)
+    torch._dynamo.reset()
+
+    found, expected = both(compiled, sections=2, steps=2)
+
+    assert torch.equal(found, expected)
+
+
+def test_with_each_block_compiled(model):
+    compiled = model.clone()
+    keys = ["diffusion_model.double_blocks.0", "diffusion_model.single_blocks.1"]
+    set_torch_compile_wrapper(model=compiled, backend="aot_eager", keys=keys)
+    torch._dynamo.reset()
+
+    found, expected = both(compiled, sections=2, steps=2)
+
+    assert torch.equal(found, expected)
+
+
+# What is saved
+
+
+def test_each_sigma_is_computed_once_for_all_sections(model):
+    """Before the first step, so that a weight is fetched once."""
+    with off_the_card(), uses(model) as seen:
+        video(model)
+
+    assert len(seen) == STEPS
+
+
+def test_the_endpoints_order_has_two_schedules(model):
+    with off_the_card(), uses(model) as seen:
+        video(model, order="endpoints", end=True, sections=4)
+
+    assert len(seen) == 2 * STEPS
+
+
+def test_each_prompt_is_computed_once(model):
+    with off_the_card(), uses(model) as seen:
+        video(model, cfg=2.5)
+
+    assert len(seen) == 2 * STEPS
+
+
+def test_layers_that_are_on_the_card_compute_at_every_step(model):
+    with uses(model) as seen:
+        video(model)
+
+    assert len(seen) == STEPS * SECTIONS
+
+
+def test_a_sampler_that_never_asks_twice_for_a_sigma_does_not_fill_the_memory(model):
+    """What one section has not used is forgotten when the next one begins."""
+    kept: list[int] = []
+    begin = modulation.Modulations.begin
+
+    def watched(memo: modulation.Modulations, timesteps: torch.Tensor) -> None:
+        begin(memo, timesteps + len(kept))  # every section has other sigmas than were planned
+        kept.append(len(memo._kept))
+
+    with off_the_card(), patch.object(modulation.Modulations, "begin", watched):
+        video(model, sections=6)
+
+    assert kept == [0, *[STEPS] * 5]
+
+
+# What is never reused
+
+
+@pytest.mark.parametrize("layers", [(IMG_MOD,), (SINGLE_MOD,), (IMG_MOD, SINGLE_MOD, "double_blocks.1.img_attn.qkv")])
+def test_a_lora_on_modulations_acts_with_the_strength_it_has_now(model, layers):
+    results = [both(changed(model, strength, *layers)) for strength in (0.5, 1.0, 0.0)] + [both(model)]
+
+    assert all(torch.equal(found, expected) for found, expected in results)
+    assert not torch.equal(results[0][0], results[1][0])
+
+
+@pytest.mark.parametrize("strengths", [(1.0,), (1.0, 0.3), (0.0, 0.5, 1.0)])
+@pytest.mark.parametrize("prompts", ["one", "both"])
+def test_hooks_on_modulations_act_with_the_strength_of_the_step(model, strengths, prompts):
+    layers = [(name, model.model.diffusion_model.get_submodule(name).weight.shape) for name in (IMG_MOD, SINGLE_MOD)]
+    group = hook(*layers, strengths=strengths)
+    hooks = (group, group if prompts == "both" else None)
+
+    found, expected = both(model, cfg=2.0, hooks=hooks)
+
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, video(model, cfg=2.0))
+
+
+def test_weights_that_are_patched_again_between_two_sections_count(model):
+    """As a node could do it: sections before and after have the modulations of their weights."""
+
+    def run(context) -> torch.Tensor:
+        patched = changed(model, 0.5, IMG_MOD)
+        begin = denoise.GuiderDenoiser.__call__
+
+        def call(self, noise, context):
+            if context.section.number == 1:
+                name = f"diffusion_model.{IMG_MOD}.weight"
+                patched.add_patches({name: ("diff", (torch.full_like(layer_weight(model), 0.05),))})
+            return begin(self, noise, context)
+
+        with context, patch.object(denoise.GuiderDenoiser, "__call__", call):
+            return video(patched)
+
+    assert torch.equal(run(off_the_card()), run(nullcontext()))
+
+
+def layer_weight(model) -> torch.Tensor:
+    return model.model.diffusion_model.get_submodule(IMG_MOD).weight
+
+
+def test_a_second_model_for_the_negative_prompt_has_modulations_of_its_own(model, checkpoint, monkeypatch):
+    other = changed(checkpoints.load_path(str(checkpoint), {}), 1.0, IMG_MOD, SINGLE_MOD)
+
+    def guider(patcher, positive, negative, cfg, guidance):
+        found = custom.Guider_DualModel(patcher, other)
+        found.set_conds(positive, negative)
+        found.set_cfg(cfg)
+        return found
+
+    monkeypatch.setattr("support.ours.make_guider", guider)
+    found, expected = both(model, cfg=2.5)
+
+    assert torch.equal(found, expected)
+
+
+def test_a_run_that_is_cancelled_leaves_nothing(model):
+    calls: list[int] = []
+
+    def cancel(apply_model, given):
+        calls.append(1)
+        if len(calls) == STEPS + 2:
+            raise InterruptProcessingException
+        return apply_model(given["input"], given["timestep"], **given["c"])
+
+    cancelled = model.clone()
+    cancelled.set_model_unet_function_wrapper(cancel)
+    with off_the_card(), pytest.raises(InterruptProcessingException):
+        video(cancelled)
+
+    with uses(model) as seen, off_the_card():
+        found = video(model)
+    assert len(seen) == STEPS
+    assert torch.equal(found, video(model))
+
+
+def test_a_node_that_changes_a_block_s_vector_gets_what_the_layer_makes_of_it(model):
+    patched = model.clone()
+
+    def louder(inputs: dict, extra: dict) -> dict:
+        return extra["original_block"]({**inputs, "vec": inputs["vec"] * 1.5})
+
+    patched.set_model_patch_replace(louder, "dit", "double_block", 0)
+
+    found, expected = both(patched)
+
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, video(model))
+
+
+def test_modulations_have_the_names_that_comfyui_gives_them(model, oracle):
+    found = {name for name in model.model.diffusion_model.state_dict() if "mod" in name}
+
+    assert found == {name for name in names.to_comfy(dict(oracle.state_dict())) if "mod" in name}
