@@ -1,9 +1,10 @@
 """The released models on cards of each size, counted on a fake one: `python3 scripts/bench.py card`.
 
 For each card (free memory, in GB of 10^9 bytes) and file: how much of the transformer's weights stays on the card while it
-samples, how much every step fetches, and the most memory in use. Then the same for decoding ten latent frames at 640x608, with
-how often a pixel is computed and whether a layer is computed whole. With --long, only the most memory in use that decoding a
-minute takes, in two sizes and three precisions (an hour). Nothing here runs on a GPU: see experiments/card.
+samples, how much every step of the second section fetches, how much it would if sections did not share modulations, and the most
+memory in use. Then the same for decoding ten latent frames at 640x608, with how often a pixel is computed and whether a layer is
+computed whole. With --long, only the most memory in use that decoding a minute takes, in two sizes and three precisions (an hour).
+Nothing here runs on a GPU: see experiments/card.
 """
 
 from __future__ import annotations
@@ -21,9 +22,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scripts.support.pack import load_comfyui
 
 CARDS = (4, 6, 8, 10, 12, 16, 24)
-FILES = {"bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn}
+FP8 = torch.float8_e4m3fn
+FILES = {  # with the dtypes of the blocks' matrices, and of modulation layers
+    "bf16": (torch.bfloat16, torch.bfloat16),
+    "fp8": (FP8, FP8),
+    "fp8, modulations bf16": (FP8, torch.bfloat16),
+}
 DECODES = {"bf16, fp16": torch.bfloat16, "float32": torch.float32}
-STEPS = 2
 
 
 def main() -> int:
@@ -38,10 +43,11 @@ def main() -> int:
 
 
 def short(cards: Sequence[float]) -> int:
-    print("| free GB | file | weights on the card | fetched at each step | most in use |\n| ---: | --- | ---: | ---: | ---: |")
+    print("| free GB | file | weights on the card | fetched at each step | without sharing | most in use |")
+    print("| ---: | --- | ---: | ---: | ---: | ---: |")
     for size in cards:
-        for name, dtype in FILES.items():
-            print(f"| {size:g} | {name} | {sampling(size, dtype)} |", flush=True)
+        for name, dtypes in FILES.items():
+            print(f"| {size:g} | {name} | {sampling(size, *dtypes)} |", flush=True)
     print("\n| free GB | VAE | layers | most in use | pixels computed over pixels shown |\n| ---: | --- | --- | ---: | ---: |")
     for size in cards:
         for name, dtype in DECODES.items():
@@ -63,24 +69,28 @@ def long(cards: Sequence[float]) -> int:
     return int(failed)
 
 
-def sampling(size: float, dtype: torch.dtype) -> str:
+def sampling(size: float, dtype: torch.dtype, modulations: torch.dtype) -> str:
+    from experiments.card.card import GB
+    from experiments.card.steps import unshared
+
+    loaded, whole, step, peak = sampled_on(size, dtype, modulations)
+    with unshared():
+        _, _, alone, _ = sampled_on(size, dtype, modulations)
+    return f"{loaded / GB:.1f} of {whole / GB:.1f} GB | {step / GB:.1f} GB | {alone / GB:.1f} GB | {peak / GB:.1f} GB"
+
+
+def sampled_on(size: float, dtype: torch.dtype, modulations: torch.dtype) -> tuple[int, int, int, int]:
+    """Bytes: on the card, of the model, fetched by a step of the second section, in use at most."""
     from experiments.card.card import GB, FakeCard
     from experiments.card.models import released_transformer, released_weights
-    from experiments.card.steps import request, sampled
+    from experiments.card.steps import request, sampled, watched
     from framepack_core.plan import Plan
 
     with FakeCard(size * GB) as card:
-        model = released_transformer(released_weights(dtype))
-        sampled(request(model, Plan.of(1.2)))
-        card.memory.watch_peak()
-        before = card.memory.moved
-        sampled(request(model, Plan.of(1.2), steps=1 + STEPS))
-        one = card.memory.moved - before
-        before = card.memory.moved
-        sampled(request(model, Plan.of(1.2)))
-        step = (one - (card.memory.moved - before)) / STEPS
-        loaded, whole = model.loaded_size(), model.model_size()
-    return f"{loaded / GB:.1f} of {whole / GB:.1f} GB | {step / GB:.1f} GB | {card.memory.peak / GB:.1f} GB"
+        model = released_transformer(released_weights(dtype, modulations=modulations))
+        calls = watched(card, model)
+        sampled(request(model, Plan.of(2.4)))
+        return model.loaded_size(), model.model_size(), calls.moved[-1], card.memory.peak
 
 
 def decoding(size: float, dtype: torch.dtype) -> str:

@@ -1,6 +1,7 @@
 """Modulations that are remembered are those that the layers compute, bit for bit, and nothing outlives what it depends on."""
 
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -43,8 +44,8 @@ def uses(model, name: str = IMG_MOD):
     handle.remove()
 
 
-def video(model, sections: int = SECTIONS, steps: int = STEPS, **options) -> torch.Tensor:
-    return sample(model, INPUTS, sections=sections, steps=steps, **options)
+def video(model, sections: int = SECTIONS, steps: int = STEPS, inputs: given.Inputs = INPUTS, **options) -> torch.Tensor:
+    return sample(model, inputs, sections=sections, steps=steps, **options)
 
 
 def both(model, **options) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,6 +106,15 @@ def test_with_samplers_that_ask_for_sigmas_between_the_steps(model, name):
     found, expected = both(model, sampler=name)
 
     assert torch.equal(found, expected)
+
+
+def test_with_several_conditions_in_a_batch(model):
+    regions = [(8, 8, 0, 0), (8, 8, 0, 0)]
+    with off_the_card(), uses(model) as seen:
+        found = video(model, regions=regions)
+
+    assert [vec.shape[0] for vec in seen] == [2] * STEPS
+    assert torch.equal(found, video(model, regions=regions))
 
 
 def write(name: str, checkpoint: Path, oracle, folder: Path) -> Path:
@@ -184,17 +194,18 @@ def test_layers_that_are_on_the_card_compute_at_every_step(model):
     assert len(seen) == STEPS * SECTIONS
 
 
-def test_a_sampler_that_never_asks_twice_for_a_sigma_does_not_fill_the_memory(model):
-    """What one section has not used is forgotten when the next one begins."""
-    kept: list[int] = []
-    begin = modulation.Modulations.begin
+def test_what_a_section_has_not_used_is_forgotten_when_the_next_begins(model):
+    """So a sampler that never asks twice for a sigma does not fill the memory."""
+    transformer = model.model.diffusion_model
+    memo, kept = modulation.Modulations(model.model), []
 
-    def watched(memo: modulation.Modulations, timesteps: torch.Tensor) -> None:
-        begin(memo, timesteps + len(kept))  # every section has other sigmas than were planned
+    for section in range(6):
+        memo.begin(torch.empty(0))
         kept.append(len(memo._kept))
-
-    with off_the_card(), patch.object(modulation.Modulations, "begin", watched):
-        video(model, sections=6)
+        for step in range(STEPS):
+            vec = torch.full((1, transformer.hidden_size), float(section * STEPS + step))
+            with off_the_card():
+                memo.of(vec, torch.ones(1), transformer.modulations, lambda timestep, vec=vec: vec)
 
     assert kept == [0, *[STEPS] * 5]
 
@@ -246,7 +257,7 @@ def layer_weight(model) -> torch.Tensor:
     return model.model.diffusion_model.get_submodule(IMG_MOD).weight
 
 
-def test_a_second_model_for_the_negative_prompt_has_modulations_of_its_own(model, checkpoint, monkeypatch):
+def test_a_second_model_for_the_same_prompt_has_modulations_of_its_own(model, checkpoint, monkeypatch):
     other = changed(checkpoints.load_path(str(checkpoint), {}), 1.0, IMG_MOD, SINGLE_MOD)
 
     def guider(patcher, positive, negative, cfg, guidance):
@@ -256,7 +267,7 @@ def test_a_second_model_for_the_negative_prompt_has_modulations_of_its_own(model
         return found
 
     monkeypatch.setattr("support.ours.make_guider", guider)
-    found, expected = both(model, cfg=2.5)
+    found, expected = both(model, cfg=2.5, inputs=replace(INPUTS, negative=INPUTS.positive))
 
     assert torch.equal(found, expected)
 
