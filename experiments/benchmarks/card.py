@@ -1,10 +1,10 @@
 """The released models on cards of each size, counted on a fake one: `python3 scripts/bench.py card`.
 
 For each card (free memory, in GB of 10^9 bytes) and file: how much of the transformer's weights stays on the card while it
-samples, how much every step of the second section fetches, how much it would if sections did not share modulations, and the most
-memory in use. Then the same for decoding ten latent frames at 640x608, with how often a pixel is computed and whether a layer is
-computed whole. With --long, only the most memory in use that decoding a minute takes, in two sizes and three precisions (an hour).
-Nothing here runs on a GPU: see experiments/card.
+samples, how much every step of the second section fetches, how much it would if sections did not share modulations, and the
+most memory in use. Then the same for decoding ten latent frames at 640x608, with how often a pixel is computed and whether a
+layer is computed whole. With --long, only the most memory in use that decoding a minute takes, in two sizes and three
+precisions (an hour). Nothing here runs on a GPU: see experiments/card.
 """
 
 from __future__ import annotations
