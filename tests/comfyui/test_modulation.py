@@ -108,13 +108,14 @@ def test_with_samplers_that_ask_for_sigmas_between_the_steps(model, name):
     assert torch.equal(found, expected)
 
 
-def test_with_several_conditions_in_a_batch(model):
-    regions = [(8, 8, 0, 0), (8, 8, 0, 0)]
+def test_with_both_prompts_in_one_batch(model):
+    negative = INPUTS.positive[0].flip(1), INPUTS.negative[1]
+    inputs = replace(INPUTS, negative=negative)
     with off_the_card(), uses(model) as seen:
-        found = video(model, regions=regions)
+        found = video(model, cfg=2.5, inputs=inputs)
 
     assert [vec.shape[0] for vec in seen] == [2] * STEPS
-    assert torch.equal(found, video(model, regions=regions))
+    assert torch.equal(found, video(model, cfg=2.5, inputs=inputs))
 
 
 def write(name: str, checkpoint: Path, oracle, folder: Path) -> Path:
