@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import comfy.model_patcher
 import comfy.utils
 import torch
-from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from .. import private
@@ -379,7 +379,7 @@ class QuantisedPatcher(private.ModelPatcher):
         return comfy.utils.get_attr(self.model, key.removesuffix(".weight"))
 
 
-def load(weights: dict[str, Tensor], model_options: dict) -> ModelPatcher:
+def load(weights: dict[str, Tensor], model_options: dict) -> comfy.model_patcher.ModelPatcher:
     """The model of weights in ComfyUI's names. Not loaded dynamically: ComfyUI would quantise patched weights again."""
     options = model_options | {"custom_operations": Operations}
     patcher = private.load_diffusion_model_state_dict(weights, options, disable_dynamic=True)
