@@ -15,7 +15,7 @@ from torch import Tensor
 
 from experiments.card.card import FakeCard
 from framepack_core.comfyui.loading.patcher import ModulationsLast
-from framepack_core.comfyui.sampling import denoise
+from framepack_core.comfyui.model import modulation
 from framepack_core.comfyui.sampling.request import Given, Request, make_guider
 from framepack_core.comfyui.sampling.sample import sample
 from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
@@ -64,7 +64,7 @@ def sampled(request: Request) -> Tensor:
 def unshared() -> Iterator[None]:
     """Without what is done about modulation layers: ComfyUI places them as it likes, and they compute at every step."""
     with (
-        patch.object(denoise, "computes_the_same", lambda guider: False),
+        patch.object(modulation, "computes_the_same", lambda *args: False),
         patch.object(ModulationsLast, "_load_list", ModelPatcher._load_list),
     ):
         yield
@@ -72,22 +72,22 @@ def unshared() -> Iterator[None]:
 
 def watched(card: FakeCard, model: ModelPatcher) -> Calls:
     """Watch all calls of this model from now on."""
-    calls, required, told = Calls(), model.model.memory_required, [0.0]
+    calls, told = Calls(), [0.0]
+    required, applied = model.model.memory_required, model.model.apply_model
 
     def memory_required(*args: Any, **kwargs: Any) -> float:
         told.append(required(*args, **kwargs))
         return told[-1]
 
-    def call(apply_model: Any, given: dict[str, Any]) -> Tensor:
+    def apply_model(*args: Any, **kwargs: Any) -> Tensor:
         before, moved, waits = card.memory.used, card.memory.moved, card.counted.copy()
         card.memory.watch_peak()
-        out = apply_model(given["input"], given["timestep"], **given["c"])
+        out = applied(*args, **kwargs)
         calls.live.append(card.memory.peak - before)
         calls.estimates.append(told[-1])
         calls.moved.append(card.memory.moved - moved)
         calls.waits += card.counted - waits
         return out
 
-    model.model.memory_required = memory_required
-    model.set_model_unet_function_wrapper(call)
+    model.model.memory_required, model.model.apply_model = memory_required, apply_model
     return calls

@@ -60,7 +60,9 @@ _DECODER = "comfy.ldm.modules.diffusionmodules.model"
 
 SYMBOLS: dict[str, Symbol] = {
     # The model
-    "HunyuanVideo": Symbol("comfy.ldm.hunyuan_video.model", "HunyuanVideo", MODELS, {"_forward": _TRANSFORMER}),
+    "HunyuanVideo": Symbol(
+        "comfy.ldm.hunyuan_video.model", "HunyuanVideo", MODELS, {"forward": "self x timestep", "_forward": _TRANSFORMER}
+    ),
     "DoubleStreamBlock": Symbol(
         "comfy.ldm.flux.layers",
         "DoubleStreamBlock",

@@ -198,15 +198,15 @@ def test_layers_that_are_on_the_card_compute_at_every_step(model):
 def test_what_a_section_has_not_used_is_forgotten_when_the_next_begins(model):
     """So a sampler that never asks twice for a sigma does not fill the memory."""
     transformer = model.model.diffusion_model
-    memo, kept = modulation.Modulations(model.model), []
+    memory, kept = modulation.Modulations(), []
 
     for section in range(6):
-        memo.begin(torch.empty(0))
-        kept.append(len(memo._kept))
+        memory.begin(torch.empty(0), torch.Tensor.float)
+        kept.append(len(memory._kept))
         for step in range(STEPS):
             vec = torch.full((1, transformer.hidden_size), float(section * STEPS + step))
-            with off_the_card():
-                memo.of(vec, torch.ones(1), transformer.modulations, lambda timestep, vec=vec: vec)
+            shared = modulation.Shared(memory, "patches", modulation.values(vec[:, 0]), ())
+            memory.of(shared, vec, transformer.modulations, lambda timestep, vec=vec: vec)
 
     assert kept == [0, *[STEPS] * 5]
 

@@ -2,25 +2,40 @@
 
 A quarter of the weights turns one vector a step (sigma, guidance, pooled text) into shifts, scales and gates, 2.2 MB in bf16.
 Sections with the same schedule get the same ones. They are remembered where that saves something: where weights lie elsewhere.
+
+    memory = Modulations()
+    memory.begin(sigmas, sampling.timestep)     # a section
+    model_options = memory.asked(model_options) # for ComfyUI: each call of the transformer is asked for beforehand
+
+What a call needs is read before it begins, and what it has made is fetched after it has ended, so it never waits for the card.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from comfy.model_management import cast_to_device
+from comfy.model_patcher import create_model_options_clone
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, get_all_wrappers
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import private
 
-MODULATIONS = "framepack_modulations"  # a run's Modulations in ComfyUI's `transformer_options`
+SHARED = "shared"  # the condition, and the transformer's parameter, that a Shared comes in
+VECTOR = ("y", "guidance")  # the conditions that the vector depends on: the pooled text, and the distilled guidance
 
 # Bound once: they run at every step.
 ModulationOut, functional_call = private.ModulationOut, torch.func.functional_call
 
 Made = Mapping[nn.Module, tuple]  # what each layer returns for one vector
+Vector = Callable[[Tensor], Tensor]  # of the timesteps `B`: `B D`
+Inputs = tuple[Tensor | None, ...]  # what a call's vector is made of: timestep, pooled text, guidance
+Conds = Sequence[list[dict[str, Any]] | None]  # of each prompt, as a guider has them
 
 
 class Known:
@@ -57,60 +72,126 @@ class Modulation(private.Modulation):
         return super().forward(vec) if made is None else made
 
 
-class Modulations:
-    """What the layers of one run's transformer make of each vector. Kept in the computer's memory, not on the card.
+@dataclass(frozen=True)
+class Shared:
+    """One call's part of what a run remembers, named by all that decides it: exact values, read before the call.
 
-    A vector is known by its exact values, and counts only for the patches that the weights had. So whatever asks for another
-    sigma, prompt or guidance has its modulations computed by the layers themselves, as without this.
+    `patches` names those of the weights, `sigmas` are those of one prompt's videos, and `prompts` has what the vector
+    depends on besides, for each prompt of the batch. `given` is what ComfyUI gives the transformer.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._timesteps = torch.empty(0)
+    memory: Modulations
+    patches: Hashable
+    sigmas: bytes
+    prompts: tuple[tuple[bytes, ...], ...]
+    given: Inputs = ()
+
+    def made(self, inputs: Inputs, vec: Tensor, layers: Sequence[Modulation], vector: Vector) -> Made:
+        """What each layer returns for `vec`, the `vector` of inputs.
+
+        Nothing if all layers are where it is, or if a node has exchanged an input, whose values nobody has read.
+        """
+        exchanged = any(found is not given for found, given in zip(inputs, self.given, strict=True))
+        return {} if exchanged or all_there(layers, vec.device) else self.memory.of(self, vec, layers, vector)
+
+
+class SharedCondition(private.CONDConstant):
+    """A Shared as a condition. In a batch, which is of one call, it names all prompts."""
+
+    def can_concat(self, other: SharedCondition) -> bool:
+        return True
+
+    def concat(self, others: Iterable[SharedCondition]) -> Shared:
+        return replace(self.cond, prompts=sum((other.cond.prompts for other in others), self.cond.prompts))
+
+
+class Modulations:
+    """What the layers make of each vector of a run. Kept in the computer's memory, not on the card."""
+
+    def __init__(self) -> None:
+        self._sigmas = torch.empty(0)
+        self._timestep: Vector = torch.Tensor.float
         self._kept: dict[tuple, Tensor] = {}
         self._used: set[tuple] = set()
+        self._read: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
-    def begin(self, timesteps: Tensor) -> None:
-        """A section begins. What the one before has not used is forgotten; `timesteps` `N` are computed together when one is
-        asked for, which fetches each weight once for all of them."""
+    def begin(self, sigmas: Tensor, timestep: Vector) -> None:
+        """A section begins. What the one before has not used is forgotten; `sigmas` `N`, with their `timestep`s, are computed
+        together when one is asked for, which fetches each weight once for all of them."""
         self._kept = {key: made for key, made in self._kept.items() if key in self._used}
         self._used = set()
-        self._timesteps = timesteps
+        self._sigmas, self._timestep = sigmas, timestep
 
-    def of(self, vec: Tensor, timestep: Tensor, layers: Sequence[Modulation], vector: Callable[[Tensor], Tensor]) -> Made:
-        """What each layer returns for `vec` `B D`, which is the `vector` of `timestep` `B`. Nothing if all layers are there."""
-        if all_there(layers, vec.device):
-            return {}
-        [key] = self._keys([vec], layers)
+    def asked(self, model_options: dict) -> dict:
+        """ComfyUI's options, with which each call of the transformer says what it will ask for."""
+        options = create_model_options_clone(model_options)
+        add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, SHARED, self._ask, options, is_model_options=True)
+        return options
+
+    def _ask(self, calculate: Callable, model: Any, conds: Conds, x: Tensor, sigmas: Tensor, options: dict) -> Any:
+        """Waits for the card, to read the sigmas, if layers are off it."""
+        layers = getattr(model.diffusion_model, "modulations", ())
+        if not all_there(layers, x.device) and computes_the_same(model, conds, options):
+            self._kept = {key: made.cpu() for key, made in self._kept.items()}
+            shared = Shared(self, model.current_weight_patches_uuid, values(sigmas), ())
+            conds = [entries and [self._with(cond, shared) for cond in entries] for entries in conds]
+        return calculate(model, conds, x, sigmas, options)
+
+    def _with(self, cond: dict[str, Any], shared: Shared) -> dict[str, Any]:
+        given = cond["model_conds"]
+        prompt = tuple(self._values(given[name].cond) for name in VECTOR if name in given)
+        return {**cond, "model_conds": {**given, SHARED: SharedCondition(replace(shared, prompts=(prompt,)))}}
+
+    def _values(self, tensor: Tensor) -> bytes:
+        """Read once for all steps of a section, which have the same tensor."""
+        if tensor not in self._read:
+            self._read[tensor] = values(tensor)
+        return self._read[tensor]
+
+    def of(self, shared: Shared, vec: Tensor, layers: Sequence[Modulation], vector: Vector) -> Made:
+        """What each layer returns for `vec` `B D`. Without a wait, so what has just been made stays on the card for this call."""
+        where = layers[0], shared.patches, shared.prompts, vec.device, vec.dtype, vec.shape
+        key = *where, shared.sigmas
         if key not in self._kept:
-            planned = [vector(time.expand_as(timestep)) for time in self._timesteps.to(timestep)]
-            self._make([vec, *planned], layers)
+            videos = len(shared.sigmas) // self._sigmas.element_size()
+            planned = {(*where, values(sigma) * videos): sigma for sigma in self._sigmas}
+            on_card = (cast_to_device(sigma, vec.device, None).expand(len(vec)) for sigma in planned.values())
+            vectors = [vector(self._timestep(sigma).float()) for sigma in on_card]
+            self._make({**dict(zip(planned, vectors, strict=True)), key: vec}, layers)
         self._used.add(key)
-        return unpacked(self._kept[key].to(vec.device), layers)
+        return unpacked(cast_to_device(self._kept[key], vec.device, None), layers)
 
-    def _keys(self, vectors: Sequence[Tensor], layers: Sequence[Modulation]) -> list[tuple]:
-        """Reads the values, and so waits for the card."""
-        where = layers[0], self._model.current_weight_patches_uuid, vectors[0].device, vectors[0].dtype, vectors[0].shape
-        return [(*where, vec.view(torch.uint8).numpy().tobytes()) for vec in torch.stack([*vectors]).cpu()]
-
-    def _make(self, vectors: Sequence[Tensor], layers: Sequence[Modulation]) -> None:
-        asked = dict(zip(self._keys(vectors, layers), vectors, strict=True))
+    def _make(self, asked: Mapping[tuple, Tensor], layers: Sequence[Modulation]) -> None:
         wanted = {key: vec for key, vec in asked.items() if key not in self._kept}
         parts: dict[tuple, list[Tensor]] = {key: [] for key in wanted}
         for layer in layers:
-            weights = on_card(layer, vectors[0].device) if len(wanted) > 1 else {}
+            weights = fetched(layer, next(iter(wanted.values())).device) if len(wanted) > 1 else {}
             for key, vec in wanted.items():
                 parts[key] += tensors(functional_call(layer, weights, (vec,)))
-        self._kept |= {key: torch.stack(made).cpu() for key, made in parts.items()}
+        self._kept |= {key: torch.stack(made) for key, made in parts.items()}
+
+
+def computes_the_same(model: Any, conds: Conds, options: dict) -> bool:
+    """Whether layers make the same of what is read here in all calls: hooks and some nodes change weights or inputs at a step."""
+    patcher = model.current_patcher
+    hooked = any(cond.get("hooks") for entries in conds for cond in entries or ())
+    wrapped = "model_function_wrapper" in options or get_all_wrappers(WrappersMP.APPLY_MODEL, options, is_model_options=True)
+    return not (hooked or wrapped or patcher.weight_wrapper_patches or patcher.injections)
+
+
+def values(tensor: Tensor) -> bytes:
+    """Exact ones, which compare as bytes. Waits for the card if they are there."""
+    flat = tensor.reshape(-1).clone(memory_format=torch.contiguous_format)  # in which torch reads numbers as bytes
+    return flat.cpu().view(torch.uint8).numpy().tobytes()
 
 
 def all_there(layers: Iterable[nn.Module], device: torch.device) -> bool:
     return all(weight.device == device for layer in layers for weight in layer.parameters())
 
 
-def on_card(layer: nn.Module, device: torch.device) -> dict[str, Tensor]:
+def fetched(layer: nn.Module, device: torch.device) -> dict[str, Tensor]:
     """A layer's weights on the card, for more than one use."""
-    return {name: weight.to(device) for name, weight in layer.named_parameters()}
+    return {name: cast_to_device(weight, device, None) for name, weight in layer.named_parameters()}
 
 
 def tensors(made: Iterable[Any]) -> list[Tensor]:

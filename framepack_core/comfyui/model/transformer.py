@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
@@ -14,7 +15,7 @@ from ...layout import BASE_KERNEL, Kernel
 from ...packing import context_tokens, patchify
 from .. import private
 from ..log import log_once
-from .modulation import MODULATIONS, Known, Modulation
+from .modulation import SHARED, Known, Modulation, Shared
 
 private.require_for(private.MODELS)
 
@@ -81,9 +82,14 @@ class FramePackTransformer(private.HunyuanVideo):
             setattr(block, name, Modulation(self.known, self.hidden_size, double=double, **settings))
         return tuple(getattr(block, name) for block, name in places)
 
-    def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
-        """A copy, since where nothing is cast, `x` is the sampler's own, and ComfyUI's EasyCache adds to what it is given."""
-        return super().forward(x.clone(), *args, **kwargs)
+    def forward(self, x: Tensor, timestep: Tensor, *args, **kwargs) -> Tensor:
+        """ComfyUI's, which calls `_forward` through nodes. They may exchange its inputs.
+
+        They get a copy: where nothing is cast, `x` is the sampler's own, and ComfyUI's EasyCache adds to what it is given.
+        """
+        if SHARED in kwargs:
+            kwargs[SHARED] = replace(kwargs[SHARED], given=(timestep, kwargs["y"], kwargs.get("guidance")))
+        return super().forward(x.clone(), timestep, *args, **kwargs)
 
     def _forward(
         self,
@@ -103,12 +109,13 @@ class FramePackTransformer(private.HunyuanVideo):
         *,
         packed: Any = None,
         context_latents: Sequence[Tensor] = (),
+        shared: Shared | None = None,
         **kwargs,
     ) -> Tensor:
         """Velocity `B C T H W` of the generated frames `x`.
 
         `packed` is the section's kernels and rotary phases, `context_latents` its groups `B C T H W`, `clip_fea` the image
-        embedding `B L D`. The other parameters are HunyuanVideo's; FramePack ignores those it has no use for.
+        embedding `B L D`, `shared` the modulations that need not be computed. The other parameters are HunyuanVideo's; FramePack ignores those it has no use for.
         """
         transformer_options = with_attention(transformer_options, x.device)
         img = patchify(x, BASE_KERNEL, {BASE_KERNEL: self.img_in.proj})
@@ -126,12 +133,9 @@ class FramePackTransformer(private.HunyuanVideo):
             txt = torch.cat([self.image_projection(clip_fea), txt], dim=1)
         pe = torch.cat([unturned(txt.shape[1], packed.rotary), packed.rotary], dim=2)
 
-        memo = None if torch.compiler.is_compiling() else transformer_options.get(MODULATIONS)
-        if memo is None:
+        made = shared.made((timestep, y, guidance), vec, self.modulations, vector) if shared else {}
+        with self.known.of(vec, made):
             img = self.run_blocks(img, txt, vec, pe, transformer_options)
-        else:
-            with self.known.of(vec, memo.of(vec, timestep, self.modulations, vector)):
-                img = self.run_blocks(img, txt, vec, pe, transformer_options)
         velocity = self.final_layer(img[:, -generated:], vec)
         return self.unpatchify(velocity, x.shape)
 

@@ -14,7 +14,7 @@ from ...plan import Section
 from ...timeline import is_finite
 from .. import private
 from ..model.framepack import CONTEXT_KEY, PackedContext
-from ..model.modulation import MODULATIONS, Modulations
+from ..model.modulation import Modulations
 from .patches import require_unconditional
 from .regions import for_video
 from .timed import Conds
@@ -52,7 +52,7 @@ class GuiderDenoiser:
         self.embeddings = embeddings or {}
         self.initial = initial
         self.conditions = conditions or {}
-        self.modulations = Modulations(guider.model_patcher.model)
+        self.modulations = Modulations()
 
     def __call__(self, noise: Tensor, context: Context) -> Tensor:
         """Latents `B C T H W`, unscaled as ComfyUI keeps them. Raises ValueError if they are not finite."""
@@ -92,23 +92,15 @@ class GuiderDenoiser:
         }
         functions = [require_unconditional, *guider.model_options.get(PRE_CFG, [])]
         guider.model_options = {**guider.model_options, PRE_CFG: functions}
-        if computes_the_same(guider):
-            self.modulations.begin(self._timesteps(section))
-            options = {**guider.model_options.get("transformer_options", {}), MODULATIONS: self.modulations}
-            guider.model_options["transformer_options"] = options
+        self._share_modulations(section)
+        guider.model_options = self.modulations.asked(guider.model_options)
         return guider
 
-    def _timesteps(self, section: Section) -> Tensor:
-        """Those of a section's schedule. Dynamic VRAM has no place where weights stay while they are used for all of them."""
+    def _share_modulations(self, section: Section) -> None:
+        """Dynamic VRAM has no place where weights stay while they are used for a whole schedule."""
         patcher = self.guider.model_patcher
-        sampling = patcher.get_model_object("model_sampling")
-        return torch.empty(0) if patcher.is_dynamic() else sampling.timestep(self.sigmas[section.number][:-1]).float()
-
-
-def computes_the_same(guider) -> bool:
-    """Whether layers make the same of the same all along: what hooks and other nodes do to weights may change at any step."""
-    hooked = any(cond.get("hooks") for conds in guider.original_conds.values() for cond in conds)
-    return not (hooked or guider.model_patcher.weight_wrapper_patches or guider.model_patcher.injections)
+        sigmas = torch.empty(0) if patcher.is_dynamic() else self.sigmas[section.number][:-1]
+        self.modulations.begin(sigmas, patcher.get_model_object("model_sampling").timestep)
 
 
 def with_conditions(guider, **values):
