@@ -1,5 +1,7 @@
 """On a card that is too small for the model, modulation layers are off it, and only the first step fetches them."""
 
+from contextlib import nullcontext
+
 import comfy.model_patcher
 import comfy.sd
 import comfy_aimdo.host_buffer
@@ -38,6 +40,7 @@ def test_a_step_fetches_only_other_weights_that_have_no_room(size, modulations):
         assert first >= fetched + weights(model, "cpu", modulations=True) > fetched + 3 * GB
         assert model.loaded_size() == weights(model, "cuda", True) + weights(model, "cuda", False)
     assert not card.memory.refused
+    assert not calls.waits
 
 
 def test_with_bf16_modulations_an_fp8_file_fits_a_card_of_12_gib_but_for_them():
@@ -69,6 +72,21 @@ def test_what_needs_room_gets_that_of_modulations_first():
 
         assert weights(model, "cpu", modulations=False) == 0
         assert before - weights(model, "cuda", modulations=True) >= 1.5 * GB
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+def test_a_call_of_the_transformer_waits_for_nothing_and_the_step_around_it_reads_one_number_more(cfg):
+    def counted(steps: int, context) -> int:
+        with context, FakeCard(3 * GB) as card:
+            model = released_transformer(released_weights(blocks=4))
+            calls = watched(card, model)
+            sampled(request(model, TWO_SECTIONS, steps=steps, cfg=cfg))
+            assert weights(model, "cpu", modulations=True) > 0 and not calls.waits
+        return card.counted.total()
+
+    shared, alone = (counted(4, context()) - counted(2, context()) for context in (nullcontext, unshared))
+
+    assert shared - alone == 2 * 2, "steps and sections"
 
 
 def test_a_card_with_room_for_all_of_the_model_keeps_all_of_it_and_waits_for_nothing():

@@ -8,16 +8,20 @@ from unittest.mock import patch
 import comfy.hooks
 import comfy.model_sampling
 import comfy_extras.nodes_custom_sampler as custom
+import comfy_extras.nodes_easycache as easycache
 import pytest
 import torch
 from comfy.model_management import InterruptProcessingException
+from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from support import given
-from support.ours import sample
+from support.ours import make_guider, sample
 
 from framepack_core.comfyui.loading import checkpoints
 from framepack_core.comfyui.model import modulation
 from framepack_core.comfyui.sampling import denoise
+from framepack_core.comfyui.sampling.timed import with_time
+from framepack_core.prompts import span_of
 from framepack_core.weights import names
 from scripts.support.quantising.convert import convert
 from scripts.support.quantising.to_gguf import write_gguf
@@ -163,6 +167,18 @@ def test_with_each_block_compiled(model):
     assert torch.equal(found, expected)
 
 
+def test_with_nodes_that_leave_out_calls(model):
+    """EasyCache is around the transformer, and hands on what it is given."""
+    [cached] = easycache.EasyCacheNode.execute(model, 0.5, 0.1, 0.9, False).args
+
+    with off_the_card(), uses(model) as seen:
+        found = video(cached, steps=8)
+
+    assert len(seen) == 8
+    assert torch.equal(found, video(cached, steps=8))
+    assert not torch.equal(found, video(model, steps=8))
+
+
 # What is saved
 
 
@@ -254,6 +270,114 @@ def test_weights_that_are_patched_again_between_two_sections_count(model):
     assert torch.equal(run(off_the_card()), run(nullcontext()))
 
 
+def hooked(entries: list, group: comfy.hooks.HookGroup) -> list:
+    return [[text, {**values, "hooks": group}] for text, values in entries]
+
+
+@pytest.mark.parametrize("order", ["forward", "inverted", "endpoints"])
+@pytest.mark.parametrize("cfg", [1.0, 2.5])
+def test_hooks_in_a_prompt_s_time_act_in_its_sections_only(model, order, cfg):
+    """Sections before and after share modulations all the same."""
+    layers = [(name, model.model.diffusion_model.get_submodule(name).weight.shape) for name in (IMG_MOD, SINGLE_MOD)]
+    text, pooled = INPUTS.positive
+    plain = [[text, {"pooled_output": pooled}]]
+    late = with_time(hooked(plain, hook(*layers, strengths=(1.0, 0.3))), span_of(1.3, 2.4))
+
+    options = {"order": order, "cfg": cfg, "sections": 4, "end": order != "forward"}
+    found, expected = both(model, told=[*plain, *late], **options)
+
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, video(model, told=plain, **options))
+
+
+def test_sections_without_hooks_share_modulations(model):
+    text, pooled = INPUTS.positive
+    plain = [[text, {"pooled_output": pooled}]]
+    late = with_time(hooked(plain, hook((IMG_MOD, layer_weight(model).shape), strengths=(1.0,))), span_of(1.3, 2.4))
+
+    with off_the_card(), uses(model) as seen:
+        video(model, told=[*plain, *late], order="forward", sections=4)
+
+    assert len(seen) == 3 * STEPS, "once before the section with a hook, in it, and once for the two after it"
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.5])
+def test_each_section_has_the_modulations_of_its_own_prompt(model, cfg):
+    """Also in a fade, where a prompt between two others has the id of one of them."""
+    text, pooled = INPUTS.positive
+    first, second = ([[text, {"pooled_output": values}]] for values in (pooled, pooled.flip(1)))
+    told = [*with_time(first, span_of(0, 0)), *with_time(second, span_of(1.3, 0, fade=2.4))]
+
+    found, expected = both(model, told=told, order="forward", cfg=cfg, sections=4)
+
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, video(model, told=first, order="forward", cfg=cfg, sections=4))
+
+
+def test_each_prompt_has_the_modulations_of_its_own_guidance(model, monkeypatch):
+    def guider(*args):
+        found = make_guider(*args)
+        found.original_conds["negative"][0]["guidance"] = 3.0
+        return found
+
+    same = replace(INPUTS, negative=INPUTS.positive)
+    of_one_guidance = video(model, cfg=2.5, inputs=same)
+    monkeypatch.setattr("support.ours.make_guider", guider)
+
+    found, expected = both(model, cfg=2.5, inputs=same)
+
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, of_one_guidance)
+
+
+def around_the_call(model) -> None:
+    def change(apply_model, given):
+        return apply_model(given["input"], 0.9 * given["timestep"], **given["c"])
+
+    model.set_model_unet_function_wrapper(change)
+
+
+def around_the_model(model) -> None:
+    def change(apply_model, x, timestep, *args, **kwargs):
+        return apply_model(x, 0.9 * timestep, *args, **kwargs)
+
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test", change)
+
+
+def around_the_transformer(model) -> None:
+    def change(forward, x, timestep, *args, **kwargs):
+        return forward(x, 0.9 * timestep, *args, **kwargs)
+
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", change)
+
+
+def around_its_prompt(model) -> None:
+    def change(forward, x, timestep, context, y, *args, **kwargs):
+        return forward(x, timestep, context, 0.9 * y, *args, **kwargs)
+
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", change)
+
+
+def around_all_prompts(model) -> None:
+    def change(calculate, model, conds, x, timestep, options):
+        return calculate(model, conds, x, 0.9 * timestep, options)
+
+    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "test", change)
+
+
+@pytest.mark.parametrize(
+    "add", [around_the_call, around_the_model, around_the_transformer, around_its_prompt, around_all_prompts]
+)
+def test_a_node_that_changes_what_the_transformer_is_given_gets_what_the_layers_make_of_it(model, add):
+    patched = model.clone()
+    add(patched)
+
+    found, expected = both(patched)
+
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, video(model))
+
+
 def layer_weight(model) -> torch.Tensor:
     return model.model.diffusion_model.get_submodule(IMG_MOD).weight
 
@@ -276,14 +400,14 @@ def test_a_second_model_for_the_same_prompt_has_modulations_of_its_own(model, ch
 def test_a_run_that_is_cancelled_leaves_nothing(model):
     calls: list[int] = []
 
-    def cancel(apply_model, given):
+    def cancel(forward, *args, **kwargs):
         calls.append(1)
         if len(calls) == STEPS + 2:
             raise InterruptProcessingException
-        return apply_model(given["input"], given["timestep"], **given["c"])
+        return forward(*args, **kwargs)
 
     cancelled = model.clone()
-    cancelled.set_model_unet_function_wrapper(cancel)
+    cancelled.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", cancel)
     with off_the_card(), pytest.raises(InterruptProcessingException):
         video(cancelled)
 

@@ -4,8 +4,8 @@ A quarter of the weights turns one vector a step (sigma, guidance, pooled text) 
 Sections with the same schedule get the same ones. They are remembered where that saves something: where weights lie elsewhere.
 
     memory = Modulations()
-    memory.begin(sigmas, sampling.timestep)     # a section
-    model_options = memory.asked(model_options) # for ComfyUI: each call of the transformer is asked for beforehand
+    memory.begin(sigmas, sampling.timestep)  # a section
+    guider.model_options = memory.added(guider.model_options)
 
 What a call needs is read before it begins, and what it has made is fetched after it has ended, so it never waits for the card.
 """
@@ -122,11 +122,14 @@ class Modulations:
         self._used = set()
         self._sigmas, self._timestep = sigmas, timestep
 
-    def asked(self, model_options: dict) -> dict:
-        """ComfyUI's options, with which each call of the transformer says what it will ask for."""
-        options = create_model_options_clone(model_options)
-        add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, SHARED, self._ask, options, is_model_options=True)
-        return options
+    def added(self, model_options: dict) -> dict:
+        """ComfyUI's options for a section's guider, with this. Those given stay as they are."""
+        return wrapped(model_options, WrappersMP.SAMPLER_SAMPLE, self._sample)
+
+    def _sample(self, sample: Callable, guider: Any, sigmas: Tensor, extra: dict, *args: Any) -> Any:
+        """Added here, after the model's own nodes, `_ask` gets the prompts and sigmas that they make."""
+        options = wrapped(extra["model_options"], WrappersMP.CALC_COND_BATCH, self._ask)
+        return sample(guider, sigmas, {**extra, "model_options": options}, *args)
 
     def _ask(self, calculate: Callable, model: Any, conds: Conds, x: Tensor, sigmas: Tensor, options: dict) -> Any:
         """Waits for the card, to read the sigmas, if layers are off it."""
@@ -149,7 +152,7 @@ class Modulations:
         return self._read[tensor]
 
     def of(self, shared: Shared, vec: Tensor, layers: Sequence[Modulation], vector: Vector) -> Made:
-        """What each layer returns for `vec` `B D`. Without a wait, so what has just been made stays on the card for this call."""
+        """What each layer returns for `vec` `B D`. Waits for nothing: what it makes stays on the card until the next."""
         where = layers[0], shared.patches, shared.prompts, vec.device, vec.dtype, vec.shape
         key = *where, shared.sigmas
         if key not in self._kept:
@@ -172,11 +175,17 @@ class Modulations:
 
 
 def computes_the_same(model: Any, conds: Conds, options: dict) -> bool:
-    """Whether layers make the same of what is read here in all calls: hooks and some nodes change weights or inputs at a step."""
+    """Whether layers make the same of the same in all calls: hooks and other nodes may change weights or inputs at any step."""
     patcher = model.current_patcher
     hooked = any(cond.get("hooks") for entries in conds for cond in entries or ())
-    wrapped = "model_function_wrapper" in options or get_all_wrappers(WrappersMP.APPLY_MODEL, options, is_model_options=True)
-    return not (hooked or wrapped or patcher.weight_wrapper_patches or patcher.injections)
+    altered = "model_function_wrapper" in options or get_all_wrappers(WrappersMP.APPLY_MODEL, options, is_model_options=True)
+    return not (hooked or altered or patcher.weight_wrapper_patches or patcher.injections)
+
+
+def wrapped(model_options: dict, kind: str, wrapper: Callable) -> dict:
+    options = create_model_options_clone(model_options)
+    add_wrapper_with_key(kind, SHARED, wrapper, options, is_model_options=True)
+    return options
 
 
 def values(tensor: Tensor) -> bytes:

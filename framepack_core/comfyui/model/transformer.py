@@ -115,7 +115,8 @@ class FramePackTransformer(private.HunyuanVideo):
         """Velocity `B C T H W` of the generated frames `x`.
 
         `packed` is the section's kernels and rotary phases, `context_latents` its groups `B C T H W`, `clip_fea` the image
-        embedding `B L D`, `shared` the modulations that need not be computed. The other parameters are HunyuanVideo's; FramePack ignores those it has no use for.
+        embedding `B L D`, `shared` the modulations that need not be computed. The other parameters are HunyuanVideo's;
+        FramePack ignores those it has no use for.
         """
         transformer_options = with_attention(transformer_options, x.device)
         img = patchify(x, BASE_KERNEL, {BASE_KERNEL: self.img_in.proj})

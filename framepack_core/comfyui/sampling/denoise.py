@@ -93,7 +93,7 @@ class GuiderDenoiser:
         functions = [require_unconditional, *guider.model_options.get(PRE_CFG, [])]
         guider.model_options = {**guider.model_options, PRE_CFG: functions}
         self._share_modulations(section)
-        guider.model_options = self.modulations.asked(guider.model_options)
+        guider.model_options = self.modulations.added(guider.model_options)
         return guider
 
     def _share_modulations(self, section: Section) -> None:
