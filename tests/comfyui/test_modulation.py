@@ -183,7 +183,7 @@ def test_with_nodes_that_leave_out_calls(model):
 
 
 def test_each_sigma_is_computed_once_for_all_sections(model):
-    """Before the first step, so that a weight is fetched once."""
+    """In the first step, so that later ones need no weights."""
     with off_the_card(), uses(model) as seen:
         video(model)
 
@@ -221,8 +221,8 @@ def test_what_a_section_has_not_used_is_forgotten_when_the_next_begins(model):
         kept.append(len(memory._kept))
         for step in range(STEPS):
             vec = torch.full((1, transformer.hidden_size), float(section * STEPS + step))
-            shared = modulation.Shared(memory, "patches", modulation.values(vec[:, 0]), ())
-            memory.of(shared, vec, transformer.modulations, lambda timestep, vec=vec: vec)
+            shared = modulation.Shared(memory, "patches", modulation.values(vec[:, 0]), ((),))
+            memory.of(modulation.Call(shared, vec, lambda timestep, vec=vec: vec, transformer.modulations))
 
     assert kept == [0, *[STEPS] * 5]
 

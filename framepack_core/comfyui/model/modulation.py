@@ -74,7 +74,7 @@ class Modulation(private.Modulation):
 
 @dataclass(frozen=True)
 class Shared:
-    """One call's part of what a run remembers, named by all that decides it: exact values, read before the call.
+    """What decides the modulations of one call: exact values, read before it begins.
 
     `patches` names those of the weights, `sigmas` are those of one prompt's videos, and `prompts` has what the vector
     depends on besides, for each prompt of the batch. `given` is what ComfyUI gives the transformer.
@@ -86,13 +86,34 @@ class Shared:
     prompts: tuple[tuple[bytes, ...], ...]
     given: Inputs = ()
 
-    def made(self, inputs: Inputs, vec: Tensor, layers: Sequence[Modulation], vector: Vector) -> Made:
-        """What each layer returns for `vec`, the `vector` of inputs.
-
-        Nothing if all layers are where it is, or if a node has exchanged an input, whose values nobody has read.
-        """
+    def fits(self, inputs: Inputs, layers: Iterable[nn.Module], device: torch.device) -> bool:
+        """Not if all layers are there, or if a node has exchanged an input, whose values nobody has read."""
         exchanged = any(found is not given for found, given in zip(inputs, self.given, strict=True))
-        return {} if exchanged or all_there(layers, vec.device) else self.memory.of(self, vec, layers, vector)
+        return not (exchanged or all_there(layers, device))
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the transformer: `vec` `B D` is the `vector` of its timesteps `B`."""
+
+    shared: Shared
+    vec: Tensor
+    vector: Vector
+    layers: Sequence[Modulation]
+
+    @property
+    def videos(self) -> int:
+        """Those of one prompt."""
+        return len(self.vec) // len(self.shared.prompts)
+
+    def key(self, sigmas: bytes) -> tuple:
+        """All that decides what the layers make of the same prompts at these sigmas, to the last bit."""
+        shared, vec = self.shared, self.vec
+        return self.layers[0], shared.patches, sigmas, shared.prompts, vec.device, vec.dtype, vec.shape
+
+    def vector_of(self, timestep: Vector, sigma: Tensor) -> Tensor:
+        """Computed as ComfyUI does it, with a sigma for each video."""
+        return self.vector(timestep(cast_to_device(sigma, self.vec.device, None).expand(len(self.vec))).float())
 
 
 class SharedCondition(private.CONDConstant):
@@ -109,18 +130,17 @@ class Modulations:
     """What the layers make of each vector of a run. Kept in the computer's memory, not on the card."""
 
     def __init__(self) -> None:
-        self._sigmas = torch.empty(0)
+        self._sigmas: dict[bytes, Tensor] = {}
         self._timestep: Vector = torch.Tensor.float
         self._kept: dict[tuple, Tensor] = {}
         self._used: set[tuple] = set()
         self._read: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
     def begin(self, sigmas: Tensor, timestep: Vector) -> None:
-        """A section begins. What the one before has not used is forgotten; `sigmas` `N`, with their `timestep`s, are computed
-        together when one is asked for, which fetches each weight once for all of them."""
+        """A section of these `sigmas` `N` begins. What the one before has not used is forgotten."""
         self._kept = {key: made for key, made in self._kept.items() if key in self._used}
         self._used = set()
-        self._sigmas, self._timestep = sigmas, timestep
+        self._sigmas, self._timestep = {values(sigma): sigma for sigma in sigmas}, timestep
 
     def added(self, model_options: dict) -> dict:
         """ComfyUI's options for a section's guider, with this. Those given stay as they are."""
@@ -151,25 +171,22 @@ class Modulations:
             self._read[tensor] = values(tensor)
         return self._read[tensor]
 
-    def of(self, shared: Shared, vec: Tensor, layers: Sequence[Modulation], vector: Vector) -> Made:
-        """What each layer returns for `vec` `B D`. Waits for nothing: what it makes stays on the card until the next."""
-        where = layers[0], shared.patches, shared.prompts, vec.device, vec.dtype, vec.shape
-        key = *where, shared.sigmas
+    def of(self, call: Call) -> Made:
+        """What each layer returns for the call's vector. Waits for nothing: what it makes stays on the card until the next."""
+        key = call.key(call.shared.sigmas)
         if key not in self._kept:
-            videos = len(shared.sigmas) // self._sigmas.element_size()
-            planned = {(*where, values(sigma) * videos): sigma for sigma in self._sigmas}
-            on_card = (cast_to_device(sigma, vec.device, None).expand(len(vec)) for sigma in planned.values())
-            vectors = [vector(self._timestep(sigma).float()) for sigma in on_card]
-            self._make({**dict(zip(planned, vectors, strict=True)), key: vec}, layers)
+            self._kept[key] = torch.stack([part for layer in call.layers for part in tensors(layer(call.vec))])
         self._used.add(key)
-        return unpacked(cast_to_device(self._kept[key], vec.device, None), layers)
+        return unpacked(cast_to_device(self._kept[key], call.vec.device, None), call.layers)
 
-    def _make(self, asked: Mapping[tuple, Tensor], layers: Sequence[Modulation]) -> None:
-        wanted = {key: vec for key, vec in asked.items() if key not in self._kept}
-        parts: dict[tuple, list[Tensor]] = {key: [] for key in wanted}
-        for layer in layers:
-            weights = fetched(layer, next(iter(wanted.values())).device) if len(wanted) > 1 else {}
-            for key, vec in wanted.items():
+    def foresee(self, call: Call) -> None:
+        """Make what such calls will ask for in the rest of the section, which fetches each weight once for all of them."""
+        sigmas = {call.key(name * call.videos): sigma for name, sigma in self._sigmas.items()}
+        vectors = {key: call.vector_of(self._timestep, sigma) for key, sigma in sigmas.items() if key not in self._kept}
+        parts: dict[tuple, list[Tensor]] = {key: [] for key in vectors}
+        for layer in call.layers if vectors else ():
+            weights = fetched(layer, call.vec.device)
+            for key, vec in vectors.items():
                 parts[key] += tensors(functional_call(layer, weights, (vec,)))
         self._kept |= {key: torch.stack(made) for key, made in parts.items()}
 

@@ -15,7 +15,7 @@ from ...layout import BASE_KERNEL, Kernel
 from ...packing import context_tokens, patchify
 from .. import private
 from ..log import log_once
-from .modulation import SHARED, Known, Modulation, Shared
+from .modulation import SHARED, Call, Known, Modulation, Shared
 
 private.require_for(private.MODELS)
 
@@ -134,8 +134,12 @@ class FramePackTransformer(private.HunyuanVideo):
             txt = torch.cat([self.image_projection(clip_fea), txt], dim=1)
         pe = torch.cat([unturned(txt.shape[1], packed.rotary), packed.rotary], dim=2)
 
-        made = shared.made((timestep, y, guidance), vec, self.modulations, vector) if shared else {}
-        with self.known.of(vec, made):
+        if shared is not None and shared.fits((timestep, y, guidance), self.modulations, vec.device):
+            call = Call(shared, vec, vector, self.modulations)
+            with self.known.of(vec, shared.memory.of(call)):
+                img = self.run_blocks(img, txt, vec, pe, transformer_options)
+            shared.memory.foresee(call)
+        else:
             img = self.run_blocks(img, txt, vec, pe, transformer_options)
         velocity = self.final_layer(img[:, -generated:], vec)
         return self.unpatchify(velocity, x.shape)
