@@ -156,6 +156,16 @@ def test_compiled(model):
     assert torch.equal(found, expected)
 
 
+def test_compiled_by_a_node_that_puts_it_in_the_transformer_s_place(model):
+    compiled = model.clone()
+    compiled.add_object_patch("diffusion_model", torch.compile(model.model.diffusion_model, backend="aot_eager"))
+    torch._dynamo.reset()
+
+    found, expected = both(compiled, sections=2, steps=2)
+
+    assert torch.equal(found, expected)
+
+
 def test_with_each_block_compiled(model):
     compiled = model.clone()
     keys = ["diffusion_model.double_blocks.0", "diffusion_model.single_blocks.1"]

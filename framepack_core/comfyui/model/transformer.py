@@ -87,8 +87,9 @@ class FramePackTransformer(private.HunyuanVideo):
 
         They get a copy: where nothing is cast, `x` is the sampler's own, and ComfyUI's EasyCache adds to what it is given.
         """
-        if SHARED in kwargs:
-            kwargs[SHARED] = replace(kwargs[SHARED], given=(timestep, kwargs["y"], kwargs.get("guidance")))
+        shared = kwargs.pop(SHARED, None)
+        if shared is not None and not torch.compiler.is_compiling():
+            kwargs[SHARED] = replace(shared, given=(timestep, kwargs["y"], kwargs.get("guidance")))
         return super().forward(x.clone(), timestep, *args, **kwargs)
 
     def _forward(
