@@ -1,6 +1,8 @@
 """On a card that is too small for the model, modulation layers are off it, and only the first step fetches them."""
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from itertools import count
+from unittest.mock import patch
 
 import comfy.model_patcher
 import comfy.sd
@@ -12,6 +14,7 @@ import torch
 from experiments.card.card import GB, FakeCard
 from experiments.card.models import is_modulation, released_transformer, released_weights
 from experiments.card.steps import request, sampled, unshared, watched
+from framepack_core.comfyui.model import modulation
 from framepack_core.plan import Plan
 
 FP8, BF16 = torch.float8_e4m3fn, torch.bfloat16
@@ -72,6 +75,26 @@ def test_what_needs_room_gets_that_of_modulations_first():
 
         assert weights(model, "cpu", modulations=False) == 0
         assert before - weights(model, "cuda", modulations=True) >= 1.5 * GB
+
+
+@contextmanager
+def sigmas_told_apart():
+    """Values of fake tensors are all 0. So each number, which a schedule is made of, gets another name."""
+    names, values = count(), modulation.values
+    with patch.object(modulation, "values", lambda tensor: values(tensor) if tensor.ndim else b"%d" % next(names)):
+        yield
+
+
+@pytest.mark.parametrize("weight", [FP8, BF16])
+def test_a_call_that_computes_a_whole_schedule_waits_for_nothing_and_takes_no_more_than_is_estimated(weight):
+    with sigmas_told_apart(), FakeCard(6 * GB) as card:
+        model = released_transformer(released_weights(weight))
+        calls = watched(card, model)
+        sampled(request(model, Plan.of(1.2), steps=50))
+
+        assert calls.moved[0] > calls.moved[1] + 2 * weights(model, "cpu", modulations=True) - SMALL, "its own, then all others"
+        assert not calls.waits
+        assert all(live <= estimate for live, estimate in zip(calls.live, calls.estimates, strict=True))
 
 
 @pytest.mark.parametrize("cfg", [1.0, 2.0])

@@ -182,6 +182,7 @@ class Modulations:
     def foresee(self, call: Call) -> None:
         """Make what such calls will ask for in the rest of the section, which fetches each weight once for all of them."""
         sigmas = {call.key(name * call.videos): sigma for name, sigma in self._sigmas.items()}
+        self._used |= sigmas.keys()  # a step may have been left out this time
         vectors = {key: call.vector_of(self._timestep, sigma) for key, sigma in sigmas.items() if key not in self._kept}
         parts: dict[tuple, list[Tensor]] = {key: [] for key in vectors}
         for layer in call.layers if vectors else ():
