@@ -90,7 +90,7 @@ def test_a_call_that_computes_a_whole_schedule_waits_for_nothing_and_takes_no_mo
     with sigmas_told_apart(), FakeCard(6 * GB) as card:
         model = released_transformer(released_weights(weight))
         calls = watched(card, model)
-        sampled(request(model, Plan.of(1.2), steps=50))
+        sampled(request(model, Plan.of(1.2), steps=8))
 
         assert calls.moved[0] > calls.moved[1] + 2 * weights(model, "cpu", modulations=True) - SMALL, "its own, then all others"
         assert not calls.waits
