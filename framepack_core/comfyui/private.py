@@ -27,6 +27,7 @@ SAMPLERS = "FramePack's samplers"
 LORAS = "warnings about LoRAs that change nothing"
 LORA_LOADER = "Load FramePack LoRA"
 PLACING = "keeping modulation layers off a card that is full"
+SHARING = "computing modulations once for all sections"
 
 
 class Missing(ImportError):
@@ -137,6 +138,25 @@ SYMBOLS: dict[str, Symbol] = {
     # What is on the card
     "ModelPatcherDynamic": Symbol(
         "comfy.model_patcher", "ModelPatcherDynamic", PLACING, {"_load_list": "self for_dynamic default_device"}
+    ),
+    # What sections share
+    "WrappersMP": Symbol(
+        "comfy.patcher_extension",
+        "WrappersMP",
+        SHARING,
+        attributes=("SAMPLER_SAMPLE", "CALC_COND_BATCH", "APPLY_MODEL"),
+    ),
+    "add_wrapper_with_key": Symbol(
+        "comfy.patcher_extension",
+        "add_wrapper_with_key",
+        SHARING,
+        {"": "wrapper_type key wrapper transformer_options * is_model_options"},
+    ),
+    "get_all_wrappers": Symbol(
+        "comfy.patcher_extension", "get_all_wrappers", SHARING, {"": "wrapper_type transformer_options * is_model_options"}
+    ),
+    "create_model_options_clone": Symbol(
+        "comfy.model_patcher", "create_model_options_clone", SHARING, {"": "orig_model_options"}
     ),
     # Sampling
     "CFGGuider": Symbol(

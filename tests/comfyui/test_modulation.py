@@ -17,6 +17,7 @@ from comfy_api.torch_helpers import set_torch_compile_wrapper
 from support import given
 from support.ours import make_guider, sample
 
+from framepack_core.comfyui import log
 from framepack_core.comfyui.loading import checkpoints
 from framepack_core.comfyui.model import modulation
 from framepack_core.comfyui.sampling import denoise
@@ -235,6 +236,18 @@ def test_what_a_section_has_not_used_is_forgotten_when_the_next_begins(model):
             memory.of(modulation.Call(shared, vec, lambda timestep, vec=vec: vec, transformer.modulations))
 
     assert kept == [0, *[STEPS] * 5]
+
+
+def test_layers_compute_at_every_step_if_comfyui_has_changed_what_sharing_needs(model, monkeypatch, caplog):
+    log.log_once.cache_clear()
+    expected = video(model)
+    monkeypatch.delattr("comfy.patcher_extension.add_wrapper_with_key")
+
+    with off_the_card(), uses(model) as seen:
+        found = video(model)
+
+    assert len(seen) == STEPS * SECTIONS and torch.equal(found, expected)
+    assert "add_wrapper_with_key does not exist" in caplog.text and "computing modulations once for all sections" in caplog.text
 
 
 # What is never reused

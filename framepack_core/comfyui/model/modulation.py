@@ -19,8 +19,6 @@ from typing import Any
 
 import torch
 from comfy.model_management import cast_to_device
-from comfy.model_patcher import create_model_options_clone
-from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, get_all_wrappers
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -144,11 +142,11 @@ class Modulations:
 
     def added(self, model_options: dict) -> dict:
         """ComfyUI's options for a section's guider, with this. Those given stay as they are."""
-        return wrapped(model_options, WrappersMP.SAMPLER_SAMPLE, self._sample)
+        return wrapped(model_options, private.WrappersMP.SAMPLER_SAMPLE, self._sample)
 
     def _sample(self, sample: Callable, guider: Any, sigmas: Tensor, extra: dict, *args: Any) -> Any:
         """Added here, after the model's own nodes, `_ask` gets the prompts and sigmas that they make."""
-        options = wrapped(extra["model_options"], WrappersMP.CALC_COND_BATCH, self._ask)
+        options = wrapped(extra["model_options"], private.WrappersMP.CALC_COND_BATCH, self._ask)
         return sample(guider, sigmas, {**extra, "model_options": options}, *args)
 
     def _ask(self, calculate: Callable, model: Any, conds: Conds, x: Tensor, sigmas: Tensor, options: dict) -> Any:
@@ -192,17 +190,26 @@ class Modulations:
         self._kept |= {key: torch.stack(made) for key, made in parts.items()}
 
 
+def require_sharing(patcher: Any) -> None:
+    """Raises private.Missing if this ComfyUI lacks what tells which calls may share."""
+    private.require_for(private.SHARING)
+    private.require_attributes(patcher, "weight_wrapper_patches", "injections", "is_dynamic", serves=private.SHARING)
+    private.require_attributes(patcher.model, "current_patcher", "current_weight_patches_uuid", serves=private.SHARING)
+
+
 def computes_the_same(model: Any, conds: Conds, options: dict) -> bool:
     """Whether layers make the same of the same in all calls: hooks and other nodes may change weights or inputs at any step."""
     patcher = model.current_patcher
     hooked = any(cond.get("hooks") for entries in conds for cond in entries or ())
-    altered = "model_function_wrapper" in options or get_all_wrappers(WrappersMP.APPLY_MODEL, options, is_model_options=True)
-    return not (hooked or altered or patcher.weight_wrapper_patches or patcher.injections)
+    wrappers = private.get_all_wrappers(private.WrappersMP.APPLY_MODEL, options, is_model_options=True)
+    return not (
+        hooked or wrappers or "model_function_wrapper" in options or patcher.weight_wrapper_patches or patcher.injections
+    )
 
 
 def wrapped(model_options: dict, kind: str, wrapper: Callable) -> dict:
-    options = create_model_options_clone(model_options)
-    add_wrapper_with_key(kind, SHARED, wrapper, options, is_model_options=True)
+    options = private.create_model_options_clone(model_options)
+    private.add_wrapper_with_key(kind, SHARED, wrapper, options, is_model_options=True)
     return options
 
 

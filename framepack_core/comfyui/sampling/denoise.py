@@ -13,8 +13,9 @@ from ...packing import Context
 from ...plan import Section
 from ...timeline import is_finite
 from .. import private
+from ..log import log_once
 from ..model.framepack import CONTEXT_KEY, PackedContext
-from ..model.modulation import Modulations
+from ..model.modulation import Modulations, require_sharing
 from .patches import require_unconditional
 from .regions import for_video
 from .timed import Conds
@@ -91,16 +92,21 @@ class GuiderDenoiser:
             name: [for_video(cond, *noise.shape[2:]) for cond in conds] for name, conds in guider.original_conds.items()
         }
         functions = [require_unconditional, *guider.model_options.get(PRE_CFG, [])]
-        guider.model_options = {**guider.model_options, PRE_CFG: functions}
-        self._share_modulations(section)
-        guider.model_options = self.modulations.added(guider.model_options)
+        guider.model_options = self._sharing_modulations(section, {**guider.model_options, PRE_CFG: functions})
         return guider
 
-    def _share_modulations(self, section: Section) -> None:
-        """Dynamic VRAM has no place where weights stay while they are used for a whole schedule."""
+    def _sharing_modulations(self, section: Section, model_options: dict) -> dict:
+        """ComfyUI's options, with this run's modulations. As they are, and logged, if ComfyUI has changed what this needs."""
         patcher = self.guider.model_patcher
+        try:
+            require_sharing(patcher)
+        except private.Missing as missing:
+            log_once(str(missing))
+            return model_options
+        # Dynamic VRAM has no place where weights stay while they are used for a whole schedule.
         sigmas = torch.empty(0) if patcher.is_dynamic() else self.sigmas[section.number][:-1]
         self.modulations.begin(sigmas, patcher.get_model_object("model_sampling").timestep)
+        return self.modulations.added(model_options)
 
 
 def with_conditions(guider, **values):
