@@ -28,6 +28,7 @@ LORAS = "warnings about LoRAs that change nothing"
 LORA_LOADER = "Load FramePack LoRA"
 PLACING = "keeping modulation layers off a card that is full"
 SHARING = "computing modulations once for all sections"
+CACHE = "FramePack Cache"
 
 
 class Missing(ImportError):
@@ -143,8 +144,8 @@ SYMBOLS: dict[str, Symbol] = {
     "WrappersMP": Symbol(
         "comfy.patcher_extension",
         "WrappersMP",
-        SHARING,
-        attributes=("SAMPLER_SAMPLE", "CALC_COND_BATCH", "APPLY_MODEL"),
+        f"{SHARING}, and {CACHE}",
+        attributes=("OUTER_SAMPLE", "SAMPLER_SAMPLE", "CALC_COND_BATCH", "APPLY_MODEL", "DIFFUSION_MODEL"),
     ),
     "add_wrapper_with_key": Symbol(
         "comfy.patcher_extension",

@@ -17,10 +17,12 @@ from comfy_api.torch_helpers import set_torch_compile_wrapper
 from support import given
 from support.ours import make_guider, sample
 
+from framepack_core.caching import Skipping
 from framepack_core.comfyui import log
 from framepack_core.comfyui.loading import checkpoints
 from framepack_core.comfyui.model import modulation
 from framepack_core.comfyui.sampling import denoise
+from framepack_core.comfyui.sampling.cache import with_cache
 from framepack_core.comfyui.sampling.timed import with_time
 from framepack_core.prompts import span_of
 from framepack_core.weights import names
@@ -178,9 +180,24 @@ def test_with_each_block_compiled(model):
     assert torch.equal(found, expected)
 
 
-def test_with_nodes_that_leave_out_calls(model):
-    """EasyCache is around the transformer, and hands on what it is given."""
+def with_easycache(model):
     [cached] = easycache.EasyCacheNode.execute(model, 0.5, 0.1, 0.9, False).args
+    return cached
+
+
+def with_lazycache(model):
+    [cached] = easycache.LazyCacheNode.execute(model, 0.5, 0.1, 0.9, False).args
+    return cached
+
+
+def with_framepack_cache(model):
+    return with_cache(model, "easycache", Skipping(threshold=1.0, start=0.0, max_skips=2), lambda text: None)
+
+
+@pytest.mark.parametrize("cache", [with_easycache, with_lazycache, with_framepack_cache])
+def test_with_nodes_that_leave_out_calls(model, cache):
+    """They are around the transformer, and hand on what they are given."""
+    cached = cache(model)
 
     with off_the_card(), uses(model) as seen:
         found = video(cached, steps=8)
