@@ -1,10 +1,10 @@
 """The released models on cards of each size, counted on a fake one: `python3 scripts/bench.py card`.
 
 For each card (free memory, in GB of 10^9 bytes) and file: how much of the transformer's weights stays on the card while it
-samples, how much every step of the second section fetches, how much it would if sections did not share modulations, and the
-most memory in use. Then the same for decoding ten latent frames at 640x608, with how often a pixel is computed and whether a
-layer is computed whole. With --long, only the most memory in use that decoding a minute takes, in two sizes and three
-precisions (an hour). Nothing here runs on a GPU: see experiments/card.
+samples, how much of that is modulation layers, how much every step of the second section fetches, both as they would be if
+sections did not share modulations, and the most memory in use. Then the same for decoding ten latent frames at 640x608, with
+how often a pixel is computed and whether a layer is computed whole. With --long, only the most memory in use that decoding a
+minute takes, in two sizes and three precisions (an hour). Nothing here runs on a GPU: see experiments/card.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -43,8 +44,10 @@ def main() -> int:
 
 
 def short(cards: Sequence[float]) -> int:
-    print("| free GB | file | weights on the card | fetched at each step | without sharing | most in use |")
-    print("| ---: | --- | ---: | ---: | ---: | ---: |")
+    columns = ("weights on the card", "modulations of them", "fetched at each step")
+    without = ("without sharing: modulations", "fetched")
+    print("| " + " | ".join(("free GB", "file", *columns, *without, "most in use")) + " |")
+    print("| ---: | --- |" + " ---: |" * 6)
     for size in cards:
         for name, dtypes in FILES.items():
             print(f"| {size:g} | {name} | {sampling(size, *dtypes)} |", flush=True)
@@ -73,16 +76,28 @@ def sampling(size: float, dtype: torch.dtype, modulations: torch.dtype) -> str:
     from experiments.card.card import GB
     from experiments.card.steps import unshared
 
-    loaded, whole, step, peak = sampled_on(size, dtype, modulations)
+    shared = sampled_on(size, dtype, modulations)
     with unshared():
-        _, _, alone, _ = sampled_on(size, dtype, modulations)
-    return f"{loaded / GB:.1f} of {whole / GB:.1f} GB | {step / GB:.1f} GB | {alone / GB:.1f} GB | {peak / GB:.1f} GB"
+        alone = sampled_on(size, dtype, modulations)
+    sizes = (shared.modulations, shared.fetched, alone.modulations, alone.fetched, shared.peak)
+    return f"{shared.loaded / GB:.1f} of {shared.whole / GB:.1f} GB | " + " | ".join(f"{size / GB:.1f} GB" for size in sizes)
 
 
-def sampled_on(size: float, dtype: torch.dtype, modulations: torch.dtype) -> tuple[int, int, int, int]:
-    """Bytes: on the card, of the model, fetched by a step of the second section, in use at most."""
+@dataclass(frozen=True)
+class Sampled:
+    """Bytes of the model, of all its weights and its modulation layers on the card, fetched by a step, and in use at most."""
+
+    whole: int
+    loaded: int
+    modulations: int
+    fetched: int
+    peak: int
+
+
+def sampled_on(size: float, dtype: torch.dtype, modulations: torch.dtype) -> Sampled:
+    """After two sections; the step is one of the second."""
     from experiments.card.card import GB, FakeCard
-    from experiments.card.models import released_transformer, released_weights
+    from experiments.card.models import released_transformer, released_weights, weights_on
     from experiments.card.steps import request, sampled, watched
     from framepack_core.plan import Plan
 
@@ -90,7 +105,8 @@ def sampled_on(size: float, dtype: torch.dtype, modulations: torch.dtype) -> tup
         model = released_transformer(released_weights(dtype, modulations=modulations))
         calls = watched(card, model)
         sampled(request(model, Plan.of(2.4)))
-        return model.loaded_size(), model.model_size(), calls.moved[-1], card.memory.peak
+        kept = weights_on("cuda", model, modulations=True)
+        return Sampled(model.model_size(), model.loaded_size(), kept, calls.moved[-1], card.memory.peak)
 
 
 def decoding(size: float, dtype: torch.dtype) -> str:

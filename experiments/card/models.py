@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from framepack_core.comfyui.loading import checkpoints
-from scripts.support.quantising.sizes import released_shapes
+from scripts.support.quantising.sizes import is_modulation, released_shapes
 from scripts.support.trial import autoencoder
 
 
@@ -39,8 +39,10 @@ def released_weights(
     }
 
 
-def is_modulation(name: str) -> bool:
-    return "_mod.lin." in name or ".modulation.lin." in name
+def weights_on(device: str, model: ModelPatcher, modulations: bool) -> int:
+    """Bytes of the transformer's modulation layers, or of all others, that are on a device."""
+    named = model.model.diffusion_model.named_parameters()
+    return sum(weight.nbytes for name, weight in named if weight.device.type == device and is_modulation(name) == modulations)
 
 
 def gguf_weights(kind: str, blocks: int | None = None) -> dict[str, Tensor]:

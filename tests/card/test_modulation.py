@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from experiments.card.card import GB, FakeCard
-from experiments.card.models import is_modulation, released_transformer, released_weights
+from experiments.card.models import released_transformer, released_weights, weights_on
 from experiments.card.steps import request, sampled, unshared, watched
 from framepack_core.comfyui.model import modulation
 from framepack_core.plan import Plan
@@ -20,12 +20,6 @@ from framepack_core.plan import Plan
 FP8, BF16 = torch.float8_e4m3fn, torch.bfloat16
 SMALL = 20e6  # bytes: a step's inputs, and its modulations
 TWO_SECTIONS = Plan.of(2.4)
-
-
-def weights(model, device: str, modulations: bool) -> int:
-    """Bytes of the modulation layers, or of all others, that are on a device."""
-    named = model.model.diffusion_model.named_parameters()
-    return sum(weight.nbytes for name, weight in named if weight.device.type == device and is_modulation(name) == modulations)
 
 
 @pytest.mark.parametrize("size", [6, 8, 12])
@@ -37,11 +31,11 @@ def test_a_step_fetches_only_other_weights_that_have_no_room(size, modulations):
 
         sampled(request(model, TWO_SECTIONS, steps=2))
 
-        fetched = weights(model, "cpu", modulations=False)
+        fetched = weights_on("cpu", model, modulations=False)
         first, *later = calls.moved
         assert all(moved <= fetched + SMALL for moved in later)
-        assert first >= fetched + weights(model, "cpu", modulations=True) > fetched + 3 * GB
-        assert model.loaded_size() == weights(model, "cuda", True) + weights(model, "cuda", False)
+        assert first >= fetched + weights_on("cpu", model, modulations=True) > fetched + 3 * GB
+        assert model.loaded_size() == weights_on("cuda", model, True) + weights_on("cuda", model, False)
     assert not card.memory.refused
     assert not calls.waits
 
@@ -53,8 +47,8 @@ def test_with_bf16_modulations_an_fp8_file_fits_a_card_of_12_gib_but_for_them():
         calls = watched(card, model)
         sampled(request(model, TWO_SECTIONS))
 
-        assert weights(model, "cpu", modulations=False) == 0
-        assert weights(model, "cpu", modulations=True) > 6 * GB
+        assert weights_on("cpu", model, modulations=False) == 0
+        assert weights_on("cpu", model, modulations=True) > 6 * GB
         assert calls.moved[-1] < SMALL
     with unshared(), FakeCard(12 * 2**30) as card:
         model = released_transformer(released_weights(FP8, modulations=BF16))
@@ -68,13 +62,13 @@ def test_what_needs_room_gets_that_of_modulations_first():
     with FakeCard(16 * GB):
         model = released_transformer(released_weights(FP8, modulations=BF16))
         sampled(request(model, Plan.of(1.2)))
-        before = weights(model, "cuda", modulations=True)
+        before = weights_on("cuda", model, modulations=True)
         assert before > 2 * GB
 
         model.partially_unload(model.offload_device, 1.5 * GB)
 
-        assert weights(model, "cpu", modulations=False) == 0
-        assert before - weights(model, "cuda", modulations=True) >= 1.5 * GB
+        assert weights_on("cpu", model, modulations=False) == 0
+        assert before - weights_on("cuda", model, modulations=True) >= 1.5 * GB
 
 
 @contextmanager
@@ -92,7 +86,8 @@ def test_a_call_that_computes_a_whole_schedule_waits_for_nothing_and_takes_no_mo
         calls = watched(card, model)
         sampled(request(model, Plan.of(1.2), steps=8))
 
-        assert calls.moved[0] > calls.moved[1] + 2 * weights(model, "cpu", modulations=True) - SMALL, "its own, then all others"
+        without_room = weights_on("cpu", model, modulations=True)
+        assert calls.moved[0] > calls.moved[1] + 2 * without_room - SMALL, "its own, then all others"
         assert not calls.waits
         assert all(live <= estimate for live, estimate in zip(calls.live, calls.estimates, strict=True))
 
@@ -104,7 +99,7 @@ def test_a_call_of_the_transformer_waits_for_nothing_and_the_step_around_it_read
             model = released_transformer(released_weights(blocks=4))
             calls = watched(card, model)
             sampled(request(model, TWO_SECTIONS, steps=steps, cfg=cfg))
-            assert weights(model, "cpu", modulations=True) > 0 and not calls.waits
+            assert weights_on("cpu", model, modulations=True) > 0 and not calls.waits
         return card.counted.total()
 
     shared, alone = (counted(4, context()) - counted(2, context()) for context in (nullcontext, unshared))
@@ -119,7 +114,7 @@ def test_a_card_with_room_for_all_of_the_model_keeps_all_of_it_and_waits_for_not
 
         sampled(request(model, TWO_SECTIONS, steps=2))
 
-        assert weights(model, "cpu", modulations=True) == 0
+        assert weights_on("cpu", model, modulations=True) == 0
     assert not calls.waits
 
 

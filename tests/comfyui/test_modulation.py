@@ -6,9 +6,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import comfy.hooks
-import comfy.model_sampling
 import comfy_extras.nodes_custom_sampler as custom
 import comfy_extras.nodes_easycache as easycache
+import comfy_extras.nodes_model_advanced as model_advanced
 import pytest
 import torch
 from comfy.model_management import InterruptProcessingException
@@ -218,6 +218,26 @@ def test_each_sigma_is_computed_once_for_all_sections(model):
     assert len(seen) == STEPS
 
 
+@pytest.mark.parametrize(("dynamic", "first"), [(False, [STEPS] * STEPS), (True, [1, 2, 3, 4])])
+def test_the_first_step_computes_for_all_others_unless_vram_is_dynamic(model, dynamic, first):
+    """Then each step of the first section does for itself."""
+    watched, computed = model.clone(), []
+    watched.is_dynamic = lambda: dynamic
+
+    with off_the_card(), uses(model) as seen:
+
+        def count(forward, *args, **kwargs):
+            velocity = forward(*args, **kwargs)
+            computed.append(len(seen))
+            return velocity
+
+        watched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", count)
+        found = video(watched)
+
+    assert computed == [*first, *[STEPS] * STEPS * (SECTIONS - 1)]
+    assert torch.equal(found, video(model))
+
+
 def test_the_endpoints_order_has_two_schedules(model):
     with off_the_card(), uses(model) as seen:
         video(model, order="endpoints", end=True, sections=4)
@@ -245,11 +265,12 @@ def test_what_a_section_has_not_used_is_forgotten_when_the_next_begins(model):
     memory, kept = modulation.Modulations(), []
 
     for section in range(6):
-        memory.begin(torch.empty(0), torch.Tensor.float)
+        memory.begin(torch.empty(0))
         kept.append(len(memory._kept))
         for step in range(STEPS):
             vec = torch.full((1, transformer.hidden_size), float(section * STEPS + step))
-            shared = modulation.Shared(memory, "patches", modulation.values(vec[:, 0]), ((),))
+            sigmas = modulation.values(vec[:, 0])
+            shared = modulation.Shared(memory, "patches", model.model.model_sampling, {}, sigmas, prompts=((),))
             memory.of(modulation.Call(shared, vec, lambda timestep, vec=vec: vec, transformer.modulations))
 
     assert kept == [0, *[STEPS] * 5]
@@ -422,8 +443,21 @@ def layer_weight(model) -> torch.Tensor:
     return model.model.diffusion_model.get_submodule(IMG_MOD).weight
 
 
-def test_a_second_model_for_the_same_prompt_has_modulations_of_its_own(model, checkpoint, monkeypatch):
-    other = changed(checkpoints.load_path(str(checkpoint), {}), 1.0, IMG_MOD, SINGLE_MOD)
+def another(checkpoint):
+    """Weights that are not those of the first model, on whose modulation layers a LoRA is."""
+    return changed(checkpoints.load_path(str(checkpoint), {}), 1.0, IMG_MOD, SINGLE_MOD)
+
+
+def with_timesteps_of_its_own(checkpoint):
+    """A node like ModelSamplingAuraFlow, after which sigmas are other timesteps."""
+    [other] = model_advanced.ModelSamplingAuraFlow().patch_aura(checkpoints.load_path(str(checkpoint), {}), 7.0)
+    return other
+
+
+@pytest.mark.parametrize("make", [another, with_timesteps_of_its_own])
+def test_a_second_model_for_the_same_prompt_has_modulations_of_its_own(model, make, checkpoint, monkeypatch):
+    other, inputs = make(checkpoint), replace(INPUTS, negative=INPUTS.positive)
+    of_one_model = video(model, cfg=2.5, inputs=inputs)
 
     def guider(patcher, positive, negative, cfg, guidance):
         found = custom.Guider_DualModel(patcher, other)
@@ -432,9 +466,10 @@ def test_a_second_model_for_the_same_prompt_has_modulations_of_its_own(model, ch
         return found
 
     monkeypatch.setattr("support.ours.make_guider", guider)
-    found, expected = both(model, cfg=2.5, inputs=replace(INPUTS, negative=INPUTS.positive))
+    found, expected = both(model, cfg=2.5, inputs=inputs)
 
     assert torch.equal(found, expected)
+    assert not torch.equal(found, of_one_model)
 
 
 def test_a_run_that_is_cancelled_leaves_nothing(model):

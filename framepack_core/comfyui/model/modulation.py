@@ -4,7 +4,7 @@ A quarter of the weights turns one vector a step (sigma, guidance, pooled text) 
 Sections with the same schedule get the same ones. They are remembered where that saves something: where weights lie elsewhere.
 
     memory = Modulations()
-    memory.begin(sigmas, sampling.timestep)  # a section
+    memory.begin(sigmas)  # a section
     guider.model_options = memory.added(guider.model_options)
 
 What a call needs is read before it begins, and what it has made is fetched after it has ended, so it never waits for the card.
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from comfy.model_management import cast_to_device
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import private
@@ -27,11 +28,10 @@ from .. import private
 SHARED = "shared"  # the condition, and the transformer's parameter, that a Shared comes in
 VECTOR = ("y", "guidance")  # the conditions that the vector depends on: the pooled text, and the distilled guidance
 
-# Bound once: they run at every step.
-ModulationOut, functional_call = private.ModulationOut, torch.func.functional_call
+ModulationOut = private.ModulationOut  # looked up once: it is used at every step
 
 Made = Mapping[nn.Module, tuple]  # what each layer returns for one vector
-Vector = Callable[[Tensor], Tensor]  # of the timesteps `B`: `B D`
+Vector = Callable[[Tensor], Tensor]  # of timesteps `B`: `B D`
 Inputs = tuple[Tensor | None, ...]  # what a call's vector is made of: timestep, pooled text, guidance
 Conds = Sequence[list[dict[str, Any]] | None]  # of each prompt, as a guider has them
 
@@ -74,14 +74,17 @@ class Modulation(private.Modulation):
 class Shared:
     """What decides the modulations of one call: exact values, read before it begins.
 
-    `patches` names those of the weights, `sigmas` are those of one prompt's videos, and `prompts` has what the vector
-    depends on besides, for each prompt of the batch. `given` is what ComfyUI gives the transformer.
+    `patches` names those of the weights, `sampling` turns sigmas into timesteps, `schedule` has those sigmas by their values
+    that are made in one go, and `sigmas` are those of one prompt's videos. `prompts` has what the vector depends on besides,
+    for each prompt of the batch, and `given` is what ComfyUI gives the transformer.
     """
 
     memory: Modulations
     patches: Hashable
+    sampling: Any
+    schedule: Mapping[bytes, Tensor]
     sigmas: bytes
-    prompts: tuple[tuple[bytes, ...], ...]
+    prompts: tuple[tuple[bytes, ...], ...] = ()
     given: Inputs = ()
 
     def fits(self, inputs: Inputs, layers: Iterable[nn.Module], device: torch.device) -> bool:
@@ -107,11 +110,13 @@ class Call:
     def key(self, sigmas: bytes) -> tuple:
         """All that decides what the layers make of the same prompts at these sigmas, to the last bit."""
         shared, vec = self.shared, self.vec
-        return self.layers[0], shared.patches, sigmas, shared.prompts, vec.device, vec.dtype, vec.shape
+        weights = self.layers[0], shared.patches
+        return weights, shared.sampling, sigmas, shared.prompts, vec.device, vec.dtype, vec.shape
 
-    def vector_of(self, timestep: Vector, sigma: Tensor) -> Tensor:
+    def vector_of(self, sigma: Tensor) -> Tensor:
         """Computed as ComfyUI does it, with a sigma for each video."""
-        return self.vector(timestep(cast_to_device(sigma, self.vec.device, None).expand(len(self.vec))).float())
+        sigmas = cast_to_device(sigma, self.vec.device, None).expand(len(self.vec))
+        return self.vector(self.shared.sampling.timestep(sigmas).float())
 
 
 class SharedCondition(private.CONDConstant):
@@ -128,17 +133,16 @@ class Modulations:
     """What the layers make of each vector of a run. Kept in the computer's memory, not on the card."""
 
     def __init__(self) -> None:
-        self._sigmas: dict[bytes, Tensor] = {}
-        self._timestep: Vector = torch.Tensor.float
+        self._schedule: dict[bytes, Tensor] = {}
         self._kept: dict[tuple, Tensor] = {}
         self._used: set[tuple] = set()
         self._read: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
-    def begin(self, sigmas: Tensor, timestep: Vector) -> None:
+    def begin(self, sigmas: Tensor) -> None:
         """A section of these `sigmas` `N` begins. What the one before has not used is forgotten."""
         self._kept = {key: made for key, made in self._kept.items() if key in self._used}
         self._used = set()
-        self._sigmas, self._timestep = {values(sigma): sigma for sigma in sigmas}, timestep
+        self._schedule = {values(sigma): sigma for sigma in sigmas}
 
     def added(self, model_options: dict) -> dict:
         """ComfyUI's options for a section's guider, with this. Those given stay as they are."""
@@ -154,7 +158,9 @@ class Modulations:
         layers = getattr(model.diffusion_model, "modulations", ())
         if not all_there(layers, x.device) and computes_the_same(model, conds, options):
             self._kept = {key: made.cpu() for key, made in self._kept.items()}
-            shared = Shared(self, model.current_weight_patches_uuid, values(sigmas), ())
+            # Dynamic VRAM has no place where weights stay while they are used for a whole schedule.
+            schedule = {} if model.current_patcher.is_dynamic() else self._schedule
+            shared = Shared(self, model.current_weight_patches_uuid, model.model_sampling, schedule, values(sigmas))
             conds = [entries and [self._with(cond, shared) for cond in entries] for entries in conds]
         return calculate(model, conds, x, sigmas, options)
 
@@ -179,9 +185,9 @@ class Modulations:
 
     def foresee(self, call: Call) -> None:
         """Make what such calls will ask for in the rest of the section, which fetches each weight once for all of them."""
-        sigmas = {call.key(name * call.videos): sigma for name, sigma in self._sigmas.items()}
+        sigmas = {call.key(name * call.videos): sigma for name, sigma in call.shared.schedule.items()}
         self._used |= sigmas.keys()  # a step may have been left out this time
-        vectors = {key: call.vector_of(self._timestep, sigma) for key, sigma in sigmas.items() if key not in self._kept}
+        vectors = {key: call.vector_of(sigma) for key, sigma in sigmas.items() if key not in self._kept}
         parts: dict[tuple, list[Tensor]] = {key: [] for key in vectors}
         for layer in call.layers if vectors else ():
             weights = fetched(layer, call.vec.device)

@@ -97,15 +97,12 @@ class GuiderDenoiser:
 
     def _sharing_modulations(self, section: Section, model_options: dict) -> dict:
         """ComfyUI's options, with this run's modulations. As they are, and logged, if ComfyUI has changed what this needs."""
-        patcher = self.guider.model_patcher
         try:
-            require_sharing(patcher)
+            require_sharing(self.guider.model_patcher)
         except private.Missing as missing:
             log_once(str(missing))
             return model_options
-        # Dynamic VRAM has no place where weights stay while they are used for a whole schedule.
-        sigmas = torch.empty(0) if patcher.is_dynamic() else self.sigmas[section.number][:-1]
-        self.modulations.begin(sigmas, patcher.get_model_object("model_sampling").timestep)
+        self.modulations.begin(self.sigmas[section.number][:-1])
         return self.modulations.added(model_options)
 
 

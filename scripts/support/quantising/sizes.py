@@ -22,7 +22,12 @@ def released_sizes() -> dict[str, int]:
 
 def modulation_sizes() -> dict[str, int]:
     """Those of the weights that only a run's first section uses."""
-    return sizes_of({key: shape for key, shape in released_shapes().items() if "_mod.lin." in key or ".modulation.lin." in key})
+    return sizes_of({key: shape for key, shape in released_shapes().items() if is_modulation(key)})
+
+
+def is_modulation(name: str) -> bool:
+    """Whether a weight is one of the blocks' modulation layers'."""
+    return "_mod.lin." in name or ".modulation.lin." in name
 
 
 def sizes_of(shapes: Shapes) -> dict[str, int]:
