@@ -22,6 +22,7 @@ from framepack_core.comfyui import log
 from framepack_core.comfyui.loading import checkpoints
 from framepack_core.comfyui.model import modulation
 from framepack_core.comfyui.sampling import denoise
+from framepack_core.comfyui.sampling import sample as sampling
 from framepack_core.comfyui.sampling.cache import with_cache
 from framepack_core.comfyui.sampling.timed import with_time
 from framepack_core.prompts import span_of
@@ -490,6 +491,25 @@ def test_a_run_that_is_cancelled_leaves_nothing(model):
         found = video(model)
     assert len(seen) == STEPS
     assert torch.equal(found, video(model))
+
+
+def test_a_run_that_goes_on_after_its_first_section_ends_in_the_same_video(model, monkeypatch):
+    made, generate = [], sampling.generate
+
+    def remembered(*args):
+        for section, latents in generate(*args):
+            made.append(latents.clone())
+            yield section, latents
+
+    monkeypatch.setattr(sampling, "generate", remembered)
+    expected = video(model)
+    monkeypatch.setattr(sampling, "generate", lambda *args: generate(*args[:-1], made[:1]))
+
+    with off_the_card(), uses(model) as seen:
+        found = video(model)
+
+    assert len(seen) == STEPS
+    assert torch.equal(found, expected)
 
 
 def test_a_node_that_changes_a_block_s_vector_gets_what_the_layer_makes_of_it(model):
