@@ -6,6 +6,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import comfy.hooks
+import comfy.model_patcher
 import comfy_extras.nodes_custom_sampler as custom
 import comfy_extras.nodes_easycache as easycache
 import comfy_extras.nodes_model_advanced as model_advanced
@@ -20,6 +21,7 @@ from support.ours import make_guider, sample
 from framepack_core.caching import Skipping
 from framepack_core.comfyui import log
 from framepack_core.comfyui.loading import checkpoints
+from framepack_core.comfyui.loading.patcher import ModulationsLast
 from framepack_core.comfyui.model import modulation
 from framepack_core.comfyui.sampling import denoise
 from framepack_core.comfyui.sampling import sample as sampling
@@ -287,6 +289,16 @@ def test_layers_compute_at_every_step_if_comfyui_has_changed_what_sharing_needs(
 
     assert len(seen) == STEPS * SECTIONS and torch.equal(found, expected)
     assert "add_wrapper_with_key does not exist" in caplog.text and "computing modulations once for all sections" in caplog.text
+
+
+def test_comfyui_places_the_layers_if_it_has_changed_how_it_does_so(model, checkpoint, monkeypatch, caplog):
+    log.log_once.cache_clear()
+    monkeypatch.delattr("comfy.model_patcher.ModelPatcherDynamic")
+
+    plain = checkpoints.load_path(str(checkpoint), {})
+
+    assert isinstance(model, ModulationsLast) and type(plain) is comfy.model_patcher.CoreModelPatcher
+    assert "ModelPatcherDynamic does not exist" in caplog.text and "keeping modulation layers off a card" in caplog.text
 
 
 # What is never reused

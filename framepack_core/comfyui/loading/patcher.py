@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .. import private
+from ..log import log_once
 from ..model.modulation import Modulation
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher as _Patcher
 else:
     _Patcher = object
-
-log = logging.getLogger("framepack")
 
 
 class ModulationsLast(_Patcher):
@@ -38,7 +36,7 @@ def with_modulations_last(patcher: _Patcher) -> _Patcher:
     try:
         private.require_for(private.PLACING)
     except private.Missing as missing:
-        log.warning("FramePack: %s", missing)
+        log_once(str(missing))
         return patcher
     return _ordered(type(patcher))(patcher.model, load_device=patcher.load_device, offload_device=patcher.offload_device)
 
