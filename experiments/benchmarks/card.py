@@ -1,7 +1,8 @@
 """The released models on cards of each size, counted on a fake one: `python3 scripts/bench.py card`.
 
 For each card (free memory, in GB of 10^9 bytes) and file: how much of the transformer's weights stays on the card while it
-samples, how much every step fetches, and the most memory in use. Then the same for decoding ten latent frames at 640x608, with
+samples, how much of that is modulation layers, how much every step of the second section fetches, both as they would be if
+sections did not share modulations, and the most memory in use. Then the same for decoding ten latent frames at 640x608, with
 how often a pixel is computed and whether a layer is computed whole. With --long, only the most memory in use that decoding a
 minute takes, in two sizes and three precisions (an hour). Nothing here runs on a GPU: see experiments/card.
 """
@@ -12,6 +13,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -21,9 +23,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scripts.support.pack import load_comfyui
 
 CARDS = (4, 6, 8, 10, 12, 16, 24)
-FILES = {"bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn}
+FP8 = torch.float8_e4m3fn
+FILES = {  # with the dtypes of the blocks' matrices, and of modulation layers
+    "bf16": (torch.bfloat16, torch.bfloat16),
+    "fp8": (FP8, FP8),
+    "fp8, modulations bf16": (FP8, torch.bfloat16),
+}
 DECODES = {"bf16, fp16": torch.bfloat16, "float32": torch.float32}
-STEPS = 2
 
 
 def main() -> int:
@@ -38,10 +44,13 @@ def main() -> int:
 
 
 def short(cards: Sequence[float]) -> int:
-    print("| free GB | file | weights on the card | fetched at each step | most in use |\n| ---: | --- | ---: | ---: | ---: |")
+    columns = ("weights on the card", "modulations of them", "fetched at each step")
+    without = ("without sharing: modulations", "fetched")
+    print("| " + " | ".join(("free GB", "file", *columns, *without, "most in use")) + " |")
+    print("| ---: | --- |" + " ---: |" * 6)
     for size in cards:
-        for name, dtype in FILES.items():
-            print(f"| {size:g} | {name} | {sampling(size, dtype)} |", flush=True)
+        for name, dtypes in FILES.items():
+            print(f"| {size:g} | {name} | {sampling(size, *dtypes)} |", flush=True)
     print("\n| free GB | VAE | layers | most in use | pixels computed over pixels shown |\n| ---: | --- | --- | ---: | ---: |")
     for size in cards:
         for name, dtype in DECODES.items():
@@ -63,24 +72,41 @@ def long(cards: Sequence[float]) -> int:
     return int(failed)
 
 
-def sampling(size: float, dtype: torch.dtype) -> str:
+def sampling(size: float, dtype: torch.dtype, modulations: torch.dtype) -> str:
+    from experiments.card.card import GB
+    from experiments.card.steps import unshared
+
+    shared = sampled_on(size, dtype, modulations)
+    with unshared():
+        alone = sampled_on(size, dtype, modulations)
+    sizes = (shared.modulations, shared.fetched, alone.modulations, alone.fetched, shared.peak)
+    return f"{shared.loaded / GB:.1f} of {shared.whole / GB:.1f} GB | " + " | ".join(f"{size / GB:.1f} GB" for size in sizes)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Bytes of the model, of all its weights and its modulation layers on the card, fetched by a step, and in use at most."""
+
+    whole: int
+    loaded: int
+    modulations: int
+    fetched: int
+    peak: int
+
+
+def sampled_on(size: float, dtype: torch.dtype, modulations: torch.dtype) -> Sampled:
+    """After two sections; the step is one of the second."""
     from experiments.card.card import GB, FakeCard
-    from experiments.card.models import released_transformer, released_weights
-    from experiments.card.steps import request, sampled
+    from experiments.card.models import released_transformer, released_weights, weights_on
+    from experiments.card.steps import request, sampled, watched
     from framepack_core.plan import Plan
 
     with FakeCard(size * GB) as card:
-        model = released_transformer(released_weights(dtype))
-        sampled(request(model, Plan.of(1.2)))
-        card.memory.watch_peak()
-        before = card.memory.moved
-        sampled(request(model, Plan.of(1.2), steps=1 + STEPS))
-        one = card.memory.moved - before
-        before = card.memory.moved
-        sampled(request(model, Plan.of(1.2)))
-        step = (one - (card.memory.moved - before)) / STEPS
-        loaded, whole = model.loaded_size(), model.model_size()
-    return f"{loaded / GB:.1f} of {whole / GB:.1f} GB | {step / GB:.1f} GB | {card.memory.peak / GB:.1f} GB"
+        model = released_transformer(released_weights(dtype, modulations=modulations))
+        calls = watched(card, model)
+        sampled(request(model, Plan.of(2.4)))
+        kept = weights_on("cuda", model, modulations=True)
+        return Sampled(model.model_size(), model.loaded_size(), kept, calls.moved[-1], card.memory.peak)
 
 
 def decoding(size: float, dtype: torch.dtype) -> str:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
@@ -46,6 +48,7 @@ RELEASED_SIZE = Size("released", 76, 80, 3072, 20, 40, torch.bfloat16)
 TEXT_TOKENS, TEXT_WIDTH, IMAGE_TOKENS, IMAGE_WIDTH = 64, 512, 32, 128
 AXES, THETA = (16, 56, 56), 256
 STEPS = 25
+SHARED_STEPS = 3
 GEOMETRIC_MEAN_BOUND, SINGLE_BOUND, SECTION_BOUND = 1.00, 1.05, 1.05
 
 
@@ -72,7 +75,8 @@ def main() -> int:
         print(f"the released width, {double} and {single} blocks, random weights, bfloat16, 640x608 pixels")
         released = replace(RELEASED_SIZE, double=double, single=single)
         transformer_calls(options, [released], device, matmul_peak(device, 8192, torch.bfloat16))
-    within &= section_overhead(options, device)
+    within &= section_overhead(device)
+    within &= shared_modulations(options.runs, device)
     return 0 if within else 1
 
 
@@ -107,38 +111,72 @@ def transformer_calls(options: argparse.Namespace, sizes: Sequence[Size], device
     return mean <= GEOMETRIC_MEAN_BOUND and max(ratios) <= SINGLE_BOUND
 
 
-def section_overhead(options: argparse.Namespace, device: torch.device) -> bool:
-    """One section through the sampler node's path against the transformer calls inside it."""
+def sampling_run(size: Size, steps: int, length: float) -> tuple[Any, Callable[[], None]]:
+    """A model, and a run of its sampler node for a video of so many seconds."""
     from framepack_core.comfyui.sampling.request import Given, Request, make_guider
     from framepack_core.comfyui.sampling.sample import sample
     from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
     from framepack_core.plan import Plan
-    from scripts.support.trial import Stopwatch
 
-    size = SECTION_SIZE
     patcher = load_ours(build_diffusers(size), size)
     inputs, _, _ = make_inputs(size, torch.device("cpu"))
     conditioning = [[inputs["text"], {"pooled_output": inputs["pooled"]}]]
-    calls = Stopwatch(patcher.model.diffusion_model)
 
-    def section() -> None:
-        plan = Plan.of(1.2)
+    def run() -> None:
+        plan = Plan.of(length)
         guider, sampler = make_guider(patcher, conditioning, None, 1.0, 10.0), sampler_named("unipc_bh1")
         timeline = Given({"samples": torch.zeros(1, 16, 1, size.height, size.width)}).timeline(plan)
         sections = plan.bind(timeline)
-        sigmas = section_sigmas(sections, timeline, STEPS, 0.0)
+        sigmas = section_sigmas(sections, timeline, steps, 0.0)
         embedding = {"last_hidden_state": inputs["image"]}
         sample(Request(guider, sampler, plan, timeline, sections, sigmas, 0, embedding), say=lambda text: None)
 
+    return patcher, run
+
+
+def section_overhead(device: torch.device) -> bool:
+    """One section through the sampler node's path against the transformer calls inside it."""
+    from scripts.support.trial import Stopwatch
+
+    patcher, section = sampling_run(SECTION_SIZE, STEPS, 1.2)
+    calls = Stopwatch(patcher.model.diffusion_model)
     ratios = []
     for _ in range(3):
         calls.seconds.clear()
         ratios.append(seconds(section, device) / sum(calls.seconds))
         assert len(calls.seconds) == STEPS
     ratio = statistics.median(ratios)
+    size = SECTION_SIZE
     print(f"one section through the sampler against the sum of its {STEPS} transformer calls")
     print(f"  {size.hidden} wide, latent {size.height}x{size.width}: {ratio:.3f} (bound {SECTION_BOUND:.2f})\n")
     return ratio <= SECTION_BOUND
+
+
+def shared_modulations(runs: int, device: torch.device) -> bool:
+    """Two sections that may share modulations against two in which all layers compute at every step."""
+    from experiments.card.steps import unshared
+    from framepack_core.comfyui.model import modulation
+
+    _, run = sampling_run(SECTION_SIZE, SHARED_STEPS, 2.4)
+
+    def computed() -> None:
+        with unshared():
+            run()
+
+    def remembered() -> None:
+        with patch.object(modulation, "all_there", lambda layers, device: False):
+            run()
+
+    print(
+        f"two sections of {SHARED_STEPS} steps that may share modulations against two in which all layers compute at every step"
+    )
+    within = True
+    for name, shared in (("weights on the device", run), ("as if they were not", remembered)):
+        ratio = statistics.median(a / b for a, b in zip(*interleaved(runs, shared, computed, device), strict=True))
+        print(f"  {name}: {ratio:.3f} (bound {SECTION_BOUND:.2f})")
+        within &= ratio <= SECTION_BOUND
+    print()
+    return within
 
 
 def pair(size: Size, device: torch.device) -> tuple[Callable[[], torch.Tensor], Callable[[], torch.Tensor], int]:

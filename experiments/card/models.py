@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from framepack_core.comfyui.loading import checkpoints
-from scripts.support.quantising.sizes import released_shapes
+from scripts.support.quantising.sizes import is_modulation, released_shapes
 from scripts.support.trial import autoencoder
 
 
@@ -22,17 +22,27 @@ def released_vae(dtype: torch.dtype | None = None) -> comfy.sd.VAE:
     return comfy.sd.VAE(sd=weights, dtype=dtype)
 
 
-def released_weights(dtype: torch.dtype = torch.bfloat16, blocks: int | None = None) -> dict[str, Tensor]:
+def released_weights(
+    dtype: torch.dtype = torch.bfloat16, blocks: int | None = None, modulations: torch.dtype | None = None
+) -> dict[str, Tensor]:
     """The released transformer in ComfyUI's names, or one with this many blocks of each kind.
 
-    With fp8, only the blocks' matrices are, as with `weight_dtype` fp8 and in the files of scripts/quantize.py.
+    With fp8, only the blocks' matrices are, as with `weight_dtype` fp8 and in the files of scripts/quantize.py. The modulation
+    layers' can be of another dtype, as in the fp8 files that are shared.
     """
     others = torch.bfloat16 if dtype.itemsize == 1 else dtype
+    matrices = {True: modulations or dtype, False: dtype}
     return {
-        name: torch.empty(shape, dtype=dtype if "_blocks." in name and len(shape) == 2 else others)
+        name: torch.empty(shape, dtype=matrices[is_modulation(name)] if "_blocks." in name and len(shape) == 2 else others)
         for name, shape in released_shapes().items()
         if blocks is None or not (match := re.match(r"(?:double|single)_blocks\.(\d+)", name)) or int(match[1]) < blocks
     }
+
+
+def weights_on(device: str, model: ModelPatcher, modulations: bool) -> int:
+    """Bytes of the transformer's modulation layers, or of all others, that are on a device."""
+    named = model.model.diffusion_model.named_parameters()
+    return sum(weight.nbytes for name, weight in named if weight.device.type == device and is_modulation(name) == modulations)
 
 
 def gguf_weights(kind: str, blocks: int | None = None) -> dict[str, Tensor]:

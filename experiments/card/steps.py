@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from experiments.card.card import FakeCard
+from framepack_core.comfyui.loading.patcher import ModulationsLast
+from framepack_core.comfyui.model import modulation
 from framepack_core.comfyui.sampling.request import Given, Request, make_guider
 from framepack_core.comfyui.sampling.sample import sample
 from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
@@ -22,10 +27,11 @@ SIZE = (76, 80)  # latent height and width of 640x608
 
 @dataclass
 class Calls:
-    """The transformer's calls: bytes alive at most besides the weights, what ComfyUI was told before, waits for the card."""
+    """The transformer's calls: bytes alive at most besides the weights, what ComfyUI was told before, bytes fetched, waits."""
 
     live: list[int] = field(default_factory=list)
     estimates: list[float] = field(default_factory=list)
+    moved: list[int] = field(default_factory=list)
     waits: Counter[str] = field(default_factory=Counter)
 
 
@@ -54,23 +60,34 @@ def sampled(request: Request) -> Tensor:
     return sample(request, lambda text: None).latents
 
 
+@contextmanager
+def unshared() -> Iterator[None]:
+    """Without what is done about modulation layers: ComfyUI places them as it likes, and they compute at every step."""
+    with (
+        patch.object(modulation, "computes_the_same", lambda *args: False),
+        patch.object(ModulationsLast, "_load_list", ModelPatcher._load_list),
+    ):
+        yield
+
+
 def watched(card: FakeCard, model: ModelPatcher) -> Calls:
     """Watch all calls of this model from now on."""
-    calls, required, told = Calls(), model.model.memory_required, [0.0]
+    calls, told = Calls(), [0.0]
+    required, applied = model.model.memory_required, model.model.apply_model
 
     def memory_required(*args: Any, **kwargs: Any) -> float:
         told.append(required(*args, **kwargs))
         return told[-1]
 
-    def call(apply_model: Any, given: dict[str, Any]) -> Tensor:
-        before, waits = card.memory.used, card.counted.copy()
+    def apply_model(*args: Any, **kwargs: Any) -> Tensor:
+        before, moved, waits = card.memory.used, card.memory.moved, card.counted.copy()
         card.memory.watch_peak()
-        out = apply_model(given["input"], given["timestep"], **given["c"])
+        out = applied(*args, **kwargs)
         calls.live.append(card.memory.peak - before)
         calls.estimates.append(told[-1])
+        calls.moved.append(card.memory.moved - moved)
         calls.waits += card.counted - waits
         return out
 
-    model.model.memory_required = memory_required
-    model.set_model_unet_function_wrapper(call)
+    model.model.memory_required, model.model.apply_model = memory_required, apply_model
     return calls

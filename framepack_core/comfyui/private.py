@@ -26,6 +26,9 @@ DEMO = "the demo's models"
 SAMPLERS = "FramePack's samplers"
 LORAS = "warnings about LoRAs that change nothing"
 LORA_LOADER = "Load FramePack LoRA"
+PLACING = "keeping modulation layers off a card that is full"
+SHARING = "computing modulations once for all sections"
+CACHE = "FramePack Cache"
 
 
 class Missing(ImportError):
@@ -59,7 +62,9 @@ _DECODER = "comfy.ldm.modules.diffusionmodules.model"
 
 SYMBOLS: dict[str, Symbol] = {
     # The model
-    "HunyuanVideo": Symbol("comfy.ldm.hunyuan_video.model", "HunyuanVideo", MODELS, {"_forward": _TRANSFORMER}),
+    "HunyuanVideo": Symbol(
+        "comfy.ldm.hunyuan_video.model", "HunyuanVideo", MODELS, {"forward": "self x timestep", "_forward": _TRANSFORMER}
+    ),
     "DoubleStreamBlock": Symbol(
         "comfy.ldm.flux.layers",
         "DoubleStreamBlock",
@@ -72,6 +77,13 @@ SYMBOLS: dict[str, Symbol] = {
         MODELS,
         {"forward": "self x * vec pe attn_mask modulation_dims transformer_options"},
     ),
+    "Modulation": Symbol(
+        "comfy.ldm.flux.layers",
+        "Modulation",
+        MODELS,
+        {"__init__": "self dim double * dtype device operations", "forward": "self vec"},
+    ),
+    "ModulationOut": Symbol("comfy.ldm.flux.layers", "ModulationOut", MODELS, {"": "* shift scale gate"}),
     "timestep_embedding": Symbol("comfy.ldm.flux.layers", "timestep_embedding", MODELS, {"": "t dim * time_factor"}),
     "attention_pytorch": Symbol("comfy.ldm.modules.attention", "attention_pytorch", MODELS, {"": "q k v heads"}),
     "BaseModel": Symbol(
@@ -123,6 +135,29 @@ SYMBOLS: dict[str, Symbol] = {
             "unpatch_hooks": "self whitelist_keys_set",
             "get_combined_hook_patches": "self hooks",
         },
+    ),
+    # What is on the card
+    "ModelPatcherDynamic": Symbol(
+        "comfy.model_patcher", "ModelPatcherDynamic", PLACING, {"_load_list": "self for_dynamic default_device"}
+    ),
+    # What sections share
+    "WrappersMP": Symbol(
+        "comfy.patcher_extension",
+        "WrappersMP",
+        f"{SHARING}, and {CACHE}",
+        attributes=("OUTER_SAMPLE", "SAMPLER_SAMPLE", "CALC_COND_BATCH", "APPLY_MODEL", "DIFFUSION_MODEL"),
+    ),
+    "add_wrapper_with_key": Symbol(
+        "comfy.patcher_extension",
+        "add_wrapper_with_key",
+        SHARING,
+        {"": "wrapper_type key wrapper transformer_options * is_model_options"},
+    ),
+    "get_all_wrappers": Symbol(
+        "comfy.patcher_extension", "get_all_wrappers", SHARING, {"": "wrapper_type transformer_options * is_model_options"}
+    ),
+    "create_model_options_clone": Symbol(
+        "comfy.model_patcher", "create_model_options_clone", SHARING, {"": "orig_model_options"}
     ),
     # Sampling
     "CFGGuider": Symbol(

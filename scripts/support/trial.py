@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from framepack_core.comfyui import private
 from framepack_core.comfyui.decoding.stream import stream_frames
+from framepack_core.comfyui.loading.patcher import with_modulations_last
 from framepack_core.comfyui.model.framepack import FramePackModel, PackedContext
 from framepack_core.comfyui.sampling.denoise import GuiderDenoiser, with_conditions
 from framepack_core.comfyui.sampling.request import make_guider
@@ -102,7 +103,7 @@ def nbytes(size: Size, format: Format) -> int:
 
 
 def transformer(size: Size, format: Format):
-    """A MODEL with random weights, made by ComfyUI's own loader, which chooses how they are computed with on this card.
+    """A MODEL with random weights. ComfyUI's own loader makes it, and so chooses how they are computed with on this card.
 
     The loader gets views of one random tensor. Then each weight becomes a copy of its own, so that it takes the memory and
     the transfers of a real file, and no more than that while loading.
@@ -111,7 +112,7 @@ def transformer(size: Size, format: Format):
     numbers = torch.randn(max(map(math.prod, found.values())), generator=torch.Generator().manual_seed(0)) * DEVIATION
     shared = {dtype: numbers.to(dtype) for dtype in (torch.bfloat16, torch.float8_e4m3fn)}
     weights = {key: shared[dtype][: math.prod(found[key])].view(found[key]) for key, dtype in dtypes(found, format).items()}
-    patcher = private.load_diffusion_model_state_dict(weights)
+    patcher = with_modulations_last(private.load_diffusion_model_state_dict(weights))
     separate(patcher.model, shared.values())
     return patcher
 

@@ -26,8 +26,12 @@ def sample(
     seed: int = 11,
     hooks: tuple = (None, None),
     regions: Sequence[tuple] = (),
+    told: list | None = None,
 ) -> torch.Tensor:
-    """`hooks` are those of the positive and the negative prompt; the positive one counts once for each of the `regions`."""
+    """`hooks` are those of the positive and the negative prompt; the positive one counts once for each of the `regions`.
+
+    `told` is a positive prompt in the place of the inputs' own.
+    """
     prompts = zip((inputs.positive, inputs.negative), hooks, strict=True)
     positive, negative = (
         [[text, {"pooled_output": pooled} | ({"hooks": hook} if hook else {})]] for (text, pooled), hook in prompts
@@ -39,7 +43,7 @@ def sample(
     timeline = Given({"samples": inputs.start / SCALE}, {"samples": inputs.end / SCALE} if end else None).timeline(plan)
     planned = plan.bind(timeline)
     request = Request(
-        guider=make_guider(model, positive, negative if cfg != 1 else None, cfg, GUIDANCE),
+        guider=make_guider(model, told or positive, negative if cfg != 1 else None, cfg, GUIDANCE),
         sampler=sampler_named(sampler),
         plan=plan,
         timeline=timeline,

@@ -16,9 +16,9 @@ PACK = [ROOT / "__init__.py", *sorted(CORE.rglob("*.py")), *sorted((ROOT / "node
 FREE = [path for path in PACK if ADAPTER not in path.parents and ROOT / "nodes" not in path.parents]
 
 PRIVATE = ADAPTER / "private.py"
-PRIVATE_MODULES = ("comfy.conds", "comfy.latent_formats", "comfy.ldm", "comfy.model_base", "comfy.ops", "comfy.quant_ops",
-                   "comfy.sd1_clip", "comfy.supported_models", "comfy.taesd", "comfy_api.feature_flags", "comfy_execution",
-                   "latent_preview", "protocol")  # fmt: skip
+PRIVATE_MODULES = ("comfy.conds", "comfy.latent_formats", "comfy.ldm", "comfy.model_base", "comfy.ops",
+                   "comfy.patcher_extension", "comfy.quant_ops", "comfy.sd1_clip", "comfy.supported_models", "comfy.taesd",
+                   "comfy_api.feature_flags", "comfy_execution", "latent_preview", "protocol")  # fmt: skip
 
 DEMO = CORE / "demo"
 SERVES_THE_DEMO = {

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from ...trained import Trained
 from ...weights import fp8, names, stored
 from .. import private
+from .patcher import with_modulations_last
 
 private.require_for(private.MODELS)  # without them, a FramePack file would be taken for plain HunyuanVideo
 
@@ -95,9 +96,10 @@ def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> 
         if quantised:
             patcher = _gguf().load(weights, model_options)
         else:
-            patcher = private.load_diffusion_model_state_dict(
+            loaded = private.load_diffusion_model_state_dict(
                 weights, model_options=model_options.copy(), metadata=metadata, disable_dynamic=disable_dynamic
             )
+            patcher = with_modulations_last(loaded)
     except (ValueError, private.Missing) as error:
         raise ValueError(f"{name}: {error}") from error
     patcher.model.trained = trained

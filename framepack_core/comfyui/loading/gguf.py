@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import comfy.model_patcher
 import comfy.utils
 import torch
 from torch import Tensor, nn
 
 from .. import private
+from .patcher import with_modulations_last
 
 private.require_for(private.GGUF)
 
@@ -377,8 +379,9 @@ class QuantisedPatcher(private.ModelPatcher):
         return comfy.utils.get_attr(self.model, key.removesuffix(".weight"))
 
 
-def load(weights: dict[str, Tensor], model_options: dict) -> QuantisedPatcher:
+def load(weights: dict[str, Tensor], model_options: dict) -> comfy.model_patcher.ModelPatcher:
     """The model of weights in ComfyUI's names. Not loaded dynamically: ComfyUI would quantise patched weights again."""
     options = model_options | {"custom_operations": Operations}
     patcher = private.load_diffusion_model_state_dict(weights, options, disable_dynamic=True)
-    return QuantisedPatcher(patcher.model, load_device=patcher.load_device, offload_device=patcher.offload_device)
+    quantised = QuantisedPatcher(patcher.model, load_device=patcher.load_device, offload_device=patcher.offload_device)
+    return with_modulations_last(quantised)

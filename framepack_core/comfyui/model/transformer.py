@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
@@ -14,6 +15,7 @@ from ...layout import BASE_KERNEL, Kernel
 from ...packing import context_tokens, patchify
 from .. import private
 from ..log import log_once
+from .modulation import SHARED, Call, Known, Modulation, Shared
 
 private.require_for(private.MODELS)
 
@@ -68,10 +70,27 @@ class FramePackTransformer(private.HunyuanVideo):
         settings = {"dtype": dtype, "device": device, "operations": operations}
         self.clean_x_embedder = ContextEmbedder(kernels, self.in_channels, self.hidden_size, **settings)
         self.image_projection = ImageProjection(image_dim, self.hidden_size, **settings) if image_dim else None
+        self.known = Known()
+        self.modulations = self._replace_modulations(settings)
 
-    def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
-        """A copy, since where nothing is cast, `x` is the sampler's own, and ComfyUI's EasyCache adds to what it is given."""
-        return super().forward(x.clone(), *args, **kwargs)
+    def _replace_modulations(self, settings: dict[str, Any]) -> tuple[Modulation, ...]:
+        """Put layers that look at what is known in the place of ComfyUI's, which have the same weights."""
+        places = [(block, name) for block in self.double_blocks for name in ("img_mod", "txt_mod")]
+        places += [(block, "modulation") for block in self.single_blocks]
+        for block, name in places:
+            double = getattr(block, name).is_double
+            setattr(block, name, Modulation(self.known, self.hidden_size, double=double, **settings))
+        return tuple(getattr(block, name) for block, name in places)
+
+    def forward(self, x: Tensor, timestep: Tensor, *args, **kwargs) -> Tensor:
+        """ComfyUI's, which calls `_forward` through nodes. They may exchange its inputs.
+
+        They get a copy: where nothing is cast, `x` is the sampler's own, and ComfyUI's EasyCache adds to what it is given.
+        """
+        shared = kwargs.pop(SHARED, None)
+        if shared is not None and not torch.compiler.is_compiling():
+            kwargs[SHARED] = replace(shared, given=(timestep, kwargs["y"], kwargs.get("guidance")))
+        return super().forward(x.clone(), timestep, *args, **kwargs)
 
     def _forward(
         self,
@@ -91,12 +110,14 @@ class FramePackTransformer(private.HunyuanVideo):
         *,
         packed: Any = None,
         context_latents: Sequence[Tensor] = (),
+        shared: Shared | None = None,
         **kwargs,
     ) -> Tensor:
         """Velocity `B C T H W` of the generated frames `x`.
 
         `packed` is the section's kernels and rotary phases, `context_latents` its groups `B C T H W`, `clip_fea` the image
-        embedding `B L D`. The other parameters are HunyuanVideo's; FramePack ignores those it has no use for.
+        embedding `B L D`, `shared` the modulations that need not be computed. The other parameters are HunyuanVideo's;
+        FramePack ignores those it has no use for.
         """
         transformer_options = with_attention(transformer_options, x.device)
         img = patchify(x, BASE_KERNEL, {BASE_KERNEL: self.img_in.proj})
@@ -105,13 +126,22 @@ class FramePackTransformer(private.HunyuanVideo):
         if context_latents:
             img = torch.cat([self.clean_x_embedder(context_latents, packed.kernels).to(img), img], dim=1)
 
-        vec = self.modulation_vector(x.dtype, timestep, y, guidance)
+        def vector(timestep: Tensor) -> Tensor:
+            return self.modulation_vector(x.dtype, timestep, y, guidance)
+
+        vec = vector(timestep)
         txt = self.txt_in(context, timestep, None, transformer_options=transformer_options)
         if self.image_projection is not None and clip_fea is not None:
             txt = torch.cat([self.image_projection(clip_fea), txt], dim=1)
         pe = torch.cat([unturned(txt.shape[1], packed.rotary), packed.rotary], dim=2)
 
-        img = self.run_blocks(img, txt, vec, pe, transformer_options)
+        if shared is not None and shared.fits((timestep, y, guidance), self.modulations, vec.device):
+            call = Call(shared, vec, vector, self.modulations)
+            with self.known.of(vec, shared.memory.of(call)):
+                img = self.run_blocks(img, txt, vec, pe, transformer_options)
+            shared.memory.foresee(call)
+        else:
+            img = self.run_blocks(img, txt, vec, pe, transformer_options)
         velocity = self.final_layer(img[:, -generated:], vec)
         return self.unpatchify(velocity, x.shape)
 

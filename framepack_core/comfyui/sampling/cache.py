@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...caching import Measured, Rule, SectionCache, Skipping, Tabulated
+from .. import private
 from ..model.framepack import FramePackModel
 from .checks import checkpoint_name, is_f1
 
@@ -33,7 +33,8 @@ Say = Callable[[str], None]
 def with_cache(model, method: str, skipping: Skipping, say: Say):
     """A copy of the MODEL that skips calls; after each section, `say` is told how many.
 
-    Raises ValueError if the model is none of FramePack's, has a cache already, or has no table for the method.
+    Raises ValueError if the model is none of FramePack's, has a cache already, or has no table for the method; and
+    private.Missing.
     """
     if not isinstance(model.model, FramePackModel):
         raise ValueError(f"model is {type(model.model).__name__}, not FramePack; use EasyCache for other models")
@@ -58,8 +59,8 @@ def with_cache(model, method: str, skipping: Skipping, say: Say):
             say(f"{cache.skipped} of {cache.calls} calls skipped in the last section")
 
     cached = model.clone()
-    cached.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, section)
-    cached.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, called_or_expected)
+    cached.add_wrapper_with_key(private.WrappersMP.OUTER_SAMPLE, KEY, section)
+    cached.add_wrapper_with_key(private.WrappersMP.DIFFUSION_MODEL, KEY, called_or_expected)
     return cached
 
 

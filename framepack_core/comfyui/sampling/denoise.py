@@ -13,7 +13,9 @@ from ...packing import Context
 from ...plan import Section
 from ...timeline import is_finite
 from .. import private
+from ..log import log_once
 from ..model.framepack import CONTEXT_KEY, PackedContext
+from ..model.modulation import Modulations, require_sharing
 from .patches import require_unconditional
 from .regions import for_video
 from .timed import Conds
@@ -51,6 +53,7 @@ class GuiderDenoiser:
         self.embeddings = embeddings or {}
         self.initial = initial
         self.conditions = conditions or {}
+        self.modulations = Modulations()
 
     def __call__(self, noise: Tensor, context: Context) -> Tensor:
         """Latents `B C T H W`, unscaled as ComfyUI keeps them. Raises ValueError if they are not finite."""
@@ -89,8 +92,18 @@ class GuiderDenoiser:
             name: [for_video(cond, *noise.shape[2:]) for cond in conds] for name, conds in guider.original_conds.items()
         }
         functions = [require_unconditional, *guider.model_options.get(PRE_CFG, [])]
-        guider.model_options = {**guider.model_options, PRE_CFG: functions}
+        guider.model_options = self._sharing_modulations(section, {**guider.model_options, PRE_CFG: functions})
         return guider
+
+    def _sharing_modulations(self, section: Section, model_options: dict) -> dict:
+        """ComfyUI's options, with this run's modulations. As they are, and logged, if ComfyUI has changed what this needs."""
+        try:
+            require_sharing(self.guider.model_patcher)
+        except private.Missing as missing:
+            log_once(str(missing))
+            return model_options
+        self.modulations.begin(self.sigmas[section.number][:-1])
+        return self.modulations.added(model_options)
 
 
 def with_conditions(guider, **values):

@@ -17,7 +17,20 @@ Shapes = dict[str, tuple[int, ...]]
 
 def released_sizes() -> dict[str, int]:
     """Bytes of the weights, by format; a GGUF has all the blocks' matrices in one type and the rest in float32."""
-    shapes = released_shapes()
+    return sizes_of(released_shapes())
+
+
+def modulation_sizes() -> dict[str, int]:
+    """Those of the weights that only a run's first section uses."""
+    return sizes_of({key: shape for key, shape in released_shapes().items() if is_modulation(key)})
+
+
+def is_modulation(name: str) -> bool:
+    """Whether a weight is one of the blocks' modulation layers'."""
+    return "_mod.lin." in name or ".modulation.lin." in name
+
+
+def sizes_of(shapes: Shapes) -> dict[str, int]:
     parameters = sum(map(math.prod, shapes.values()))
     sizes = {"bf16": 2 * parameters} | {name: nbytes(file(shapes, name)) for name in FORMATS}
     blocks = sum(math.prod(shape) for key, shape in shapes.items() if "_blocks." in key and len(shape) == 2)
