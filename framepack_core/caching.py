@@ -83,6 +83,29 @@ class Tabulated:
         """Nothing: it is in the table."""
 
 
+class Magnitudes:
+    """Measures a table for `Tabulated` in one section: how much the blocks add to a token, by what they added a step before."""
+
+    def __init__(self, sigmas: Sequence[float]) -> None:
+        self._left = list(sigmas[:-1])
+        self._last: Tensor | None = None
+        self._ratios: list[Tensor] = []
+
+    def see(self, sigma: float, added: Tensor) -> None:
+        """What the blocks add to tokens `B L D` at a noise level; only the first call at each level of the schedule counts."""
+        if sigma not in self._left:
+            return
+        self._left.remove(sigma)
+        magnitudes = torch.linalg.vector_norm(added, dim=-1, dtype=torch.float32)
+        before = magnitudes if self._last is None else self._last
+        self._ratios.append((magnitudes / before.clamp(min=1e-6)).mean())
+        self._last = magnitudes
+
+    def table(self) -> list[float]:
+        """A ratio for each level that was seen; the first is 1."""
+        return [float(ratio) for ratio in self._ratios]
+
+
 @dataclass
 class SectionCache:
     """The state of one section, on the noise levels of its schedule, which ends in 0."""
@@ -97,6 +120,9 @@ class SectionCache:
     _skips: bool = False
     _in_a_row: int = 0
     _error: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.skipped} of {self.calls} calls skipped in the last section"
 
     def skips(self, sigma: float, conditions: Sequence[Hashable]) -> bool:
         """Whether the call at a noise level is skipped, which the first of its conditions decides for all of them."""

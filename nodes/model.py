@@ -4,7 +4,7 @@ from ..framepack_core.caching import Skipping
 from ..framepack_core.comfyui.loading.checkpoints import WEIGHT_DTYPES, load, model_names
 from ..framepack_core.comfyui.loading.loras import load as load_lora
 from ..framepack_core.comfyui.loading.loras import lora_names
-from ..framepack_core.comfyui.sampling.cache import METHODS, with_cache
+from ..framepack_core.comfyui.sampling.cache import METHODS, tables_state, with_method
 from .schema import named_errors, progress_text
 
 
@@ -107,7 +107,8 @@ class CacheNode(io.ComfyNode):
                     options=list(METHODS),
                     default=METHODS[0],
                     tooltip="How it is decided which steps are skipped. easycache measures the error while it runs, and works "
-                    "with every checkpoint; magcache takes it from a table for FramePackI2V or F1; off computes all.",
+                    "with every checkpoint; magcache takes it from a table for FramePackI2V or F1, or from your own; measure "
+                    "computes all and makes a table of any checkpoint, which magcache then uses; off computes all.",
                 ),
                 io.Float.Input(
                     "threshold",
@@ -141,4 +142,8 @@ class CacheNode(io.ComfyNode):
     @named_errors
     def execute(cls, model, method: str, threshold: float, start: float, end: float, max_skips: int) -> io.NodeOutput:
         skipping = Skipping(threshold, start, end, max_skips)
-        return io.NodeOutput(with_cache(model, method, skipping, progress_text(cls)))
+        return io.NodeOutput(with_method(model, method, skipping, progress_text(cls)))
+
+    @classmethod
+    def fingerprint_inputs(cls, method: str, **inputs) -> object:
+        return tables_state(method)

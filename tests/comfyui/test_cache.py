@@ -3,22 +3,30 @@
 import gc
 import re
 import weakref
+from itertools import pairwise
 
 import comfy_extras.nodes_easycache as caches
 import comfy_extras.nodes_torch_compile as compiling
+import folder_paths
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 from support import given
 from support.ours import relative_error, sample
 
-from framepack_core.caching import DAMPING, SectionCache, Skipping
+from experiments.study.run import quiet_comfyui
+from experiments.study.studio import Studio
+from experiments.study.videos import Video
+from framepack_core.caching import DAMPING, SectionCache, Skipping, Tabulated
 from framepack_core.comfyui.loading.checkpoints import load_path
 from framepack_core.comfyui.sampling import cache as caching
-from framepack_core.comfyui.sampling.cache import F1, I2V, magnitudes, with_cache
+from framepack_core.comfyui.sampling.cache import F1, I2V, magnitudes, tables_state, with_method
+from framepack_core.comfyui.sampling.checks import checkpoint_path
+from framepack_core.store import magnitudes as tables
 
 EAGER = Skipping(threshold=1.0, start=0.0, max_skips=2)
 STEPS = 8
+GENERATED = 9 * (given.HEIGHT // 2) * (given.WIDTH // 2)  # tokens of a section
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +37,7 @@ def model(checkpoint):
 def said(model, skipping: Skipping = EAGER, method: str = "easycache", **sampled) -> tuple[torch.Tensor, list[tuple[int, int]]]:
     """A video, and (skipped, calls) of each of its sections."""
     lines: list[str] = []
-    latents = sample(with_cache(model, method, skipping, lines.append), given.inputs(), steps=STEPS, **sampled)
+    latents = sample(with_method(model, method, skipping, lines.append), given.inputs(), steps=STEPS, **sampled)
     found = [re.fullmatch(r"(\d+) of (\d+) calls skipped in the last section", line) for line in lines]
     return latents, [(int(match[1]), int(match[2])) for match in found if match]
 
@@ -65,7 +73,7 @@ def test_what_is_skipped_lies_on_the_line_through_the_last_two_velocities(model)
 
     outer = model.clone()
     outer.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "outside", watch(outside))
-    cached = with_cache(outer, "easycache", EAGER, lambda line: None)
+    cached = with_method(outer, "easycache", EAGER, lambda line: None)
     cached.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "within", watch(inside))
     sample(cached, given.inputs(), steps=STEPS, sections=1)
 
@@ -132,20 +140,124 @@ def test_tables_are_chosen_by_the_checkpoint(model, monkeypatch):
         latents, ((skipped, calls),) = said(model, method="magcache", sections=1)
         assert latents.isfinite().all() and 0 < skipped < calls
     monkeypatch.setattr(caching, "checkpoint_name", lambda _: "mine.safetensors")
-    with pytest.raises(ValueError, match=r"no table of magnitudes for mine\.safetensors.* choose easycache"):
-        with_cache(model, "magcache", EAGER, print)
+    with pytest.raises(
+        ValueError, match=r"no table of magnitudes for mine\.safetensors.* choose easycache, or make a video with measure first"
+    ):
+        with_method(model, "magcache", EAGER, print)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where tables are kept, empty."""
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
+    return tmp_path / "__framepack"
+
+
+def measured(model, steps: int = 10, **sampled) -> tuple[torch.Tensor, list[str]]:
+    lines: list[str] = []
+    return sample(with_method(model, "measure", EAGER, lines.append), given.inputs(), steps=steps, **sampled), lines
+
+
+def test_a_checkpoint_s_own_table_is_measured_while_a_video_is_made_with_all_steps(model, folder):
+    before = tables_state("magcache")
+    latents, lines = measured(model, sections=2, cfg=2.0)
+
+    assert torch.equal(latents, sample(model, given.inputs(), steps=10, sections=2, cfg=2.0))
+    assert [line.partition(";")[0] for line in lines] == ["10 steps of 1 sections measured", "10 steps of 2 sections measured"]
+    table = magnitudes(model)
+    assert len(table) == 10 and table[0] == 1 and len(set(table)) > 5
+    assert tables_state("magcache") != before, "so that ComfyUI runs the node again"
+    assert tables_state("easycache") is None
+
+
+def test_what_is_measured_is_what_the_blocks_add_to_the_generated_tokens(model, folder):
+    """Against hooks on the blocks themselves."""
+    transformer = model.model.diffusion_model
+    norms: list[torch.Tensor] = []
+    seen: dict[str, torch.Tensor] = {}
+
+    def before(module, args, kwargs):
+        seen["img"] = kwargs["img"].clone()
+
+    def after(module, args, kwargs, output):
+        text = output.shape[1] - seen["img"].shape[1]
+        added = output[:, text:] - seen["img"]
+        norms.append(added[:, -GENERATED:].norm(dim=-1))
+
+    handles = [
+        transformer.double_blocks[0].register_forward_pre_hook(before, with_kwargs=True),
+        transformer.single_blocks[-1].register_forward_hook(after, with_kwargs=True),
+    ]
+    try:
+        measured(model, sections=1)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+    expected = [1.0, *((later / earlier).mean().item() for earlier, later in pairwise(norms))]
+    assert magnitudes(model) == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def test_a_measured_table_takes_the_place_of_a_published_one(model, folder, monkeypatch):
+    monkeypatch.setattr(caching, "checkpoint_name", lambda _: "FramePackI2V_HY_fp8.safetensors")
+    assert magnitudes(model) == I2V
+
+    tables.write(folder, checkpoint_path(model), [1.0] * 10)  # nothing ever changes, so that all may be skipped
+    _, ((skipped, calls),) = said(model, Skipping(0.001, start=0.0, max_skips=20), method="magcache", sections=1)
+
+    assert magnitudes(model) == (1.0,) * 10
+    assert (skipped, calls) == (STEPS - 3, STEPS)
+
+
+def test_the_demo_s_table_is_its_own_and_magcache_uses_it(folder, monkeypatch):
+    quiet_comfyui()
+    studio = Studio()
+    video, plain = Video(0, "left", 1, "inverted", "framepack", steps=10), studio.model
+    lines: list[str] = []
+
+    def made_with(method: str) -> torch.Tensor:
+        monkeypatch.setattr(studio, "model", with_method(plain, method, Skipping(0.1), lines.append))
+        return studio.sample([video]).latents
+
+    whole, cached = made_with("measure"), made_with("magcache")
+
+    table = magnitudes(plain)
+    assert len(table) == 10 and all(0.5 < ratio < 2 for ratio in table)
+    published = Tabulated(I2V, [*range(10, 0, -1), 0])
+    own = Tabulated(table, [*range(10, 0, -1), 0])
+    assert max(abs(own.error(10, level) - published.error(10, level)) for level in range(1, 10)) > 0.1
+    assert re.fullmatch(r"[1-7] of 10 calls skipped in the last section", lines[-1])
+    assert 0 < relative_error(cached, whole) < 0.2
+
+
+@pytest.mark.parametrize("steps", [1, 9])
+def test_too_few_steps_to_measure_are_refused_before_anything_is_sampled(model, folder, steps):
+    with pytest.raises(ValueError, match=rf"{steps} steps say too little of a checkpoint; measure with 10 or more"):
+        measured(model, steps=steps, sections=1)
+    assert not folder.exists()
+
+
+def test_a_model_that_comes_from_no_file_has_no_table(model, monkeypatch):
+    nameless = model.clone()
+    monkeypatch.setattr(nameless, "cached_patcher_init", None)
+
+    with pytest.raises(ValueError, match=r"comes from no file .* load it with FramePack_LoadModel"):
+        with_method(nameless, "measure", EAGER, print)
+    with pytest.raises(ValueError, match=r"no table of magnitudes for this model"):
+        with_method(nameless, "magcache", EAGER, print)
 
 
 def test_off_gives_the_model_as_it_is(model):
-    assert with_cache(model, "off", EAGER, print) is model
+    assert with_method(model, "off", EAGER, print) is model
 
 
 def test_what_does_not_go_together_is_refused(model):
-    cached = with_cache(model, "easycache", EAGER, print)
+    cached = with_method(model, "easycache", EAGER, print)
+    measuring = with_method(model, "measure", EAGER, print)
     core = caches.EasyCacheNode.execute(model, 0.2, 0.1, 0.9, False).args[0]
 
-    for other, name in ((cached, "FramePack Cache"), (core, "EasyCache")):
+    for other, name in ((cached, "FramePack Cache"), (measuring, "FramePack Cache"), (core, "EasyCache")):
         with pytest.raises(ValueError, match=rf"has a cache already \({name}\); remove one of the two"):
-            with_cache(other, "easycache", EAGER, print)
+            with_method(other, "easycache", EAGER, print)
     with pytest.raises(ValueError, match=r"start is 0\.5, after end 0\.2; lower it"):
-        with_cache(model, "easycache", Skipping(start=0.5, end=0.2), print)
+        with_method(model, "easycache", Skipping(start=0.5, end=0.2), print)

@@ -11,6 +11,7 @@ from support.graph import Graph, Seen, new_log_lines, own_models
 from support.stand_ins.prompt import INVERTED, LORA, PLAIN, SHARDED
 
 from framepack_core.weights.names import to_comfy
+from scripts.support.server import RunFailed
 
 NATIVE = "FramePackI2V_native.safetensors"
 
@@ -144,6 +145,26 @@ def test_framepack_cache_skips_calls_and_says_so_and_another_threshold_is_anothe
     assert all(re.fullmatch(r"[1-5] of 8 calls skipped in the last section", text) for text in said_fast)
     assert difference(fast, exact) > 1e-4 and fast.isfinite().all()
     assert "resumed" not in "".join(told)
+
+
+def test_magcache_takes_a_table_once_it_is_measured_and_a_new_one_as_soon_as_it_is(graph, server):
+    limits = {"threshold": 2.0, "start": 0.0, "end": 1.0, "max_skips": 3}
+
+    def made_with(method: str, steps: int = 10) -> list[str]:
+        cache, seen = graph.add("FramePack_Cache", model=graph.model, method=method, **limits), Seen()
+        graph.latents(server, graph.sampler(model=cache, plan=graph.plan_of(1), steps=steps, seed=78), on_message=seen)
+        return seen.texts(cache)
+
+    with pytest.raises(RunFailed, match=r"FramePack_Cache: there is no table .* make a video with measure first"):
+        made_with("magcache")
+    (said,) = made_with("measure")
+    (skipped,) = made_with("magcache")
+    made_with("measure", steps=12)
+    again = made_with("magcache")
+
+    assert said.startswith("10 steps of 1 sections measured; magcache uses them for ")
+    assert re.fullmatch(r"[1-7] of 10 calls skipped in the last section", skipped)
+    assert again, "the same prompt, but another table"
 
 
 def test_cfg_with_a_negative_changes_the_video(graph, server, plain):

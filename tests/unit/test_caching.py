@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from framepack_core.caching import DAMPING, Measured, SectionCache, Skipping, Tabulated
+from framepack_core.caching import DAMPING, Magnitudes, Measured, SectionCache, Skipping, Tabulated
 
 SIGMAS = [1 - step / 10 for step in range(10)] + [0.0]
 ALL = Skipping(threshold=1e9, start=0.0, max_skips=100)
@@ -102,6 +102,15 @@ def test_a_table_s_error_is_how_far_the_magnitude_has_changed_since_the_last_cal
 
     assert rule.error(1.0, 0.8) == pytest.approx(0.1)
     assert rule.error(0.8, 0.4) == pytest.approx(abs(1 - 1.2 * 0.9))
+
+
+def test_a_table_is_measured_from_what_is_added_to_each_token_at_each_level_of_the_schedule():
+    """Two tokens: one is given twice as much at each level, the other always the same. Between levels nothing counts."""
+    magnitudes = Magnitudes([1.0, 0.8, 0.5, 0.0])
+    for sigma, factor in ((1.0, 1.0), (0.8, 2.0), (0.8, 50.0), (0.6, 99.0), (0.5, 4.0)):
+        magnitudes.see(sigma, torch.tensor([[[3.0, 4.0], [6.0 * factor, 8.0 * factor]]], dtype=torch.bfloat16))
+
+    assert magnitudes.table() == pytest.approx([1.0, 1.5, 1.5])
 
 
 def test_a_table_is_stretched_to_the_steps_in_use():

@@ -22,6 +22,8 @@ private.require_for(private.MODELS)
 # Bound once: they run at every step, and torch.compile must not see the look-up.
 attention_pytorch, timestep_embedding = private.attention_pytorch, private.timestep_embedding
 
+WATCHED = "framepack_watched"  # an option: a function that is given what the blocks add to the generated tokens `B L D`
+
 ATTENTION_FLAGS = (  # the last one is newer than ComfyUI 0.30.0
     "use_split_cross_attention",
     "use_quad_cross_attention",
@@ -135,6 +137,7 @@ class FramePackTransformer(private.HunyuanVideo):
             txt = torch.cat([self.image_projection(clip_fea), txt], dim=1)
         pe = torch.cat([unturned(txt.shape[1], packed.rotary), packed.rotary], dim=2)
 
+        given = img.clone() if WATCHED in transformer_options else img  # blocks add to what they are given
         if shared is not None and shared.fits((timestep, y, guidance), self.modulations, vec.device):
             call = Call(shared, vec, vector, self.modulations)
             with self.known.of(vec, shared.memory.of(call)):
@@ -142,6 +145,8 @@ class FramePackTransformer(private.HunyuanVideo):
             shared.memory.foresee(call)
         else:
             img = self.run_blocks(img, txt, vec, pe, transformer_options)
+        if WATCHED in transformer_options:
+            transformer_options[WATCHED](img[:, -generated:] - given[:, -generated:], transformer_options)
         velocity = self.final_layer(img[:, -generated:], vec)
         return self.unpatchify(velocity, x.shape)
 

@@ -1,19 +1,28 @@
-"""A step cache on a MODEL: some of the transformer's calls are replaced by what is expected of them."""
+"""A step cache on a MODEL: some of the transformer's calls are replaced by what is expected of them.
+
+MagCache's rule needs a table of the checkpoint. Those of the released ones are here; any other is measured once, during a video
+that is made with all steps.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import folder_paths
 import torch
 from torch import Tensor
 
-from ...caching import Measured, Rule, SectionCache, Skipping, Tabulated
+from ...caching import Magnitudes, Measured, Rule, SectionCache, Skipping, Tabulated
+from ...store import magnitudes as tables
 from .. import private
 from ..model.framepack import FramePackModel
-from .checks import checkpoint_name, is_f1
+from ..model.transformer import WATCHED
+from .checks import checkpoint_name, checkpoint_path, is_f1
 
-METHODS = ("easycache", "magcache", "off")
+METHODS = ("easycache", "magcache", "off", "measure")
+FEWEST_STEPS = 10  # that are worth a table
 KEY = "framepack_cache"  # of the wrappers, and of a section's cache among the transformer's options
 CACHES = {KEY: "FramePack Cache", "easycache": "EasyCache", "lazycache": "LazyCache"}  # nodes by the key of their wrappers
 
@@ -30,33 +39,36 @@ F1 = (
 Say = Callable[[str], None]
 
 
-def with_cache(model, method: str, skipping: Skipping, say: Say):
-    """A copy of the MODEL that skips calls; after each section, `say` is told how many.
+def with_method(model, method: str, skipping: Skipping, say: Say):
+    """A copy of the MODEL with what a method does to it, or the MODEL itself; after each section, `say` is told how it went.
 
-    Raises ValueError if the model is none of FramePack's, has a cache already, or has no table for the method; and
+    Raises ValueError if the model is none of FramePack's, has a cache already, or lacks what the method needs; and
     private.Missing.
     """
     if not isinstance(model.model, FramePackModel):
         raise ValueError(f"model is {type(model.model).__name__}, not FramePack; use EasyCache for other models")
     if method == "off":
         return model
-    if skipping.start > skipping.end:
-        raise ValueError(f"start is {skipping.start:g}, after end {skipping.end:g}; lower it")
     if others := [node for key, node in CACHES.items() if _wrapped(model, key)]:
         raise ValueError(f"the model has a cache already ({others[0]}); remove one of the two")
+    if method == "measure":
+        return with_measuring(model, say)
+    return with_cache(model, method, skipping, lambda cache: say(str(cache)))
+
+
+def with_cache(model, method: str, skipping: Skipping, done: Callable[[SectionCache], None]):
+    """A copy of the MODEL that skips calls; after each section, `done` is given its cache. Raises ValueError as above."""
+    if skipping.start > skipping.end:
+        raise ValueError(f"start is {skipping.start:g}, after end {skipping.end:g}; lower it")
     table = magnitudes(model) if method == "magcache" else ()
 
     def section(executor, *args, **kwargs):
-        guider, sigmas = executor.class_obj, args[3].tolist()
+        sigmas = args[3].tolist()
         rule: Rule = Tabulated(table, sigmas) if table else Measured()
         cache = SectionCache(skipping, rule, sigmas)
-        options = guider.model_options
-        guider.model_options = {**options, "transformer_options": {**options["transformer_options"], KEY: cache}}
-        try:
-            return executor(*args, **kwargs)
-        finally:
-            guider.model_options = options
-            say(f"{cache.skipped} of {cache.calls} calls skipped in the last section")
+        latents = _with_option(KEY, cache, executor, *args, **kwargs)
+        done(cache)
+        return latents
 
     cached = model.clone()
     cached.add_wrapper_with_key(private.WrappersMP.OUTER_SAMPLE, KEY, section)
@@ -64,12 +76,65 @@ def with_cache(model, method: str, skipping: Skipping, say: Say):
     return cached
 
 
+def with_measuring(model, say: Say):
+    """A MODEL that makes all calls and keeps its checkpoint's table for MagCache, a mean over its sections so far."""
+    checkpoint = checkpoint_path(model)
+    if checkpoint is None:
+        raise ValueError("the model comes from no file that its table could be kept for; load it with FramePack_LoadModel")
+    measured: list[list[float]] = []
+
+    def section(executor, *args, **kwargs):
+        sigmas = args[3].tolist()
+        if len(sigmas) <= FEWEST_STEPS:
+            raise ValueError(f"{len(sigmas) - 1} steps say too little of a checkpoint; measure with {FEWEST_STEPS} or more")
+        magnitudes = Magnitudes(sigmas)
+
+        @torch.compiler.disable
+        def watch(added: Tensor, options: dict) -> None:
+            magnitudes.see(float(options["sigmas"][0]), added.chunk(len(options["uuids"]))[0])
+
+        latents = _with_option(WATCHED, watch, executor, *args, **kwargs)
+        measured.append(magnitudes.table())
+        alike = [table for table in measured if len(table) == len(measured[-1])]
+        tables.write(tables_folder(), checkpoint, [sum(ratios) / len(alike) for ratios in zip(*alike, strict=True)])
+        say(f"{len(alike[0])} steps of {len(alike)} sections measured; magcache uses them for {checkpoint.name} from now on")
+        return latents
+
+    measuring = model.clone()
+    measuring.add_wrapper_with_key(private.WrappersMP.OUTER_SAMPLE, KEY, section)
+    return measuring
+
+
 def magnitudes(model) -> tuple[float, ...]:
-    """MagCache's table for the checkpoint. Raises ValueError if there is none."""
-    name = checkpoint_name(model)
+    """MagCache's table for the checkpoint: measured here, or published. Raises ValueError if there is none."""
+    checkpoint, name = checkpoint_path(model), checkpoint_name(model)
+    if checkpoint is not None and checkpoint.exists() and (own := tables.read(tables_folder(), checkpoint)):
+        return own
     if "framepack" not in name.lower():
-        raise ValueError(f"there is no table of magnitudes for {name or 'this model'}, only for FramePack's; choose easycache")
+        raise ValueError(f"there is no table of magnitudes for {name or 'this model'}, only for FramePack's; choose easycache, "
+                         "or make a video with measure first")  # fmt: skip
     return F1 if is_f1(name) else I2V
+
+
+def tables_folder() -> Path:
+    """Where tables are kept that were measured."""
+    return Path(folder_paths.get_system_user_directory("framepack"))
+
+
+def tables_state(method: str) -> object:
+    """What changes a method's result besides its inputs."""
+    return tables.state(tables_folder()) if method == "magcache" else None
+
+
+def _with_option(name: str, value: object, executor, *args, **kwargs):
+    """Sample a section with one more option for the transformer."""
+    guider = executor.class_obj
+    options = guider.model_options
+    guider.model_options = {**options, "transformer_options": {**options["transformer_options"], name: value}}
+    try:
+        return executor(*args, **kwargs)
+    finally:
+        guider.model_options = options
 
 
 @torch.compiler.disable(recursive=False)

@@ -224,9 +224,12 @@ def trained_warnings(plan: Plan, name: str, trained: Trained) -> list[str]:
 
 def checkpoint_name(patcher) -> str:
     """The name of the file or folder the model was loaded from, or ""."""
-    if patcher.cached_patcher_init is None:
-        return ""
-    return Path(str(patcher.cached_patcher_init[1][0])).name
+    path = checkpoint_path(patcher)
+    return "" if path is None else path.name
+
+
+def checkpoint_path(patcher) -> Path | None:
+    return None if patcher.cached_patcher_init is None else Path(str(patcher.cached_patcher_init[1][0]))
 
 
 def is_f1(name: str) -> bool:
