@@ -25,12 +25,14 @@ from experiments.study.results import Results
 from experiments.study.tables import figure, percent, table
 from experiments.study.videos import (
     ANCHORS,
+    CACHES,
     CONFIGURATIONS,
     TWO_SECTIONS,
     Amount,
     Video,
     Way,
     anchors,
+    cached,
     changes,
     layouts,
     lengths,
@@ -94,7 +96,7 @@ class Study:
 
     def videos(self) -> str:
         made = [Video.from_dict(made) for made, _ in self.results.items() if "scene" in made]
-        return f"{sum(video.source == 'model' for video in made)}"
+        return f"{sum(video.source == 'model' and video.steps == self.way.steps for video in made)}"
 
     def scenes(self) -> str:
         return str(self.amount.obedience)
@@ -314,22 +316,48 @@ class Study:
         return table(["paddings", "videos", "obeys", "colour", "fit", "Lab", "joins", "motion"], rows) if rows else ""
 
     def anchors(self) -> str:
-        """Each order with an anchor against the same scenes and noise without one; the lower one is named where it is clear."""
+        """Each order with an anchor against the same scenes and noise without one."""
         made = self._of(anchors(self.amount))
+        return self._drift_by("colour_anchor", ANCHORS, made, f"6 sections, {self.amount.anchors} scenes")
+
+    def cache(self) -> str:
+        """What the cache does to obedience."""
+        rows = []
+        for order, made in self._by_order(cached).items():
+            for threshold in CACHES if made else ():
+                some = [(video, found) for video, found in made if video.cache == threshold]
+                calls = mean([found["calls"] for _, found in some])
+                rows.append([
+                    order, f"{threshold:g}" if threshold else "off", figure(calls, 2, short=True),
+                    str(len(some)), percent(share(_obeyed(some))), _count([any(found["lost"]) for _, found in some]),
+                    *(figure(mean([pick(found) for _, found in some]), 2) for pick in
+                      (colour, value("same_kind"), value("fit"))),
+                ])  # fmt: skip
+        header = ["order", "threshold", "calls", "videos", "obeys", "lost", "colour", "same kind", "fit"]
+        return table(header, rows) if rows else ""
+
+    def cache_drift(self) -> str:
+        """Each order with the cache against the same scenes and noise with all steps."""
+        made = self._of(cached(self.amount))
+        return self._drift_by("cache", CACHES, made, f"4 sections, {self.amount.cache} scenes")
+
+    def _drift_by(self, name: str, values: Sequence[float], made: Made, what: str) -> str:
+        """Drift at each value of a video's field, and paired differences to its first; the lower one is named where it is
+        clear."""
+        first, *others = values
         rows = []
         for order in ORDERS:
             found = {
-                anchor: {v.scene: one for v, one in made if (v.order, v.colour_anchor) == (order, anchor)} for anchor in ANCHORS
+                value: {v.scene: one for v, one in made if (v.order, getattr(v, name)) == (order, value)} for value in values
             }
-            scenes = [scene for scene in found[0.0] if all(scene in some for some in found.values())]
-            for name, pick in DRIFT.items() if scenes else ():
-                columns = {anchor: [pick(some[scene]) for scene in scenes] for anchor, some in found.items()}
+            scenes = [scene for scene in found[first] if all(scene in some for some in found.values())]
+            for measure, pick in DRIFT.items() if scenes else ():
+                columns = {value: [pick(some[scene]) for scene in scenes] for value, some in found.items()}
                 rows.append([
-                    order, name, *(figure(mean(column), 3, short=True) for column in columns.values()),
-                    *(_verdict(paired(columns[0.0], columns[anchor]), f"{anchor:g}", "0") for anchor in ANCHORS[1:]),
+                    order, measure, *(figure(mean(column), 3, short=True) for column in columns.values()),
+                    *(_verdict(paired(columns[first], columns[other]), f"{other:g}", f"{first:g}") for other in others),
                 ])  # fmt: skip
-        header = ["order", f"6 sections, {self.amount.anchors} scenes", *(f"{anchor:g}" for anchor in ANCHORS),
-                  *(f"0 less {anchor:g}" for anchor in ANCHORS[1:])]  # fmt: skip
+        header = ["order", what, *(f"{value:g}" for value in values), *(f"{first:g} less {other:g}" for other in others)]
         return table(header, rows) if rows else ""
 
     def changes(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-NAMES = ("vae", "obedience", "prompts", "lengths", "layouts", "paddings", "anchors", "changes", "long")
+NAMES = ("vae", "obedience", "prompts", "lengths", "layouts", "paddings", "anchors", "changes", "cache", "long")
 
 
 def run(studio, results: Results, amount, way, options: argparse.Namespace) -> None:
@@ -101,9 +101,12 @@ def make_videos(studio, results: Results, wanted: dict[str, list], options: argp
         todo[name] = groups
     for name, groups in todo.items():
         for number, group in enumerate(groups, 1):
-            clips = studio.shoot(group)
-            found = [(video.to_dict(), findings(video, frames)) for video, frames in zip(group, clips, strict=True)]
-            keep_frames(options.results.parent, group, clips)
+            shot = studio.shoot(group)
+            found = [
+                (video.to_dict(), findings(video, frames) | {"calls": shot.calls})
+                for video, frames in zip(group, shot.clips, strict=True)
+            ]
+            keep_frames(options.results.parent, group, shot.clips)
             results.add(found)
             print(f"{name}: batch {number} of {len(groups)}, {clock.done(work(group))}", flush=True)
 
@@ -121,7 +124,7 @@ def work(group: list) -> int:
     return sum(video.sections * max(video.steps, 1) for video in group)
 
 
-def keep_frames(folder: Path, group: list, clips: list) -> None:
+def keep_frames(folder: Path, group: list, clips: Sequence) -> None:
     from experiments.study.strips import is_shown, save_strip
 
     for video, frames in zip(group, clips, strict=True):

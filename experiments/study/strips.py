@@ -15,9 +15,8 @@ SIDE = 72  # pixels of a shown frame
 
 
 def is_shown(video: Video) -> bool:
-    return (
-        video.sections == SHOWN_SECTIONS and video.scene in SHOWN_SCENES and video.source != "vae" and not video.colour_anchor
-    )
+    plain = video.source != "vae" and not video.colour_anchor and not video.cache
+    return plain and video.sections == SHOWN_SECTIONS and video.scene in SHOWN_SCENES
 
 
 def save_strip(folder: Path, video: Video, frames: np.ndarray) -> None:

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from experiments.study.videos import Video
+from framepack_core.caching import SectionCache, Skipping
 from framepack_core.comfyui.decoding.stream import decode_video
 from framepack_core.comfyui.demo import TEXT, TRANSFORMER, VAE, VISION, load_demo, weights_file
 from framepack_core.comfyui.encoding import encode_images
+from framepack_core.comfyui.sampling.cache import with_cache
 from framepack_core.comfyui.sampling.colour import ColourAnchor
 from framepack_core.comfyui.sampling.denoise import Callback, GuiderDenoiser, with_conditions
 from framepack_core.comfyui.sampling.request import Given, make_guider
@@ -35,10 +37,20 @@ SAMPLER = "unipc_bh1"
 
 @dataclass(frozen=True)
 class Sampled:
-    """Latents `B 16 T H W` of videos made together, and the seconds that each section took."""
+    """Latents `B 16 T H W` of videos made together, the seconds that each section took, and the share of the model's calls
+    that were made, which is less than 1 with a cache."""
 
     latents: Tensor
     seconds: tuple[float, ...]
+    calls: float
+
+
+@dataclass(frozen=True)
+class Shot:
+    """Frames of videos made together, each uint8 `F 128 128 3`, and the share of calls as in Sampled."""
+
+    clips: Sequence[np.ndarray]
+    calls: float = 1.0
 
 
 class Studio:
@@ -47,31 +59,33 @@ class Studio:
     def __init__(self) -> None:
         self.model, self.clip, self.vae, self.vision = load_demo()
 
-    def shoot(self, videos: Sequence[Video]) -> list[np.ndarray]:
-        """The frames of each, uint8 `F 128 128 3`. All have the same `batch`."""
+    def shoot(self, videos: Sequence[Video]) -> Shot:
+        """Videos with the same `batch`."""
         source = videos[0].source
         if source == "model":
-            latents = self.sample(videos).latents
-            return [self.decode(latents[number : number + 1]) for number in range(len(videos))]
+            sampled = self.sample(videos)
+            return Shot([self.decode(latents[None]) for latents in sampled.latents], sampled.calls)
         frames = pixel_frames(1 + videos[0].generated)
         rendered = [video.told.render(frames) for video in videos]
-        return rendered if source == "world" else [self.through_vae(clip) for clip in rendered]
+        return Shot(rendered if source == "world" else [self.through_vae(clip) for clip in rendered])
 
     def sample(
         self,
         videos: Sequence[Video],
         each: Callable[[], None] = lambda: None,
         watch: Callable[[Section], Callback | None] = lambda section: None,
+        sampler: str = SAMPLER,
     ) -> Sampled:
         """Sample videos with the same `batch` together. Each has the noise that its own seed would give it alone; `each` is
         called after every section, and what `watch` returns for a section after each of its steps."""
         plan, first = videos[0].plan, videos[0]
         timeline = Given({"samples": torch.cat([self.start(video.told) for video in videos])}).timeline(plan)
         sections = plan.bind(timeline)
-        guider = self.guider(videos)
+        caches: list[SectionCache] = []
+        guider = self.guider(videos, self.cached(first.cache, caches.append))
         denoise = GuiderDenoiser(
             guider,
-            sampler_named(SAMPLER),
+            sampler_named(sampler),
             section_sigmas(sections, timeline, first.steps, first.shift),
             0,
             watch,
@@ -89,16 +103,21 @@ class Studio:
             seconds.append(time.perf_counter() - begun)
             each()
             begun = time.perf_counter()
-        return Sampled(timeline.latents, tuple(seconds))
+        asked = sum(cache.calls for cache in caches)
+        return Sampled(timeline.latents, tuple(seconds), 1 - sum(cache.skipped for cache in caches) / asked if asked else 1.0)
 
-    def guider(self, videos: Sequence[Video]):
+    def cached(self, threshold: float, done: Callable[[SectionCache], None]):
+        """The model, with FramePack Cache at a threshold above 0."""
+        return with_cache(self.model, "easycache", Skipping(threshold), done) if threshold else self.model
+
+    def guider(self, videos: Sequence[Video], model):
         """Conditions whose rows are the videos' prompts and pictures."""
         conditioning = self.conditioning([video.told for video in videos])
         if videos[0].then:
             middle = videos[0].middle / FPS
             later = self.conditioning([video.told_then for video in videos])
             conditioning = [*with_time(conditioning, Span(0, middle)), *with_time(later, Span(middle))]
-        guider = make_guider(self.model, conditioning, None, 1.0, GUIDANCE)
+        guider = make_guider(model, conditioning, None, 1.0, GUIDANCE)
         seen = [self.vision.encode_image(picture(video.told), crop=False)["last_hidden_state"] for video in videos]
         return with_conditions(guider, clip_vision_output={"last_hidden_state": torch.cat(seen)})
 

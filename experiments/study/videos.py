@@ -9,7 +9,7 @@ from typing import Literal
 
 from framepack_core.demo.world import MOTIONS, Scene
 from framepack_core.frames import pixel_frames
-from framepack_core.orders import INVERTED, ORDERS, Paddings
+from framepack_core.orders import FORWARD, INVERTED, ORDERS, Paddings
 from framepack_core.plan import Plan
 
 HELD_OUT = 2_000_000  # seeds of scenes from here on are never trained on
@@ -36,7 +36,7 @@ Source = Literal["model", "world", "vae"]  # made by the model, rendered, or ren
 @dataclass(frozen=True)
 class Video:
     """One video: a held-out scene by number, the `motion` it is told to do, from its middle on `then`, and how it is made:
-    with `in_parts`, what comes before its middle first.
+    with `in_parts`, what comes before its middle first. `cache` is a threshold of FramePack Cache, 0 without one.
 
     The noise has the scene's seed, so that two videos of a scene differ only in what they are told.
     """
@@ -53,6 +53,7 @@ class Video:
     colour_anchor: float = 0.0
     then: str = ""
     in_parts: bool = False
+    cache: float = 0.0
 
     @property
     def seed(self) -> int:
@@ -83,8 +84,8 @@ class Video:
 
     @property
     def batch(self) -> tuple:
-        """Videos with the same value can be sampled together."""
-        told = self.colour_anchor, bool(self.then), self.in_parts
+        """Videos with the same value can be sampled together. With a cache each is alone, since one decides for all."""
+        told = self.colour_anchor, bool(self.then), self.in_parts, self.cache, self.scene if self.cache else None
         return self.sections, self.order, self.layout, self.paddings, self.steps, self.shift, self.source, *told
 
     def to_dict(self) -> dict:
@@ -103,8 +104,10 @@ class Way:
     shift: float = 0.0
 
     def of(self, videos: Iterable[Video]) -> Iterator[Video]:
-        """The videos, with those of the model made in this way."""
-        return (replace(video, steps=self.steps, shift=self.shift) if video.source == "model" else video for video in videos)
+        """The videos, with those of the model made in this way, unless their experiment chooses the steps."""
+        for video in videos:
+            ours = video.source == "model" and not video.steps
+            yield replace(video, steps=self.steps, shift=self.shift) if ours else video
 
 
 @dataclass(frozen=True)
@@ -118,21 +121,33 @@ class Amount:
     paddings: int = 6
     anchors: int = 12
     changes: int = 12
+    cache: int = 12
     long: int = 40
     vae: int = 40
 
     def at_most(self, videos: int) -> Amount:
-        limited = ("obedience", "prompts", "layouts", "paddings", "anchors", "changes", "vae")
+        limited = ("obedience", "prompts", "layouts", "paddings", "anchors", "changes", "cache", "vae")
         counts = {name: min(getattr(self, name), videos) for name in limited}
         return replace(self, **counts, lengths=tuple((sections, min(scenes, videos)) for sections, scenes in self.lengths))
 
 
 FULL = Amount()
 QUICK = Amount(
-    obedience=4, prompts=2, layouts=2, lengths=((1, 2), (2, 2), (6, 1)), paddings=1, anchors=1, changes=1, long=5, vae=4
+    obedience=4,
+    prompts=2,
+    layouts=2,
+    lengths=((1, 2), (2, 2), (6, 1)),
+    paddings=1,
+    anchors=1,
+    changes=1,
+    cache=1,
+    long=5,
+    vae=4,
 )
 
 ANCHORS = (0.0, 0.5, 1.0)
+CACHES = (0.0, 0.02, 0.03, 0.1)  # none, the default, about half the calls, about a third of them
+CACHE_STEPS = 25  # of the example workflows, at their shift
 LASTING = ("left", "stop", "up", "right", "down")  # motions that look the same whenever they begin
 TWO_SECTIONS = 2  # sections of the shortest video in which all motions can be told apart
 
@@ -211,6 +226,14 @@ def change_of(scene: int) -> tuple[str, str]:
     return pairs[scene * 7 % len(pairs)]
 
 
+def cached(amount: Amount) -> Iterator[Video]:
+    """FramePack Cache at several thresholds against all steps; each video is long enough for its errors to add up."""
+    for scene in range(amount.cache):
+        for order in (INVERTED, FORWARD):
+            video = Video(scene, motion_of(scene), 4, order.name, order.layout, steps=CACHE_STEPS)
+            yield from (replace(video, cache=threshold) for threshold in CACHES)
+
+
 EXPERIMENTS = {
     "obedience": obedience,
     "prompts": prompts,
@@ -219,4 +242,5 @@ EXPERIMENTS = {
     "paddings": paddings,
     "anchors": anchors,
     "changes": changes,
+    "cache": cached,
 }

@@ -137,5 +137,5 @@ def test_with_it_the_demo_s_shapes_move_as_they_never_do_without(studio, layers,
 
 
 def obeyed(studio: Studio, videos: list[Video]) -> int:
-    frames = studio.shoot(videos)
-    return sum(motions.obeys(video.motion, follow(clip, video.told)[0]) for video, clip in zip(videos, frames, strict=True))
+    clips = studio.shoot(videos).clips
+    return sum(motions.obeys(video.motion, follow(clip, video.told)[0]) for video, clip in zip(videos, clips, strict=True))

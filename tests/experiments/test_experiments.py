@@ -18,7 +18,9 @@ from experiments.study.studio import Studio
 from experiments.study.videos import CONFIGURATIONS, EXPERIMENTS, Amount, Video, Way, motion_of
 from framepack_core.orders import ORDERS
 
-TINY = Amount(obedience=1, prompts=1, layouts=1, lengths=((1, 1), (2, 1)), paddings=0, anchors=0, changes=1, long=3, vae=1)
+TINY = Amount(
+    obedience=1, prompts=1, layouts=1, lengths=((1, 1), (2, 1)), paddings=0, anchors=0, changes=1, cache=0, long=3, vae=1
+)
 WAY = Way(steps=1)
 ONE = Video(0, "left", 1, "inverted", "framepack", steps=1)
 
@@ -66,6 +68,31 @@ def test_the_report_has_every_table_and_its_images(finished):
     for image in ("obedience", "lengths", "sections", "long"):
         assert f"](images/experiments/{image}.png)" in text
         assert (finished / "docs" / "images" / "experiments" / f"{image}.png").stat().st_size > 1000
+
+
+def test_a_cache_spares_calls_and_each_video_decides_for_itself(studio):
+    plain, cached = (replace(ONE, steps=8, cache=threshold) for threshold in (0.0, 0.1))
+    all_steps, some = studio.sample([plain]), studio.sample([cached])
+
+    assert all_steps.calls == 1 and 0.3 < some.calls < 0.8
+    assert 0.001 < (some.latents - all_steps.latents).abs().max() < 1
+    assert plain.batch == replace(plain, scene=1).batch and cached.batch != replace(cached, scene=1).batch
+
+
+def test_the_report_has_what_the_cache_does(studio, tmp_path):
+    some = [video for video in EXPERIMENTS["cache"](replace(TINY, cache=1)) if video.order == "forward"]
+    results = Results(tmp_path / "results.jsonl", "weights")
+    frames = some[0].told.render(4 * 36 + 1)
+    results.add([(video.to_dict(), findings(video, frames) | {"calls": 1 - video.cache}) for video in WAY.of(some)])
+
+    study = report.Study(results, replace(TINY, cache=1), WAY, tmp_path)
+
+    assert {video.steps for video in some} == {25}, "and WAY, which has others, leaves them"
+    assert [line.split(" | ")[:5] for line in study.cache().splitlines()[2:]] == [
+        ["| forward", threshold, calls, "1", "100% (21 to 100)"]
+        for threshold, calls in (("off", "1.00"), ("0.02", "0.98"), ("0.03", "0.97"), ("0.1", "0.90"))
+    ]
+    assert study.cache_drift().splitlines()[0].endswith("| 0 less 0.02 | 0 less 0.03 | 0 less 0.1 |")
 
 
 def test_anchored_videos_keep_the_start_s_colours(studio):
