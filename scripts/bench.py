@@ -25,6 +25,8 @@ previews: how much longer the demo's video takes while previews are watched.
 
 cache: what FramePack Cache saves, and how near its video comes to the one that all steps give.
 
+expected: how near ways to expect a skipped call's result come to what the model gives.
+
 steps: how near videos of 6 to 12 steps come to one of 50, by sampler and shift, with FramePack Cache and without.
 """
 
@@ -38,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from scripts.support.environment import prepare_or_exit, run_module
 
 BENCHMARKS = (
-    "speed", "memory", "decode", "load", "card", "gpu", "flags", "profile", "waits", "previews", "cache", "steps",
+    "speed", "memory", "decode", "load", "card", "gpu", "flags", "profile", "waits", "previews", "cache", "expected", "steps",
 )  # fmt: skip
 
 

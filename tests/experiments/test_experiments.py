@@ -75,7 +75,7 @@ def test_a_cache_spares_calls_and_each_video_decides_for_itself(studio):
     all_steps, some = studio.sample([plain]), studio.sample([cached])
 
     assert all_steps.calls == 1 and 0.3 < some.calls < 0.8
-    assert 0.001 < (some.latents - all_steps.latents).abs().max() < 1
+    assert 0.001 < (some.latents - all_steps.latents).norm() / all_steps.latents.norm() < 0.2
     assert plain.batch == replace(plain, scene=1).batch and cached.batch != replace(cached, scene=1).batch
 
 
