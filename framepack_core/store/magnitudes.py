@@ -65,4 +65,4 @@ def state(folder: Path) -> list[tuple[str, int]]:
 
 
 def _file(folder: Path, weights: str) -> Path:
-    return folder / f"magnitudes_{weights[:16]}.json"
+    return folder / f"{weights[:16]}.json"

@@ -150,7 +150,7 @@ def test_tables_are_chosen_by_the_checkpoint(model, monkeypatch):
 def folder(tmp_path, monkeypatch):
     """Where tables are kept, empty."""
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
-    return tmp_path / "__framepack"
+    return tmp_path / "__framepack" / "magnitudes"
 
 
 def measured(model, steps: int = 10, **sampled) -> tuple[torch.Tensor, list[str]]:
@@ -228,6 +228,14 @@ def test_the_demo_s_table_is_its_own_and_magcache_uses_it(folder, monkeypatch):
     assert max(abs(own.error(10, level) - published.error(10, level)) for level in range(1, 10)) > 0.1
     assert re.fullmatch(r"[1-7] of 10 calls skipped in the last section", lines[-1])
     assert 0 < relative_error(cached, whole) < 0.2
+
+
+def test_a_table_that_cannot_be_kept_does_not_cost_the_video(model, folder):
+    folder.parent.write_text("no folder")
+
+    latents, (said,) = measured(model, sections=1)
+
+    assert latents.isfinite().all() and said.startswith("10 steps of 1 sections measured; but they cannot be kept: ")
 
 
 @pytest.mark.parametrize("steps", [1, 9])

@@ -157,7 +157,7 @@ def test_magcache_goes_by_a_measured_table_and_runs_again_once_that_has_changed(
         return "".join(seen.texts(cache))
 
     measured = said_with("measure")
-    (table,) = (server.base / "user" / "__framepack").glob("magnitudes_*.json")
+    (table,) = (server.base / "user" / "__framepack" / "magnitudes").glob("*.json")
     first, same = said_with("magcache"), said_with("magcache")
     table.write_text(table.read_text())
     changed = said_with("magcache")

@@ -19,7 +19,7 @@ def checkpoint(tmp_path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    return tmp_path / "user" / "__framepack"
+    return tmp_path / "user" / "__framepack" / "magnitudes"
 
 
 def kept(folder: Path) -> Path:
@@ -76,7 +76,7 @@ def test_a_broken_file_is_named(folder, checkpoint, content):
     magnitudes.write(folder, checkpoint, RATIOS)
     kept(folder).write_text(content)
 
-    with pytest.raises(ValueError, match=r"magnitudes_\w+\.json is no table of magnitudes .* delete the file and measure"):
+    with pytest.raises(ValueError, match=r"\w+\.json is no table of magnitudes .* delete the file and measure"):
         magnitudes.read(folder, checkpoint)
 
 

@@ -6,7 +6,7 @@ that is made with all steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +96,21 @@ def with_measuring(model, say: Say):
         latents = _with_option(WATCHED, watch, executor, *args, **kwargs)
         measured.append(magnitudes.table())
         alike = [table for table in measured if len(table) == len(measured[-1])]
-        tables.write(tables_folder(), checkpoint, [sum(ratios) / len(alike) for ratios in zip(*alike, strict=True)])
-        say(f"{len(alike[0])} steps of {len(alike)} sections measured; magcache uses them for {checkpoint.name} from now on")
+        say(f"{len(alike[0])} steps of {len(alike)} sections measured; {kept(checkpoint, alike)}")
         return latents
 
     measuring = model.clone()
     measuring.add_wrapper_with_key(private.WrappersMP.OUTER_SAMPLE, KEY, section)
     return measuring
+
+
+def kept(checkpoint: Path, measured: Sequence[Sequence[float]]) -> str:
+    """Keep the mean of tables of a checkpoint, and say so. A full disk costs the table, but not the video."""
+    try:
+        tables.write(tables_folder(), checkpoint, [sum(ratios) / len(measured) for ratios in zip(*measured, strict=True)])
+    except OSError as error:
+        return f"but they cannot be kept: {error}"
+    return f"magcache uses them for {checkpoint.name} from now on"
 
 
 def magnitudes(model) -> tuple[float, ...]:
@@ -118,7 +126,7 @@ def magnitudes(model) -> tuple[float, ...]:
 
 def tables_folder() -> Path:
     """Where tables are kept that were measured."""
-    return Path(folder_paths.get_system_user_directory("framepack"))
+    return Path(folder_paths.get_system_user_directory("framepack")) / "magnitudes"
 
 
 def tables_state(method: str) -> object:
