@@ -26,6 +26,7 @@ from scripts.support.pack import load_comfyui
 STEPS = (6, 8, 10, 12)
 SAMPLERS = ("euler", "unipc_bh1", "unipc_bh2", "dpmpp_2m", "res_multistep", "er_sde")
 STOCHASTIC = ("er_sde",)
+SHIFTED = ("euler", "unipc_bh1", "dpmpp_2m", "res_multistep")  # with unipc_bh2 it is as with unipc_bh1
 SHIFTS = (0.0, 3.0, 7.0)  # that of the demo's size, and up to that of the sizes of the released models
 CACHE = 0.02  # FramePack Cache's default
 
@@ -44,9 +45,10 @@ REFERENCE = Way("unipc_bh1", 50)
 
 
 def ways() -> Iterator[Way]:
-    """Every sampler and number of steps, with the cache and without, and other shifts without it."""
-    shifts = ((SHIFTS[0], 0.0), (SHIFTS[0], CACHE), *((shift, 0.0) for shift in SHIFTS[1:]))
-    yield from (Way(sampler, steps, *made) for made, sampler, steps in product(shifts, SAMPLERS, STEPS))
+    """Every sampler and number of steps, without the cache and with it, and those of `SHIFTED` with the other shifts."""
+    auto, *others = SHIFTS
+    yield from (Way(sampler, steps, auto, cache) for cache, sampler, steps in product((0.0, CACHE), SAMPLERS, STEPS))
+    yield from (Way(sampler, steps, shift) for shift, sampler, steps in product(others, SHIFTED, STEPS))
 
 
 def main() -> int:
