@@ -5,7 +5,7 @@ import torch
 
 from experiments.benchmarks import expected, steps
 from experiments.benchmarks.expected import WAYS, Call, mean_error
-from experiments.benchmarks.steps import SAMPLERS, SHIFTED, STEPS, Way, made, measure, report, ways
+from experiments.benchmarks.steps import SAMPLERS, SHIFTED, SOLVERS, STEPS, Way, made, measure, report, ways
 from experiments.study.results import Results
 from experiments.study.run import quiet_comfyui
 from experiments.study.studio import Studio
@@ -38,7 +38,15 @@ def test_the_table_has_medians_and_no_distance_for_a_sampler_with_noise_of_its_o
     assert "| euler | auto | off | 31.0 dB, 0.60 | 31.0 dB, 0.60 | 31.0 dB, 0.60 | 31.0 dB, 0.60 |" in lines
     assert "| er_sde | auto | off | 0.60 | 0.60 | 0.60 | 0.60 |" in lines
     assert "| euler | auto | 0.02 | " + " | ".join(["31.0 dB, 0.60, 0.90"] * len(STEPS)) + " |" in lines
-    assert len(lines) == 2 + 2 * len(SAMPLERS) + 2 * len(SHIFTED)
+    assert len(lines) == 2 + len(SAMPLERS) + len(SOLVERS) + 2 * len(SHIFTED)
+
+
+def test_what_has_not_been_made_is_left_out_of_the_table(results):
+    way = Way("euler", 8)
+    results.add([(made(scene, way), {"psnr": 30.0, "fit": 0.5, "calls": 1.0}) for scene in range(2)])
+
+    assert report(results, 2).splitlines()[2:] == ["| euler | auto | off |  | 30.0 dB, 0.50 |  |  |"]
+    assert len(report(results, 3).splitlines()) == 2
 
 
 def calls(velocity) -> list[Call]:
