@@ -64,7 +64,7 @@ class Plan:
     start image. `loop` more sections connect the video's end with its beginning.
 
     A video in `parts` is made one part after another, each in the plan's order. They are the frames of the video at which parts
-    after the first should begin, and do where sections meet.
+    after the first should begin, and do where sections meet; those after the video's end do not count.
     """
 
     sections: int
@@ -124,16 +124,14 @@ class Plan:
     def in_parts(self, times: Sequence[float]) -> Plan:
         """This plan with a part of the video beginning at each of these seconds, besides the first.
 
-        Raises ValueError for times that are not in ascending order, or not inside the video.
+        How long the video is depends on what is given besides, so times may lie beyond its end. Raises ValueError for times
+        that are not in ascending order.
         """
-        if not times:
-            return self
-        seconds = self.length(1 + self.generated).frames / self.fps
         for before, time in pairwise((0.0, *times)):
-            if not before < time < seconds:
+            if not before < time <= MAX_SECONDS:
                 raise ValueError(
-                    f"parts has {time:g} s after {before:g} s in a video of {seconds:.2f} s; write ascending seconds between "
-                    "its beginning and its end, like 2, 3.5"
+                    f"parts has {time:g} s after {before:g} s; write ascending seconds above 0 and up to {MAX_SECONDS:g}, "
+                    "like 2, 3.5"
                 )
         return replace(self, parts=tuple(round(time * self.fps) for time in times))
 
@@ -221,14 +219,16 @@ class Plan:
         """Of each part, where the video ends as far as it can be seen, and the stretches of frames that do not exist yet, as
         (start, stop), in the order in which they are filled. A part ends the video unless something is known behind it."""
         missing = runs(frame for frame in range(main) if frame not in known)
-        for begin, end in pairwise((0, *self._beginnings(missing), main)):
+        for begin, end in pairwise((0, *self._beginnings(missing, main), main)):
             gaps = [(max(start, begin), min(stop, end)) for start, stop in missing if start < end and stop > begin]
             yield main if max(known, default=0) >= end else end, gaps[::-1] if self.order.backwards else gaps
 
-    def _beginnings(self, gaps: Sequence[tuple[int, int]]) -> list[int]:
+    def _beginnings(self, gaps: Sequence[tuple[int, int]], main: int) -> list[int]:
         """The latent frames with which parts after the first begin: of those with which sections do, the nearest."""
-        sections = {self.length(0).begins(first): first for start, stop in gaps for first in range(start, stop, self.window)}
-        return sorted({sections[nearest(list(sections), frame)] for frame in self.parts if sections})
+        video = self.length(main)
+        sections = {video.begins(first): first for start, stop in gaps for first in range(start, stop, self.window)}
+        begins = list(sections)
+        return sorted({sections[nearest(begins, frame)] for frame in self.parts if begins and frame < video.frames})
 
     def table(self, known: Collection[int] = (0,), guides: Sequence[tuple[int, int]] = ()) -> str:
         """The plan as text, one line per section, for a video whose `known` frames exist already (default: a start image)."""
@@ -238,6 +238,8 @@ class Plan:
         if self.loop:
             lines.append(f"then, from the end to the beginning, {self.connection._described()}")
         lines.append(spell_length(length, self.fps))
+        if late := [f"{frame / self.fps:g} s" for frame in self.parts if frame >= length.frames]:
+            lines.append(f"no part begins at {', '.join(late)}: the video has ended")
         lines.append(f"given: latent frames {spell(sorted(known))}" if known else "given: nothing (text to video)")
         for number, (start, stop) in enumerate(guides, 1):
             lines.append(f"guide {number}: for the sections that make any of latent frames {spell(range(start, stop))}")

@@ -121,7 +121,7 @@ class Amount:
     paddings: int = 6
     anchors: int = 12
     changes: int = 12
-    cache: int = 12
+    cache: int = 8
     long: int = 40
     vae: int = 40
 

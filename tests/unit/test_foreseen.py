@@ -27,8 +27,8 @@ def test_a_plan_by_itself_is_drawn_with_a_start_image():
 
 def test_parts_are_read_and_wrong_ones_are_told():
     assert Foreseen.of(prompt({"seconds": 4.8, "parts": "2.4"}), "1").plan == Plan.of(4.8).in_parts([2.4])
-    with pytest.raises(ValueError, match="parts has 9 s"):
-        Foreseen.of(prompt({"seconds": 4.8, "parts": "9"}), "1")
+    with pytest.raises(ValueError, match="parts has 1 s after 2 s"):
+        Foreseen.of(prompt({"seconds": 4.8, "parts": "2, 1"}), "1")
 
 
 def test_a_custom_layout_is_read_and_a_missing_one_is_told():

@@ -400,8 +400,17 @@ def test_parts_change_nothing_forwards():
     assert not without_effect("inverted", "auto", "", "released", "1.2")
 
 
-@pytest.mark.parametrize("times", [[0.0], [-1.0], [5.0], [2.0, 2.0], [3.0, 2.0], [math.nan], [math.inf]])
-def test_parts_outside_the_video_or_out_of_order_are_refused(times):
+def test_a_part_after_the_end_of_the_video_does_not_count_and_one_in_a_longer_video_does():
+    plan = Plan.of(2.4, "inverted").in_parts([3.5])
+
+    assert plan.fill(19) == Plan.of(2.4, "inverted").fill(19)
+    assert "no part begins at 3.5 s: the video has ended" in plan.table()
+    assert "no part begins" not in plan.table(range(19))
+    assert [section.target[0] for section in plan.fill(37, range(19))] == [19, 28]
+
+
+@pytest.mark.parametrize("times", [[0.0], [-1.0], [4000.0], [2.0, 2.0], [3.0, 2.0], [math.nan], [math.inf]])
+def test_parts_out_of_range_or_order_are_refused(times):
     with pytest.raises(ValueError, match=r"parts has .* write ascending seconds"):
         Plan.of(4.8, "inverted").in_parts(times)
 
