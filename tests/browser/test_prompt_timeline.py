@@ -44,8 +44,9 @@ class Timeline:
         self.page = page
 
     def shows(self, text: str, borders: int) -> None:
-        """Wait until the ruler has been drawn for a text."""
-        self.page.wait_for_function(f"text => {WIDGET}.value === text && {BORDERS}.length === {borders}", arg=text)
+        """Wait until the ruler has been drawn for a text: before the server's first answer it has no sections."""
+        drawn = f"{SECTIONS}.length > 0 && {BORDERS}.length === {borders}"
+        self.page.wait_for_function(f"text => {WIDGET}.value === text && {drawn}", arg=text)
 
     def text(self) -> str:
         return self.page.evaluate(f"{WIDGET}.value")
