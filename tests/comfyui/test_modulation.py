@@ -515,7 +515,7 @@ def test_a_run_that_goes_on_after_its_first_section_ends_in_the_same_video(model
 
     monkeypatch.setattr(sampling, "generate", remembered)
     expected = video(model)
-    monkeypatch.setattr(sampling, "generate", lambda *args: generate(*args[:-1], made[:1]))
+    monkeypatch.setattr(sampling, "generate", lambda *args: generate(*args[:4], made[:1]))
 
     with off_the_card(), uses(model) as seen:
         found = video(model)
