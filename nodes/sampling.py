@@ -419,7 +419,8 @@ class OneFrameNode(io.ComfyNode):
                     "sampler",
                     options=[AUTO, *UNIPC, *private.SAMPLER_NAMES],
                     default=AUTO,
-                    tooltip="auto is the official program's sampler, unipc_bh1. All of ComfyUI's samplers work.",
+                    tooltip="auto is the model's own sampler: unipc_bh1, as in the official program. All of ComfyUI's samplers "
+                    "work.",
                 ),
                 io.String.Input(
                     "control_index",
