@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,45 +12,57 @@ from .packing import Context, gather
 from .plan import Section
 from .timeline import Timeline
 
-Shape = tuple[int, ...]
-Draw = Callable[[Shape, torch.Generator], Any]  # a section's noise, as its `denoise` takes it
-Denoise = Callable[[Any, Context], Tensor]
-
-
-def gaussian(shape: Shape, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator)
+Noise = TypeVar("Noise")
+Draw = Callable[[Section], Noise]
+Denoise = Callable[[Noise, Context], Tensor]
 
 
 def generate(
-    sections: Sequence[Section],
-    timeline: Timeline,
-    denoise: Denoise,
-    seed: int,
-    finished: Iterable[Tensor] = (),
-    draw: Draw = gaussian,
+    sections: Sequence[Section], timeline: Timeline, denoise: Denoise[Tensor], seed: int, finished: Iterable[Tensor] = ()
 ) -> Iterator[tuple[Section, Tensor]]:
     """Sample the sections in order, write each into the timeline and yield it with its latents `B C T H W`.
 
-    `denoise(noise, context)` turns noise into latents; `draw(shape, generator)` draws it for latents of this shape, with one
-    CPU generator for all sections that is seeded once, as in the official program. The caller may save and show each section,
-    stop, and continue later: `finished` gives the latents of the first sections from an earlier run, one when each is due,
-    which are not sampled again. Their noise is drawn all the same, so that the others come out bit for bit as they would have.
-    Raises ValueError, before anything is sampled, if `finished` does not fit.
+    `denoise(noise, context)` turns noise `B C T H W` into latents. One CPU generator, seeded once, draws the noise of all
+    sections, as in the official program. The caller may save and show each section, stop, and continue later: `finished` gives
+    the latents of the first sections from an earlier run, one when each is due, which are not sampled again. Their noise is
+    drawn all the same, so that the others come out bit for bit as they would have. Raises ValueError, before anything is
+    sampled, if `finished` does not fit.
 
         for section, latents in generate(plan.bind(timeline), timeline, denoise, seed=0):
             save(section, latents)
     """
-    generator, remaining = torch.Generator("cpu").manual_seed(seed), iter(finished)
+    yield from fill(sections, timeline, drawing(timeline, seed), denoise, finished)
+
+
+def drawing(timeline: Timeline, seed: int) -> Draw[Tensor]:
+    """What draws the noise of one section after the other, as the official program does."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    B, C, _, H, W = timeline.latents.shape
+
+    def draw(section: Section) -> Tensor:
+        return torch.randn((B, C, len(section.target), H, W), generator=generator)
+
+    return draw
+
+
+def fill(
+    sections: Sequence[Section],
+    timeline: Timeline,
+    draw: Draw[Noise],
+    denoise: Denoise[Noise],
+    finished: Iterable[Tensor] = (),
+) -> Iterator[tuple[Section, Tensor]]:
+    """`generate` with a section's noise from `draw(section)`, which is asked for every section, a finished one too."""
+    remaining = iter(finished)
     B, C, _, H, W = timeline.latents.shape
     for section in sections:
-        shape = (B, C, len(section.target), H, W)
-        noise = draw(shape, generator)
+        noise = draw(section)
+        expected = (B, C, len(section.target), H, W)
         latents = next(remaining, None)
         if latents is None:
             latents = denoise(noise, gather(section, timeline))
-        elif latents.shape != shape:
-            raise ValueError(f"finished section {section.number + 1} has shape {tuple(latents.shape)}, expected "
-                             f"{shape}")  # fmt: skip
+        elif latents.shape != expected:
+            raise ValueError(f"finished section {section.number + 1} has shape {tuple(latents.shape)}, expected {expected}")
         timeline.write(section.target, latents)
         del noise
         yield section, latents

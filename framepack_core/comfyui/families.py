@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..family import FRAMEPACK, Family
 from ..plan import Section
-from ..sections import Draw, gaussian
+from ..sections import Draw, drawing
 from ..timeline import Timeline
 from .model.framepack import FramePackModel
 from .sampling import framepack
@@ -26,9 +26,9 @@ class ModelFamily:
     """A family's data, the class of its models, and what they do in their own way.
 
     `text_width(model)` and `image_width(model)` are the widths of the embeddings that the model takes, the latter None if it
-    does not look at images; `blocks(model)` says how many blocks there are of each kind that nodes can replace. `draw` makes a
-    section's noise, `schedules(sections, timeline, steps, shift, denoise)` the sigmas of each section, and `sections(patcher)`
-    what samples them in one run.
+    does not look at images; `blocks(model)` says how many blocks there are of each kind that nodes can replace.
+    `schedules(sections, timeline, steps, shift, denoise)` are the sigmas of each section, `drawing(timeline, seed)` draws one
+    section's noise after the other, and `sections(patcher)` samples them in one run.
     """
 
     family: Family
@@ -36,8 +36,8 @@ class ModelFamily:
     text_width: Callable[[Any], int]
     image_width: Callable[[Any], int | None]
     blocks: Callable[[Any], Mapping[str, int]]
-    draw: Draw
     schedules: Callable[..., list[Tensor]]
+    drawing: Callable[[Timeline, int], Draw]
     sections: Callable[[Any], SampleSection]
 
     def sampler(self, name: str) -> comfy.samplers.Sampler:
@@ -57,8 +57,8 @@ MODEL_FAMILIES = (
         text_width=framepack.text_width,
         image_width=framepack.image_width,
         blocks=framepack.blocks,
-        draw=gaussian,
         schedules=section_sigmas,
+        drawing=drawing,
         sections=framepack.FramePackSections,
     ),
 )

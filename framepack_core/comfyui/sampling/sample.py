@@ -9,7 +9,7 @@ from comfy.model_management import InterruptProcessingException
 from torch import Tensor
 
 from ...plan import runs
-from ...sections import Denoise, generate
+from ...sections import Denoise, fill
 from ...store.kept import section_keys
 from ...timeline import Timeline
 from .. import private
@@ -45,7 +45,7 @@ def sample(request: Request, say: Say) -> Video:
     """
     checks.require_fitting(request)
     patcher, timeline = request.guider.model_patcher, request.timeline
-    family = family_of(patcher)
+    draw = family_of(patcher).drawing(timeline, request.seed)
     guider = request.guider
     if request.clip_vision_output is not None:
         guider = with_conditions(guider, clip_vision_output=request.clip_vision_output)
@@ -74,7 +74,7 @@ def sample(request: Request, say: Say) -> Video:
             denoise = ColourAnchor(denoise, timeline, request.colour_anchor)
         finished = kept.restored() if kept else ()
         try:
-            for section, latents in generate(request.sections, timeline, denoise, request.seed, finished, family.draw):
+            for section, latents in fill(request.sections, timeline, draw, denoise, finished):
                 if kept:
                     kept.add(section)
                 progress.finish(section, latents)
