@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 PIXEL_FRAMES = 4  # frames of the video in a latent frame; the first latent frame holds a single one
@@ -24,25 +24,37 @@ class Length:
     """The frames of a video of `latents` latent frames: 4 T - 3.
 
     A `loop` has 4 T - 4, since its first latent frame is an image by itself and not part of what repeats. A video of an `exact`
-    length ends after so many.
+    length ends after so many. Where each `apart` latent frames are a clip of their own, every clip has 4 T - 3, and the
+    `hidden` latent frames before the first one are not shown.
     """
 
     latents: int
     loop: bool = False
     exact: int | None = None
+    apart: int | None = None
+    hidden: int = 0
 
     @property
     def frames(self) -> int:
         return self.begins(self.latents)
 
+    @property
+    def uncut(self) -> Length:
+        """The same, with what is too much for an exact length."""
+        return replace(self, exact=None)
+
     def begins(self, latent_frame: int) -> int:
         """The number, from 0, of the first frame that this latent frame stands for."""
-        frames = max(0, pixel_frames(latent_frame) - self.loop)
+        shown = max(0, latent_frame - self.hidden)
+        clips, within = divmod(shown, self.apart) if self.apart else (0, shown)
+        frames = clips * pixel_frames(self.apart or 0) + max(0, pixel_frames(within) - self.loop)
         return frames if self.exact is None else min(frames, self.exact)
 
     def place(self, frame: float) -> float:
         """Where in the latent frames a frame is: the reverse of `begins`, between them too."""
-        return (frame + PIXEL_FRAMES - 1 + self.loop) / PIXEL_FRAMES if frame or self.loop else 0.0
+        clips, within = divmod(frame, pixel_frames(self.apart)) if self.apart else (0, frame)
+        place = (within + PIXEL_FRAMES - 1 + self.loop) / PIXEL_FRAMES if within or self.loop else 0.0
+        return self.hidden + clips * (self.apart or 0) + place
 
     def shown(self, latent_frame: int) -> int:
         """How many frames this latent frame stands for."""

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from .frames import Length
 from .layout import BASE_KERNEL
 from .orders import INVERTED
 from .placing import Frames, Placed, latent_frame
@@ -106,7 +107,7 @@ def indices_of(text: str, stills: int) -> tuple[int, ...]:
 
 def _index(still: Placed, fps: float) -> int:
     if still.at == "time":
-        return latent_frame(still.seconds, fps)
+        return latent_frame(still.seconds, fps, Length(0))
     return 0 if still.at == "start" else AFTER
 
 

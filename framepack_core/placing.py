@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from .frames import PIXEL_FRAMES, Length, pixel_frames
+from .frames import Length
 from .orders import orders_with_end
 from .plan import MAX_SECONDS, Plan, Section, runs
 from .timeline import Guide, Timeline
@@ -73,12 +73,16 @@ class Frames:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Where everything given is in the video that a plan makes: `first` has the first latent frame of each."""
+    """Where everything given is in the video that a plan makes: `first` has the first latent frame of each.
+
+    `given` counts the latent frames that are fixed; of a video that is made again in part, those that were fixed at first.
+    """
 
     plan: Plan
     placed: tuple[Placed, ...]
     first: tuple[int, ...]
     frames: int
+    given: int
 
     @classmethod
     def of(cls, plan: Plan, given: Frames) -> Arrangement:
@@ -109,18 +113,19 @@ class Arrangement:
         if any(placed.at == "end" for placed in fixed):
             require_end(plan, "something is placed at the end", "place it at a time")
         taken = sum(placed.length for placed in fixed)
+        began = taken if given.given is None else len(given.given)
         plan = plan.beside(taken)
-        main = taken + plan.sections * plan.window  # without what connects a loop
+        main = plan.length(taken + plan.sections * plan.window, began)  # without what connects a loop
         found = iter(_moved(plan, fixed, main))
         first = tuple(next(found) if placed.is_fixed else _asked(plan, placed, main) for placed in given.placed)
-        arrangement = cls(plan, given.placed, first, taken + plan.generated)
+        arrangement = cls(plan, given.placed, first, taken + plan.generated, began)
         if not given.finished:
             arrangement._require_shown()
         return arrangement
 
     @property
     def length(self) -> Length:
-        return self.plan.length(self.frames)
+        return self.plan.length(self.frames, self.given)
 
     @property
     def known(self) -> set[int]:
@@ -162,9 +167,9 @@ class Arrangement:
         """Where what is fixed at a time has gone."""
         return [
             f"what is placed at {placed.seconds:.2f} s is at {self._seconds(first):.2f} s: between fixed frames, "
-            f"sections of {self.plan.window * PIXEL_FRAMES / self.plan.fps:.2f} s are whole"
+            f"sections of {self.plan.section_seconds:.2f} s are whole"
             for first, _, placed in self._stretches()
-            if placed.is_fixed and placed.at == "time" and _latent_frame(self.plan, placed) != first
+            if placed.is_fixed and placed.at == "time" and latent_frame(placed.seconds, self.plan.fps, self.length) != first
         ]
 
     def _stretches(self) -> Iterator[tuple[int, int, Placed]]:
@@ -178,7 +183,7 @@ class Arrangement:
     def _require_shown(self) -> None:
         """Raises ValueError if something fixed would be cut off with what is too much for an exact length."""
         for _, stop, placed in self._stretches():
-            cut = pixel_frames(stop) - self.length.begins(stop)
+            cut = self.length.uncut.begins(stop) - self.length.begins(stop)
             if placed.is_fixed and self.plan.exact is not None and cut > 0:
                 raise ValueError(
                     f"what is placed at the {placed.at} ends {cut} frames after the {self.plan.exact} of the video's exact "
@@ -205,9 +210,9 @@ def require_end(plan: Plan, what: str, remedy: str) -> None:
         raise ValueError(f"{what}, but exact_length cuts frames off the end; switch it off, or {remedy}")
 
 
-def latent_frame(seconds: float, fps: float, loop: bool = False) -> int:
-    """The latent frame that holds the frame at this time of a video or a loop."""
-    return -(-(round(seconds * fps) + loop) // PIXEL_FRAMES)
+def latent_frame(seconds: float, fps: float, length: Length) -> int:
+    """The latent frame that holds the frame at this time of a video."""
+    return int(length.place(round(seconds * fps)))
 
 
 def _place(word: str, text: str) -> tuple[At, float]:
@@ -219,17 +224,13 @@ def _place(word: str, text: str) -> tuple[At, float]:
     return ("time", seconds) if seconds else ("start", 0.0)
 
 
-def _latent_frame(plan: Plan, placed: Placed) -> int:
-    return latent_frame(placed.seconds, plan.fps, plan.loop > 0)
-
-
-def _moved(plan: Plan, fixed: Sequence[Placed], frames: int) -> list[int]:
+def _moved(plan: Plan, fixed: Sequence[Placed], video: Length) -> list[int]:
     """The first latent frame of each, with whole windows before, between and after them."""
     found = [0] * len(fixed)
     taken, before = 0, -1  # frames given so far, and windows before the last of them
     for index in sorted(range(len(fixed)), key=lambda index: (IN_TIME[fixed[index].at], fixed[index].seconds)):
         placed = fixed[index]
-        windows = min(round((_asked(plan, placed, frames) - taken) / plan.window), plan.sections)
+        windows = min(round((_asked(plan, placed, video) - taken) / plan.window), plan.sections)
         if windows <= before or (windows == 0 and placed.at == "time"):
             raise ValueError(_too_near(plan, placed))
         found[index] = taken + windows * plan.window
@@ -237,15 +238,15 @@ def _moved(plan: Plan, fixed: Sequence[Placed], frames: int) -> list[int]:
     return found
 
 
-def _asked(plan: Plan, placed: Placed, frames: int) -> int:
+def _asked(plan: Plan, placed: Placed, video: Length) -> int:
     """The latent frame where it would begin if gaps could be of any length. Raises ValueError outside the video."""
     if placed.at == "start":
         return 0
     if placed.at == "end":
-        return frames - placed.length
-    frame = _latent_frame(plan, placed)
-    if not 0 <= frame < frames:
-        seconds = plan.length(frames).frames / plan.fps
+        return video.latents - placed.length
+    frame = latent_frame(placed.seconds, plan.fps, video)
+    if not 0 <= frame < video.latents:
+        seconds = video.frames / plan.fps
         raise ValueError(
             f"something is placed at {placed.seconds:.2f} s, but the video has {seconds:.2f} s"
             f"{' before its loop is closed' if plan.loop else ''}; choose another time, or more seconds in the plan"
@@ -254,7 +255,7 @@ def _asked(plan: Plan, placed: Placed, frames: int) -> int:
 
 
 def _too_near(plan: Plan, placed: Placed) -> str:
-    section = plan.window * PIXEL_FRAMES / plan.fps
+    section = plan.section_seconds
     if placed.at == "end":
         return f"something is placed less than half a section ({section:.2f} s) before the end, which is given too"
     return (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from .frames import MAX_FPS, PIXEL_FRAMES, Length, latent_frames, pixel_frames
+from .frames import MAX_FPS, PIXEL_FRAMES, Length
 from .layout import BASE_KERNEL, PRESETS, TAIL_POOL, Group, Kernel, Layout, Pool, Side, tail_kernel, token_count
 from .orders import INVERTED, PADDINGS, Order, Paddings, Step, order_named, orders_with_end
 
@@ -65,6 +65,8 @@ class Plan:
 
     A video in `parts` is made one part after another, each in the plan's order. They are the frames of the video at which parts
     after the first should begin, and do where sections meet; those after the video's end do not count.
+
+    Where sections are `apart`, each is a clip of its own for the VAE, and only they are shown, not what they continue.
     """
 
     sections: int
@@ -77,6 +79,7 @@ class Plan:
     exact: int | None = None
     loop: int = 0
     parts: tuple[int, ...] = ()
+    apart: bool = False
 
     @classmethod
     def of(
@@ -151,12 +154,19 @@ class Plan:
         """This plan for a video of which so many latent frames are given: it decides the sections of an exact length."""
         if self.exact is None:
             return self
-        missing = latent_frames(self.exact + PIXEL_FRAMES - 1) - given
-        return replace(self, sections=max(math.ceil(missing / self.window), 1))
+        needed = math.ceil(self.length(0).place(self.exact)) - (0 if self.apart else given)
+        return replace(self, sections=max(math.ceil(needed / self.window), 1))
 
-    def length(self, frames: int) -> Length:
-        """What is shown of this plan's video of so many latent frames."""
-        return Length(frames, self.loop > 0, self.exact)
+    @property
+    def section_seconds(self) -> float:
+        """How long a section is that is not the first."""
+        length = self.length(0).uncut
+        return (length.begins(2 * self.window) - length.begins(self.window)) / self.fps
+
+    def length(self, frames: int, given: int = 0) -> Length:
+        """What is shown of this plan's video of so many latent frames, of which the first may be `given`."""
+        apart, hidden = (self.window, given) if self.apart else (None, 0)
+        return Length(frames, self.loop > 0, self.exact, apart, hidden)
 
     def bind(self, timeline: Timeline) -> tuple[Section, ...]:
         """The sections that fill this timeline.
@@ -225,7 +235,7 @@ class Plan:
 
     def _beginnings(self, gaps: Sequence[tuple[int, int]], main: int) -> list[int]:
         """The latent frames with which parts after the first begin: of those with which sections do, the nearest."""
-        video = self.length(main)
+        video = self.length(main, main - sum(stop - start for start, stop in gaps))
         sections = {video.begins(first): first for start, stop in gaps for first in range(start, stop, self.window)}
         begins = list(sections)
         return sorted({sections[nearest(begins, frame)] for frame in self.parts if begins and frame < video.frames})
@@ -233,7 +243,7 @@ class Plan:
     def table(self, known: Collection[int] = (0,), guides: Sequence[tuple[int, int]] = ()) -> str:
         """The plan as text, one line per section, for a video whose `known` frames exist already (default: a start image)."""
         plan = self.beside(len(known))
-        length = plan.length(len(known) + plan.generated)
+        length = plan.length(len(known) + plan.generated, len(known))
         lines = [plan._described()]
         if self.loop:
             lines.append(f"then, from the end to the beginning, {self.connection._described()}")
@@ -334,7 +344,7 @@ def spell_length(length: Length, fps: float) -> str:
     """How long a video is, in latent frames, frames and seconds."""
     frames = f"a loop of {length.frames}" if length.loop else f"{length.frames}"
     if length.exact is not None:
-        frames += f" of {pixel_frames(length.latents)}"
+        frames += f" of {length.uncut.frames}"
     return f"{length.latents} latent frames = {frames} frames = {length.frames / fps:.2f} s at {fps:g} fps"
 
 

@@ -352,7 +352,7 @@ def table(prompts: Sequence[Prompt], plan: Plan | None = None) -> str:
     words = {prompt.span: shortened(prompt.words) for prompt in prompts}
     spans = [prompt.span for prompt in prompts if prompt.span]
     plan = plan.beside(1)
-    length = plan.length(1 + plan.generated)
+    length = plan.length(1 + plan.generated, given=1)
     sections = plan.fill(length.latents)
     told = choices(spans, None in words, sections, length, plan.fps)
     rows = [("section", "seconds", "words")]

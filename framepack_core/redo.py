@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from .frames import Length, pixel_frames
+from .frames import Length
 from .placing import Frames, Placed
 from .plan import Plan, Section, runs
 
@@ -21,7 +21,8 @@ def redo(plan: Plan, latents: Tensor, known: Collection[int], numbers: Collectio
     sections = plan.fill(latents.shape[2], known)
     again = {frame for section in sections if section.number in numbers for frame in section.target}
     stays = runs(frame for frame in range(latents.shape[2]) if frame not in again)
-    placed = tuple(_stretch(latents, start, stop, plan.fps) for start, stop in stays)
+    video = plan.length(latents.shape[2], len(known)).uncut
+    placed = tuple(_stretch(latents, start, stop, video.begins(start) / plan.fps) for start, stop in stays)
     return replace(plan, sections=len(again) // plan.window), Frames(placed, plan.fps, tuple(sorted(known)))
 
 
@@ -70,6 +71,5 @@ def unseen_after(plan: Plan, sections: Sequence[Section], numbers: Collection[in
     return plan.order.end is None and max(numbers) < len(sections) - 1
 
 
-def _stretch(latents: Tensor, start: int, stop: int, fps: float) -> Placed:
-    seconds = max(0, pixel_frames(start)) / fps
+def _stretch(latents: Tensor, start: int, stop: int, seconds: float) -> Placed:
     return Placed(latents[:, :, start:stop], latents[:, :, start : start + 1], "time" if start else "start", seconds=seconds)

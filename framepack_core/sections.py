@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,11 +12,13 @@ from .packing import Context, gather
 from .plan import Section
 from .timeline import Timeline
 
-Denoise = Callable[[Tensor, Context], Tensor]
+Noise = TypeVar("Noise")
+Draw = Callable[[Section], Noise]
+Denoise = Callable[[Noise, Context], Tensor]
 
 
 def generate(
-    sections: Sequence[Section], timeline: Timeline, denoise: Denoise, seed: int, finished: Iterable[Tensor] = ()
+    sections: Sequence[Section], timeline: Timeline, denoise: Denoise[Tensor], seed: int, finished: Iterable[Tensor] = ()
 ) -> Iterator[tuple[Section, Tensor]]:
     """Sample the sections in order, write each into the timeline and yield it with its latents `B C T H W`.
 
@@ -28,16 +31,38 @@ def generate(
         for section, latents in generate(plan.bind(timeline), timeline, denoise, seed=0):
             save(section, latents)
     """
-    generator, remaining = torch.Generator("cpu").manual_seed(seed), iter(finished)
+    yield from fill(sections, timeline, drawing(timeline, seed), denoise, finished)
+
+
+def drawing(timeline: Timeline, seed: int) -> Draw[Tensor]:
+    """What draws the noise of one section after the other, as the official program does."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    B, C, _, H, W = timeline.latents.shape
+
+    def draw(section: Section) -> Tensor:
+        return torch.randn((B, C, len(section.target), H, W), generator=generator)
+
+    return draw
+
+
+def fill(
+    sections: Sequence[Section],
+    timeline: Timeline,
+    draw: Draw[Noise],
+    denoise: Denoise[Noise],
+    finished: Iterable[Tensor] = (),
+) -> Iterator[tuple[Section, Tensor]]:
+    """`generate` with a section's noise from `draw(section)`, which is asked for every section, a finished one too."""
+    remaining = iter(finished)
     B, C, _, H, W = timeline.latents.shape
     for section in sections:
-        noise = torch.randn((B, C, len(section.target), H, W), generator=generator)
+        noise = draw(section)
+        expected = (B, C, len(section.target), H, W)
         latents = next(remaining, None)
         if latents is None:
             latents = denoise(noise, gather(section, timeline))
-        elif latents.shape != noise.shape:
-            raise ValueError(f"finished section {section.number + 1} has shape {tuple(latents.shape)}, expected "
-                             f"{tuple(noise.shape)}")  # fmt: skip
+        elif latents.shape != expected:
+            raise ValueError(f"finished section {section.number + 1} has shape {tuple(latents.shape)}, expected {expected}")
         timeline.write(section.target, latents)
         del noise
         yield section, latents

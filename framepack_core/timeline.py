@@ -29,7 +29,8 @@ class Timeline:
 
     Image-to-video knows frame 0, first-last-frame two, extension a prefix, text-to-video none.
     `end` `B C 1 H W` is shown to the section that samples the last frame as its next neighbour. It is not part of the video,
-    nor are the `guides`. `shown` has what sections see of a known frame where that is not what is written.
+    nor are the `guides`. `shown` has what sections see of a known frame where that is not what is written, and `blank`, which
+    broadcasts to `B C 1 H W`, what they see where there is no frame yet.
     """
 
     latents: Tensor
@@ -37,6 +38,7 @@ class Timeline:
     end: Tensor | None = None
     guides: tuple[Guide, ...] = ()
     shown: dict[int, Tensor] = field(default_factory=dict)
+    blank: Tensor = field(default_factory=lambda: torch.zeros(1))
 
     @classmethod
     def of(cls, frames: int, known: Mapping[int, Tensor], end: Tensor | None = None) -> Timeline:
@@ -73,12 +75,12 @@ class Timeline:
         self.known.update(frames)
 
     def read(self, frames: Iterable[int | None]) -> Tensor:
-        """Frames as sections see them, `B C T H W`: zeros for None; beyond the last frame the end frame, then the guides."""
+        """Frames as sections see them, `B C T H W`: blank for None; beyond the last frame the end frame, then the guides."""
         return torch.cat([self._frame(frame) for frame in frames], dim=2)
 
     def _frame(self, frame: int | None) -> Tensor:
         if frame is None:
-            return torch.zeros_like(self.latents[:, :, :1])
+            return self.blank.to(self.latents).expand_as(self.latents[:, :, :1])
         if frame == self.frames:
             if self.end is None:
                 raise ValueError(f"frame {frame} is the end frame, but this timeline has none")

@@ -4,6 +4,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..framepack_core.comfyui import private
+from ..framepack_core.comfyui.families import AUTO, family_of
 from ..framepack_core.comfyui.latent import LENGTH, MADE, Made
 from ..framepack_core.comfyui.log import log_once
 from ..framepack_core.comfyui.sampling.checks import begins_in_noise
@@ -11,7 +12,8 @@ from ..framepack_core.comfyui.sampling.identity import by_content, origin
 from ..framepack_core.comfyui.sampling.loras import unused
 from ..framepack_core.comfyui.sampling.request import ON_CANCEL, Given, Request, make_guider, overruled
 from ..framepack_core.comfyui.sampling.sample import sample
-from ..framepack_core.comfyui.sampling.samplers import AUTO, UNIPC, sampler_named, section_sigmas, without_repeats
+from ..framepack_core.comfyui.sampling.samplers import UNIPC, without_repeats
+from ..framepack_core.family import FRAMEPACK
 from ..framepack_core.oneframe import HISTORIES, LAST, MAX_INDEX, History, OneFrame
 from ..framepack_core.placing import Frames
 from ..framepack_core.plan import Plan
@@ -50,7 +52,9 @@ def _seed(tooltip: str = "Sets the noise of all sections. The same seed and inpu
 
 
 def _steps(tooltip: str) -> io.Input:
-    return io.Int.Input("steps", default=25, min=1, max=1000, tooltip=tooltip)
+    return io.Int.Input(
+        "steps", default=FRAMEPACK.steps, min=0, max=1000, tooltip=f"{tooltip} 0: as many as the model was made for."
+    )
 
 
 def _strengths() -> list[io.Input]:
@@ -67,7 +71,7 @@ def _strengths() -> list[io.Input]:
         ),
         io.Float.Input(
             "guidance",
-            default=10.0,
+            default=FRAMEPACK.guidance,
             min=0.0,
             max=100.0,
             step=0.1,
@@ -229,9 +233,10 @@ class SamplerNode(io.ComfyNode):
                 *_strengths(),
                 io.Combo.Input(
                     "sampler",
-                    options=[*UNIPC, *private.SAMPLER_NAMES],
-                    default="unipc_bh1",
-                    tooltip="unipc_bh1 is the official program's sampler. All of ComfyUI's samplers work.",
+                    options=[AUTO, *UNIPC, *private.SAMPLER_NAMES],
+                    default=AUTO,
+                    tooltip="auto is the model's own sampler: unipc_bh1, as in the official program. All of ComfyUI's samplers "
+                    "work.",
                 ),
                 _preview_vae(),
                 *_stopping(),
@@ -261,15 +266,17 @@ class SamplerNode(io.ComfyNode):
         **options: Any,
     ) -> io.NodeOutput:
         guider, given = make_guider(model, positive, negative, cfg, guidance), Given.taken(options)
+        family = family_of(model)
+        plan = family.family.fit(plan)
         timeline = given.timeline(plan)
         sections = plan.bind(timeline)
         request = Request(
             guider=guider,
-            sampler=sampler_named(sampler),
+            sampler=family.sampler(sampler),
             plan=plan,
             timeline=timeline,
             sections=sections,
-            sigmas=section_sigmas(sections, timeline, steps, shift, denoise),
+            sigmas=family.sigmas(sections, timeline, steps, shift, denoise),
             seed=seed,
             clip_vision_output=given.clip_vision_output,
             embeddings=given.embeddings(plan, sections),
@@ -331,6 +338,7 @@ class SamplerCustomNode(io.ComfyNode):
         **options: Any,
     ) -> io.NodeOutput:
         given = Given.taken(options)
+        plan = family_of(guider.model_patcher).family.fit(plan)
         timeline = given.timeline(plan)
         sections = plan.bind(timeline)
         request = Request(
@@ -411,7 +419,8 @@ class OneFrameNode(io.ComfyNode):
                     "sampler",
                     options=[AUTO, *UNIPC, *private.SAMPLER_NAMES],
                     default=AUTO,
-                    tooltip="auto is the official program's sampler, unipc_bh1. All of ComfyUI's samplers work.",
+                    tooltip="auto is the model's own sampler: unipc_bh1, as in the official program. All of ComfyUI's samplers "
+                    "work.",
                 ),
                 io.String.Input(
                     "control_index",
@@ -447,13 +456,14 @@ class OneFrameNode(io.ComfyNode):
     ) -> io.NodeOutput:
         one = OneFrame.of(frames or Frames(), target_index, history, control_index)
         timeline, sections = one.timeline(), (one.section(),)
+        family = family_of(model)
         request = Request(
             guider=make_guider(model, positive, negative, cfg, guidance),
-            sampler=sampler_named(sampler),
+            sampler=family.sampler(sampler),
             plan=one.plan,
             timeline=timeline,
             sections=sections,
-            sigmas=section_sigmas(sections, timeline, steps, shift),
+            sigmas=family.sigmas(sections, timeline, steps, shift),
             seed=seed,
             clip_vision_output=clip_vision_output or one.embedding(),
             notes=(

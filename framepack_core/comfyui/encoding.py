@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..family import VAES
 from ..frames import nearest_frames
 from ..weights.buckets import nearest_bucket
 
@@ -44,9 +45,9 @@ def to_image(picture: Image.Image) -> Tensor:
 
 
 def encode_images(vae, images_NHWC: Tensor) -> Tensor:
-    """The latent `1 16 T H W` of 4 T - 3 images, unscaled. Raises ValueError if the VAE is not HunyuanVideo's."""
+    """The latent `1 16 T H W` of 4 T - 3 images, unscaled. Raises ValueError if the VAE is no model's."""
     latent = vae.encode(images_NHWC)
     if latent.ndim != 5 or latent.shape[1] != CHANNELS:
         raise ValueError(f"vae gives latents of shape {tuple(latent.shape)}, expected (1, {CHANNELS}, T, H, W); "
-                         "load HunyuanVideo's VAE (hunyuan_video_vae_bf16.safetensors)")  # fmt: skip
+                         f"load {VAES}")  # fmt: skip
     return latent

@@ -68,7 +68,7 @@ class Chart:
 
     @property
     def length(self) -> Length:
-        return self.plan.length(self.frames)
+        return self.plan.length(self.frames, self.made.count(-1))
 
     @property
     def seconds(self) -> float:

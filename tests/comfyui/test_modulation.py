@@ -506,16 +506,16 @@ def test_a_run_that_is_cancelled_leaves_nothing(model):
 
 
 def test_a_run_that_goes_on_after_its_first_section_ends_in_the_same_video(model, monkeypatch):
-    made, generate = [], sampling.generate
+    made, fill = [], sampling.fill
 
     def remembered(*args):
-        for section, latents in generate(*args):
+        for section, latents in fill(*args):
             made.append(latents.clone())
             yield section, latents
 
-    monkeypatch.setattr(sampling, "generate", remembered)
+    monkeypatch.setattr(sampling, "fill", remembered)
     expected = video(model)
-    monkeypatch.setattr(sampling, "generate", lambda *args: generate(*args[:-1], made[:1]))
+    monkeypatch.setattr(sampling, "fill", lambda *args: fill(*args[:-1], made[:1]))
 
     with off_the_card(), uses(model) as seen:
         found = video(model)

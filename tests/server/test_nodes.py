@@ -20,7 +20,7 @@ NODES = {
     ),
     "FramePack_DrawPlan": ("plan width=640 height=608", "frames start_image=True", "image table"),
     "FramePack_Sampler": (
-        "model positive plan seed=0 steps=25 cfg=1.0 guidance=10.0 shift=0.0 sampler=unipc_bh1",
+        "model positive plan seed=0 steps=25 cfg=1.0 guidance=10.0 shift=0.0 sampler=auto",
         "negative start_latent end_latent clip_vision_output preview_vae resume=True on_cancel=discard frames latent_image "
         "end_strength=1.0 colour_anchor=0.0 denoise=1.0",
         "latent",
@@ -99,10 +99,10 @@ def test_choices(object_info, node, name):
 
 
 def test_the_samplers_offer_unipc_and_all_of_comfyui_s_samplers(object_info):
-    ours = ["unipc_bh1", "unipc_bh2", *choices(object_info, "KSamplerSelect", "sampler_name")]
+    ours = ["auto", "unipc_bh1", "unipc_bh2", *choices(object_info, "KSamplerSelect", "sampler_name")]
 
     assert choices(object_info, "FramePack_Sampler", "sampler") == ours
-    assert choices(object_info, "FramePack_OneFrame", "sampler") == ["auto", *ours]
+    assert choices(object_info, "FramePack_OneFrame", "sampler") == ours
 
 
 def test_the_loader_lists_files_and_sharded_folders_but_no_single_shards(object_info):

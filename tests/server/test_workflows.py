@@ -262,6 +262,13 @@ def end_image(graph: Graph) -> Outputs:
     return graph.encode(graph.add("ImageInvert", image=graph.image))
 
 
+def test_the_model_s_own_solver_and_number_of_steps_are_those_that_are_chosen_by_name(graph, server):
+    chosen = graph.latents(server, graph.sampler(sampler="unipc_bh1", steps=25))
+    own = graph.latents(server, graph.sampler(sampler="auto", steps=0, resume=False))
+
+    assert torch.equal(own, chosen)
+
+
 def test_stock_samplers_run(graph, server):
     names = ["unipc_bh1", "unipc_bh2", "euler", "euler_ancestral", "dpmpp_2m"]
 

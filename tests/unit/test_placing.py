@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from framepack_core.frames import Length
 from framepack_core.packing import gather
 from framepack_core.placing import Arrangement, Frames, Placed, latent_frame, spelled_places
 from framepack_core.plan import Plan, Section
@@ -38,7 +39,7 @@ def seen_before(section: Section, timeline) -> list[float]:
 
 @pytest.mark.parametrize(("seconds", "frame"), [(0.0, 0), (1 / 30, 1), (4 / 30, 1), (5 / 30, 2), (1.0, 8), (1.2, 9), (2.0, 15)])
 def test_a_time_lies_in_the_latent_frame_that_holds_its_frame(seconds, frame):
-    assert latent_frame(seconds, 30.0) == frame
+    assert latent_frame(seconds, 30.0, Length(0)) == frame
 
 
 @pytest.mark.parametrize("order", ["inverted", "endpoints"])
@@ -71,7 +72,7 @@ def test_whatever_is_placed_is_at_most_half_a_section_from_where_it_was_asked_fo
         return
 
     moved = [
-        abs(first - latent_frame(placed.seconds, 30))
+        abs(first - latent_frame(placed.seconds, 30, Length(0)))
         for first, placed in zip(arrangement.first, given, strict=True)
         if placed.at == "time"
     ]

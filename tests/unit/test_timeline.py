@@ -26,6 +26,16 @@ def test_an_empty_timeline_knows_nothing():
     assert torch.equal(timeline.latents, torch.zeros(1, 16, 5, 4, 6))
 
 
+def test_frames_that_do_not_exist_yet_are_seen_as_the_blank():
+    timeline = Timeline.of(3, {1: frame(2)})
+    timeline.blank = torch.arange(16.0).view(1, 16, 1, 1, 1)
+
+    seen = timeline.read([None, 1])
+
+    assert torch.equal(seen[:, :, :1], timeline.blank.expand(2, -1, -1, 4, 6))
+    assert torch.equal(seen[:, :, 1:], frame(2))
+
+
 def test_two_timelines_share_no_known_frames():
     first, second = (Timeline.empty(5, 1, 16, 4, 6) for _ in range(2))
 

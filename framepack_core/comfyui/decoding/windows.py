@@ -8,6 +8,7 @@ import comfy.sd
 import torch
 from torch import Tensor
 
+from ...family import VAES
 from ...frames import pixel_frames
 
 WINDOW, ADVANCE = 18, 9  # latent frames: each section together with the one before it
@@ -35,5 +36,5 @@ def decode_window(vae: comfy.sd.VAE, latents: Tensor) -> Tensor:
     images, expected = vae.decode(latents), pixel_frames(latents.shape[2])
     if images.ndim != 5 or images.shape[1] != expected:
         raise ValueError(f"vae decodes {latents.shape[2]} latent frames to shape {tuple(images.shape)}, expected {expected} "
-                         "frames; load HunyuanVideo's VAE (hunyuan_video_vae_bf16.safetensors)")  # fmt: skip
+                         f"frames; load {VAES}")  # fmt: skip
     return images[0]

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from ...weights import loras
 from ...weights.names import Module, made_of, rename_module, swap_halves
 from .. import private
+from ..families import family_of
 from ..log import log
-from ..sampling.checks import require_framepack
 
 # What a damaged file raises, or a pickle of something else than weights.
 UNREADABLE = (SafetensorError, pickle.UnpicklingError, EOFError, OSError, ValueError, RuntimeError, TypeError, AttributeError,
@@ -56,7 +56,7 @@ def load(patcher, name: str, strength: float) -> tuple[Any, str]:
 
     Raises ValueError for a file that is damaged or changes nothing of the model.
     """
-    require_framepack(patcher)
+    family_of(patcher)
     if strength == 0:
         return patcher, f"{name}: the strength is 0, so the model stays as it is"
     weights, header = read(name)

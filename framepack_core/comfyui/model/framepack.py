@@ -10,6 +10,7 @@ import comfy.model_management
 import torch
 from torch import Tensor, nn
 
+from ...family import FRAMEPACK
 from ...layout import Kernel
 from ...trained import Trained
 from ...weights.fp8 import FP8_DTYPES
@@ -27,7 +28,6 @@ log = logging.getLogger("framepack")
 UNTIMED = (
     "the prompt is timed, but this sampler knows no seconds: it uses only what counts at the beginning; use FramePack Sampler"
 )
-GUIDANCE = 10.0  # the distilled guidance the released checkpoints were made for
 
 
 class FramePackModel(private.HunyuanVideoModel):
@@ -45,7 +45,7 @@ class FramePackModel(private.HunyuanVideoModel):
     def extra_conds(self, **kwargs) -> dict:
         if TIME in kwargs:
             log_once(UNTIMED)
-        out = super().extra_conds(**{"guidance": GUIDANCE, **kwargs})
+        out = super().extra_conds(**{"guidance": FRAMEPACK.guidance, **kwargs})
         if kwargs.get("clip_vision_output") is not None:
             out["clip_fea"] = private.CONDRegular(kwargs["clip_vision_output"]["last_hidden_state"])
         params = self.diffusion_model.params

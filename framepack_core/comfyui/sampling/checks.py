@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ...family import Family
 from ...orders import FORWARD, INVERTED
 from ...plan import Plan
 from ...timeline import is_finite
-from ...trained import RELEASED, Trained
+from ...trained import Trained
 from .. import private
 from ..encoding import CHANNELS
+from ..families import family_of
 from ..log import log_once
-from ..model.framepack import FramePackModel
 from .patches import require_fitting_patches
 from .regions import Percent, require_prompt_everywhere, require_region
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from .request import Request
     from .timed import Conds, Told
 
-POOLED = 768
 HIGHEST_SIGMA, LEAST_FIRST_SIGMA, MOST_LAST_SIGMA = 1.01, 0.8, 0.02  # schedules go from about 1 down to 0
 LEAST_GOOD_SIGMA = 0.95  # to begin with; from less on, the difference shows
 
@@ -33,7 +33,7 @@ LEAST_GOOD_SIGMA = 0.95  # to begin with; from less on, the difference shows
 def require_fitting(request: Request) -> None:
     """The model, conditioning, image embedding and sigmas of a request must fit together."""
     patcher = request.guider.model_patcher
-    require_framepack(patcher)
+    family_of(patcher)
     private.require_attributes(request.guider, "original_conds", "model_options", serves=private.SAMPLERS)
     require_numbers(request.guider)
     require_conditioning(request.guider.original_conds, patcher)
@@ -42,12 +42,6 @@ def require_fitting(request: Request) -> None:
     require_fitting_patches(patcher)
     for sigmas in request.sigmas:
         require_schedule(sigmas, from_noise=request.initial is None)
-
-
-def require_framepack(patcher) -> None:
-    if not isinstance(patcher.model, FramePackModel):
-        raise ValueError(f"model is {type(patcher.model).__name__}, not FramePack; load a FramePack checkpoint with "
-                         "FramePack_LoadModel")  # fmt: skip
 
 
 def frame_latent(latent: dict, name: str) -> Tensor:
@@ -107,9 +101,9 @@ def require_numbers(guider) -> None:
 
 
 def require_conditioning(conds: dict[str, list[dict]], patcher) -> None:
-    """Every condition must have text of the model's width and a pooled output."""
-    width = patcher.model.diffusion_model.params.context_in_dim
-    remedy = "encode the prompt with CLIPTextEncode and DualCLIPLoader (type hunyuan_video)"
+    """Every condition must have text of the model's width and the pooled output that its text encoder gives."""
+    own = family_of(patcher)
+    width, remedy = own.text_width(patcher.model), own.family.encode_text
     for name, entries in conds.items():
         if not entries and name == "positive":
             raise ValueError(f"{name} is empty; {remedy}")
@@ -120,8 +114,8 @@ def require_conditioning(conds: dict[str, list[dict]], patcher) -> None:
                 raise ValueError(f"{name} has {found}, but the model takes {width}; {remedy}")
             if pooled is None:
                 raise ValueError(f"{name} has no pooled output; {remedy}")
-            if pooled.shape[-1] != POOLED:
-                raise ValueError(f"{name} has a pooled output {pooled.shape[-1]} wide, expected {POOLED}; {remedy}")
+            if pooled.shape[-1] != own.family.pooled:
+                raise ValueError(f"{name} has a pooled output {pooled.shape[-1]} wide, expected {own.family.pooled}; {remedy}")
             for tensor in (text, pooled):
                 require_finite(tensor, name, "lower the weights of words in the prompt, such as (word:2.0)")
 
@@ -146,10 +140,10 @@ def _schedules(request: Request, told: Told) -> Iterator[tuple[Conds, Iterable[T
 
 
 def require_image_embedding(output, patcher) -> None:
-    projection = patcher.model.diffusion_model.image_projection
-    if output is None or projection is None:
+    expected = family_of(patcher).image_width(patcher.model)
+    if output is None or expected is None:
         return
-    width, expected = output["last_hidden_state"].shape[-1], projection.up.in_features
+    width = output["last_hidden_state"].shape[-1]
     if width != expected:
         raise ValueError(f"clip_vision_output is {width} wide, but the model takes {expected}; load "
                          "sigclip_vision_patch14_384.safetensors with Load CLIP Vision")  # fmt: skip
@@ -190,26 +184,27 @@ def warnings(plan: Plan, patcher, what: str = "the plan") -> list[str]:
 
     What the file says about itself counts; if it says nothing, it is taken for a released checkpoint.
     """
-    name, trained = checkpoint_name(patcher), patcher.model.trained
-    found = released_warnings(plan, name, what) if trained is None else trained_warnings(plan, name, trained)
+    name, trained, family = checkpoint_name(patcher), patcher.model.trained, family_of(patcher).family
+    found = released_warnings(plan, name, family, what) if trained is None else trained_warnings(plan, name, trained)
     if plan.loop:
         what = "what connects the loop's end with its beginning"
         other = plan.connection
-        found += released_warnings(other, name, what) if trained is None else trained_warnings(other, name, trained)
+        found += released_warnings(other, name, family, what) if trained is None else trained_warnings(other, name, trained)
     found = list(dict.fromkeys(found))
     for warning in found:
         log_once(warning)
     return found
 
 
-def released_warnings(plan: Plan, name: str, what: str = "the plan") -> list[str]:
+def released_warnings(plan: Plan, name: str, family: Family, what: str = "the plan") -> list[str]:
     found = []
     if is_f1(name) and plan.order == INVERTED:
         found.append(f"{name} looks like F1, which was trained for the forward order, but {what} is inverted")
     if not is_f1(name) and re.search(r"framepack_?i2v", name, re.IGNORECASE) and plan.order == FORWARD:
         found.append(f"{name} was trained for the inverted order, but the plan is forward; F1 is the forward checkpoint")
-    if not RELEASED.knows_layout(plan):
-        found.append(f"layout {plan.layout} is untrained on this checkpoint: released ones know framepack and f1")
+    if not family.trained.knows_layout(plan):
+        known = " and ".join(family.trained.layouts)
+        found.append(f"layout {plan.layout} is untrained on this checkpoint: released ones know {known}")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +14,11 @@ from ...packing import Context
 from ...plan import Section
 from ...timeline import is_finite
 from .. import private
-from ..log import log_once
-from ..model.framepack import CONTEXT_KEY, PackedContext
-from ..model.modulation import Modulations, require_sharing
+from ..families import family_of
+from ..model.conditions import CONTEXT_KEY
 from .patches import require_unconditional
 from .regions import for_video
+from .section import Call
 from .timed import Conds
 
 PRE_CFG = "sampler_pre_cfg_function"  # ComfyUI calls these with all predictions before it combines them
@@ -53,26 +54,13 @@ class GuiderDenoiser:
         self.embeddings = embeddings or {}
         self.initial = initial
         self.conditions = conditions or {}
-        self.modulations = Modulations()
+        self.sample = family_of(guider.model_patcher).sections(guider.model_patcher)
 
-    def __call__(self, noise: Tensor, context: Context) -> Tensor:
+    def __call__(self, noise: Any, context: Context) -> Tensor:
         """Latents `B C T H W`, unscaled as ComfyUI keeps them. Raises ValueError if they are not finite."""
         section = context.section
-        patcher = self.guider.model_patcher
-        params = patcher.model.diffusion_model.params
-        height, width = noise.shape[3:]
-        packed = PackedContext(context, height, width, params.axes_dim, params.theta).to(patcher.load_device)
-        begun = torch.zeros_like(noise) if self.initial is None else self.initial[:, :, list(section.target)]
-        latents = self._guider(section, packed, noise).sample(
-            noise,
-            begun,
-            self.sampler,
-            self.sigmas[section.number],
-            callback=self.callback(section),
-            disable_pbar=not private.PROGRESS_BAR_ENABLED,
-            seed=(self.seed + section.number) % 2**64,
-        )
-        latents = latents.cpu()
+        begun = None if self.initial is None else self.initial[:, :, list(section.target)]
+        latents = self.sample(partial(self._call, section), noise, begun, self.sigmas[section.number], context).cpu()
         if not is_finite(latents):
             raise ValueError(
                 f"section {section.number + 1} has values that are not finite (NaN or infinite), so its frames would be black. "
@@ -81,29 +69,31 @@ class GuiderDenoiser:
             )
         return latents
 
-    def _guider(self, section: Section, packed: PackedContext, noise: Tensor):
-        """The guider for one section."""
+    def _call(self, section: Section, call: Call) -> Tensor:
+        begun = torch.zeros_like(call.noise) if call.begun is None else call.begun
+        return self._guider(section, call).sample(
+            call.noise,
+            begun,
+            self.sampler,
+            call.sigmas,
+            callback=self.callback(section),
+            disable_pbar=not private.PROGRESS_BAR_ENABLED,
+            seed=(self.seed + section.number) % 2**64,
+        )
+
+    def _guider(self, section: Section, call: Call):
+        """The guider for one call."""
         guider = copy.copy(self.guider)
         guider.original_conds = self.conditions.get(section.number, guider.original_conds)
-        guider = with_conditions(guider, **{CONTEXT_KEY: packed})
+        guider = with_conditions(guider, **{CONTEXT_KEY: call.packed})
         if section.number in self.embeddings:
             guider = with_conditions(guider, clip_vision_output=self.embeddings[section.number])
         guider.original_conds = {
-            name: [for_video(cond, *noise.shape[2:]) for cond in conds] for name, conds in guider.original_conds.items()
+            name: [for_video(cond, *call.noise.shape[2:]) for cond in conds] for name, conds in guider.original_conds.items()
         }
         functions = [require_unconditional, *guider.model_options.get(PRE_CFG, [])]
-        guider.model_options = self._sharing_modulations(section, {**guider.model_options, PRE_CFG: functions})
+        guider.model_options = call.options({**guider.model_options, PRE_CFG: functions})
         return guider
-
-    def _sharing_modulations(self, section: Section, model_options: dict) -> dict:
-        """ComfyUI's options, with this run's modulations. As they are, and logged, if ComfyUI has changed what this needs."""
-        try:
-            require_sharing(self.guider.model_patcher)
-        except private.Missing as missing:
-            log_once(str(missing))
-            return model_options
-        self.modulations.begin(self.sigmas[section.number][:-1])
-        return self.modulations.added(model_options)
 
 
 def with_conditions(guider, **values):

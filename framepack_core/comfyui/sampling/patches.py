@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from .. import private
-from ..model.framepack import CONTEXT_KEY
+from ..families import family_of
+from ..model.conditions import CONTEXT_KEY
 from .timed import TIME, WORDS
 
 # Of conditions: what the model, ComfyUI's sampling and our samplers read.
@@ -100,11 +101,11 @@ def require_unconditional(predictions: Mapping[str, Any]) -> list[Tensor]:
 def without_effect(patcher, conds: Mapping[str, list[dict[str, Any]]]) -> list[str]:
     """A line that names what FramePack has no use for, if there is something."""
     found = dict.fromkeys([*_ignored_conditions(conds), *_ignored_patches(patcher)])
-    return [f"without effect on FramePack: {', '.join(found)}"] if found else []
+    return [f"without effect on {family_of(patcher).family.name}: {', '.join(found)}"] if found else []
 
 
 def unused_image_embedding(output, patcher) -> list[str]:
-    if output is None or patcher.model.diffusion_model.image_projection is not None:
+    if output is None or family_of(patcher).image_width(patcher.model) is not None:
         return []
     return ["clip_vision_output is without effect: this checkpoint does not look at images"]
 
@@ -117,13 +118,13 @@ def _ignored_conditions(conds: Mapping[str, list[dict[str, Any]]]) -> Iterator[s
 
 
 def _ignored_patches(patcher) -> Iterator[str]:
-    options, transformer = _options(patcher), patcher.model.diffusion_model
+    options = _options(patcher)
     for key in sorted(options.get("patches", {}).keys() - {*READ_PATCHES}):
         yield PATCHES.get(key, f"patches of {key}")
     replaced = options.get("patches_replace", {})
     for key in sorted(replaced.keys() - {"dit"}):
         yield f"replaced parts of U-Nets ({key}: PAG and the like)"
-    counts = {"double_block": len(transformer.double_blocks), "single_block": len(transformer.single_blocks)}
+    counts = family_of(patcher).blocks(patcher.model)
     for kind, number, *_ in replaced.get("dit", {}):
         if number >= counts.get(kind, 0):
             yield f"the replaced {kind.replace('_', ' ')} {number}, which the model lacks"

@@ -17,6 +17,7 @@ from ...placing import Arrangement, Frames, Placed, require_end
 from ...plan import Plan, Section
 from ...timeline import Timeline
 from .. import private
+from ..families import family_of
 from . import checks
 
 private.require_for(private.SAMPLERS)
@@ -57,17 +58,21 @@ class Request:
 
     @property
     def length(self) -> Length:
-        return self.plan.length(self.timeline.frames)
+        return self.plan.length(self.timeline.frames, len(self.given))
 
 
 def make_guider(model, positive: list, negative: list | None, cfg: float, guidance: float) -> comfy.samplers.CFGGuider:
-    """ComfyUI's guider with the distilled guidance in every condition. At cfg 1 the model is called for the positive only."""
-    checks.require_framepack(model)
+    """ComfyUI's guider with the distilled guidance in every condition, if the model takes one.
+
+    At cfg 1 the model is called for the positive only.
+    """
+    family = family_of(model).family
     if negative is None and cfg != 1.0:
         raise ValueError(f"cfg is {cfg:g} but negative is not connected; connect a negative prompt or set cfg to 1")
     guider = private.CFGGuider(model)
     conds = {"positive": positive} if negative is None else {"positive": positive, "negative": negative}
-    guider.inner_set_conds({name: [_with(entry, guidance=guidance) for entry in cond] for name, cond in conds.items()})
+    values = {} if family.guidance is None else {"guidance": guidance}
+    guider.inner_set_conds({name: [_with(entry, **values) for entry in cond] for name, cond in conds.items()})
     guider.set_cfg(cfg)
     return guider
 

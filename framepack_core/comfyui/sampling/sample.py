@@ -9,10 +9,11 @@ from comfy.model_management import InterruptProcessingException
 from torch import Tensor
 
 from ...plan import runs
-from ...sections import Denoise, generate
+from ...sections import Denoise, fill
 from ...store.kept import section_keys
 from ...timeline import Timeline
 from .. import private
+from ..families import family_of
 from ..log import log_once
 from ..preview.progress import Progress, Say
 from . import checks
@@ -44,9 +45,11 @@ def sample(request: Request, say: Say) -> Video:
     """
     checks.require_fitting(request)
     patcher, timeline = request.guider.model_patcher, request.timeline
+    draw = family_of(patcher).drawing(timeline, request.seed)
     guider = request.guider
     if request.clip_vision_output is not None:
         guider = with_conditions(guider, clip_vision_output=request.clip_vision_output)
+    timeline.blank = blank(patcher, timeline)
     told = Told.of(guider.original_conds, request.sections, request.length, request.plan.fps)
     checks.require_regions(request, told)
     warned = checks.warnings(request.plan, patcher, request.what)
@@ -71,7 +74,7 @@ def sample(request: Request, say: Say) -> Video:
             denoise = ColourAnchor(denoise, timeline, request.colour_anchor)
         finished = kept.restored() if kept else ()
         try:
-            for section, latents in generate(request.sections, timeline, denoise, request.seed, finished):
+            for section, latents in fill(request.sections, timeline, draw, denoise, finished):
                 if kept:
                     kept.add(section)
                 progress.finish(section, latents)
@@ -81,6 +84,12 @@ def sample(request: Request, say: Say) -> Video:
                 raise
             return finished_part(timeline, request.given)
     return Video(timeline.latents, True, request.given)
+
+
+def blank(patcher, timeline: Timeline) -> Tensor:
+    """What is zero for the model, `1 C 1 1 1`, unscaled: it was trained with this where there is no frame yet."""
+    zero = timeline.latents.new_zeros(1, timeline.latents.shape[1], 1, 1, 1)
+    return patcher.model.latent_format.process_out(zero)
 
 
 def ignored(request: Request) -> list[str]:

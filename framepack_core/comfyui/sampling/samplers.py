@@ -15,13 +15,10 @@ from ...timeline import Timeline
 from .. import private
 
 UNIPC = tuple(f"unipc_{variant}" for variant in VARIANTS)
-AUTO = "auto"  # the official program's
 
 
 def sampler_named(name: str) -> comfy.samplers.Sampler:
-    """`auto`, `unipc_bh1`, `unipc_bh2`, or any of ComfyUI's."""
-    if name == AUTO:
-        return unipc(VARIANTS[0])
+    """`unipc_bh1`, `unipc_bh2`, or any of ComfyUI's."""
     if name in UNIPC:
         return unipc(name.removeprefix("unipc_"))
     return private.sampler_object(name)
