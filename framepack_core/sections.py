@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from .packing import Context, gather
 from .plan import Section
 from .timeline import Timeline
 
+Noise = TypeVar("Noise")
 Denoise = Callable[[Tensor, Context], Tensor]
 
 
@@ -28,16 +30,33 @@ def generate(
         for section, latents in generate(plan.bind(timeline), timeline, denoise, seed=0):
             save(section, latents)
     """
-    generator, remaining = torch.Generator("cpu").manual_seed(seed), iter(finished)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    B, C, _, H, W = timeline.latents.shape
+
+    def draw(section: Section) -> Tensor:
+        return torch.randn((B, C, len(section.target), H, W), generator=generator)
+
+    yield from fill(sections, timeline, draw, denoise, finished)
+
+
+def fill(
+    sections: Sequence[Section],
+    timeline: Timeline,
+    draw: Callable[[Section], Noise],
+    denoise: Callable[[Noise, Context], Tensor],
+    finished: Iterable[Tensor] = (),
+) -> Iterator[tuple[Section, Tensor]]:
+    """`generate` with a section's noise from `draw(section)`, which is asked for every section, a finished one too."""
+    remaining = iter(finished)
     B, C, _, H, W = timeline.latents.shape
     for section in sections:
-        noise = torch.randn((B, C, len(section.target), H, W), generator=generator)
+        noise = draw(section)
+        expected = (B, C, len(section.target), H, W)
         latents = next(remaining, None)
         if latents is None:
             latents = denoise(noise, gather(section, timeline))
-        elif latents.shape != noise.shape:
-            raise ValueError(f"finished section {section.number + 1} has shape {tuple(latents.shape)}, expected "
-                             f"{tuple(noise.shape)}")  # fmt: skip
+        elif latents.shape != expected:
+            raise ValueError(f"finished section {section.number + 1} has shape {tuple(latents.shape)}, expected {expected}")
         timeline.write(section.target, latents)
         del noise
         yield section, latents
