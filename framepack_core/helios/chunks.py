@@ -129,17 +129,27 @@ def _after(seen: Tensor, anchor: Tensor, chunks: int) -> Timeline:
     return timeline
 
 
+def hidden_frames(timeline: Timeline) -> int:
+    """How many latent frames there are before the first chunk: the anchor is shown from there on."""
+    return timeline.guides[0].start
+
+
+def plan_of(chunks: int) -> Plan:
+    """The plan of so many chunks."""
+    return Plan(chunks, FORWARD, WINDOW, LAYOUT, FPS, name="f1")
+
+
 def sections_of(timeline: Timeline, reanchor: bool = False) -> tuple[Section, ...]:
     """The chunks that fill a timeline; with `reanchor` those from the third on have the second's first frame for an anchor.
 
     That lets a video that begins with a still get further away from it (the official `is_skip_first_chunk`). Raises ValueError
     for a size that cannot be patchified.
     """
-    chunks = (timeline.frames - len(timeline.known)) // WINDOW
-    sections = Plan(chunks, FORWARD, WINDOW, LAYOUT, FPS, name="f1").bind(timeline)
+    sections = plan_of((timeline.frames - len(timeline.known)) // WINDOW).bind(timeline)
     if not reanchor:
         return sections
-    return (*sections[:2], *(_anchored(section, sections[1].target[0]) for section in sections[2:]))
+    anchor = hidden_frames(timeline) + WINDOW
+    return tuple(_anchored(section, anchor) if section.target[0] > anchor else section for section in sections)
 
 
 def _anchored(section: Section, frame: int) -> Section:

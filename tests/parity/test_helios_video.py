@@ -1,5 +1,6 @@
 """Whole Helios videos equal diffusers' pipelines, in float32 on a CPU: same transformer, embeddings, given latents and seed."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,10 +8,11 @@ import torch
 from support.helios import Inputs, Pyramid, Whole, small_transformer
 from support.ours import relative_error
 
-from framepack_core.helios import chunks
+from framepack_core.helios import chunks, guidance, noise, solver, stages
 from framepack_core.helios.recipes import BASE, DISTILLED, MID
 from framepack_core.helios.solver import SAMPLERS
 from framepack_core.helios.videos import generate, solving
+from framepack_core.timeline import Timeline
 
 SEED = 11
 TOLERANCE = 1e-4
@@ -77,61 +79,144 @@ def given_to_diffusers(mode: str, inputs: Inputs) -> dict:
     return {"image_latents": inputs.image, "video_latents": inputs.clip, "add_noise_to_image_latents": False}
 
 
-# Base
+def base(transformer, inputs: Inputs, mode: str, solver: str = "euler", count: int = 3, reanchor: bool = True):
+    steps = {"num_inference_steps": STEPS, "is_skip_first_chunk": reanchor}
+    return Whole.on(transformer, solver).video(inputs, count, CFG, SEED, **steps, **given_to_diffusers(mode, inputs))
+
+
+def mid(transformer, inputs: Inputs, mode: str, solver: str = "unipc"):
+    steps = {"pyramid_num_inference_steps_list": [STEPS] * 3}
+    return Pyramid.mid(transformer, solver, GAMMA).video(inputs, 2, CFG, SEED, **steps, **given_to_diffusers(mode, inputs))
+
+
+def distilled(transformer, inputs: Inputs, mode: str, count: int = 2):
+    steps = {"pyramid_num_inference_steps_list": [2] * 3, "is_amplify_first_chunk": True}
+    return Pyramid.distilled(transformer, GAMMA).video(inputs, count, 1.0, SEED, **steps, **given_to_diffusers(mode, inputs))
+
+
+def our_base(
+    transformer, inputs: Inputs, mode: str, solver: str = "euler", count: int = 3, reanchor: bool = True
+) -> torch.Tensor:
+    return sample(transformer, inputs, BASE, mode, count, STEPS, CFG, solver, reanchor)
+
+
+def our_mid(transformer, inputs: Inputs, mode: str, solver: str = "unipc"):
+    return sample(transformer, inputs, replace(MID, gamma=GAMMA), mode, 2, 3 * STEPS, CFG, solver)
+
+
+def our_distilled(transformer, inputs: Inputs, mode: str, count: int = 2):
+    return sample(transformer, inputs, replace(DISTILLED, gamma=GAMMA), mode, count, 6, 1.0)
+
+
+ORACLES = {"base": base, "mid": mid, "distilled": distilled}
+OURS = {"base": our_base, "mid": our_mid, "distilled": our_distilled}
 
 
 @pytest.mark.parametrize(
-    ("mode", "solver", "count", "reanchor"),
+    ("variant", "mode", "options"),
     [
-        ("text", "euler", 3, False),
-        ("text", "unipc", 3, False),
-        ("text", "euler", 3, True),
-        ("image", "euler", 3, False),
-        ("image", "unipc", 3, True),
-        ("clip", "euler", 2, False),
-        ("clip", "unipc", 3, True),
+        ("base", "text", {"solver": "euler", "reanchor": False}),
+        ("base", "text", {"solver": "unipc", "reanchor": False}),
+        ("base", "text", {"solver": "euler", "reanchor": True}),
+        ("base", "image", {"solver": "euler", "reanchor": False}),
+        ("base", "image", {"solver": "unipc", "reanchor": True}),
+        ("base", "clip", {"solver": "euler", "count": 2, "reanchor": False}),
+        ("base", "clip", {"solver": "unipc", "reanchor": True}),
+        ("mid", "text", {"solver": "euler"}),
+        ("mid", "text", {"solver": "unipc"}),
+        ("mid", "image", {"solver": "unipc"}),
+        ("mid", "clip", {"solver": "euler"}),
+        ("distilled", "text", {"count": 3}),
+        ("distilled", "image", {}),
+        ("distilled", "clip", {}),
     ],
 )
-def test_a_video_of_base_equals_diffusers(transformer, mode, solver, count, reanchor):
-    inputs = Inputs.of(*WHOLE)
-    expected = Whole.on(transformer, solver).video(
-        inputs, count, CFG, SEED, num_inference_steps=STEPS, is_skip_first_chunk=reanchor, **given_to_diffusers(mode, inputs)
-    )
+def test_a_whole_video_equals_diffusers(transformer, variant, mode, options):
+    """The first chunk of Distilled is amplified."""
+    inputs = Inputs.of(*(WHOLE if variant == "base" else PYRAMID))
+    expected = ORACLES[variant](transformer, inputs, mode, **options)
 
-    found = sample(transformer, inputs, BASE, mode, count, STEPS, CFG, solver, reanchor)
+    found = OURS[variant](transformer, inputs, mode, **options)
 
-    print("ERR", relative_error(found, expected)); assert relative_error(found, expected) < TOLERANCE
-
-
-# Mid and Distilled
+    assert relative_error(found, expected) < TOLERANCE
 
 
-@pytest.mark.parametrize(("mode", "solver"), [("text", "euler"), ("text", "unipc"), ("image", "unipc"), ("clip", "euler")])
-def test_a_video_of_mid_equals_diffusers(transformer, mode, solver):
-    inputs = Inputs.of(*PYRAMID)
-    expected = mid(transformer, inputs, mode, solver)
-
-    found = sample(transformer, inputs, replace(MID, gamma=GAMMA), mode, 2, 3 * STEPS, CFG, solver)
-
-    print("ERR", relative_error(found, expected)); assert relative_error(found, expected) < TOLERANCE
+# Faults that must show
 
 
-@pytest.mark.parametrize("mode", ["text", "image", "clip"])
-def test_a_video_of_distilled_whose_first_chunk_is_amplified_equals_diffusers(transformer, mode):
-    inputs = Inputs.of(*PYRAMID)
-    expected = distilled(transformer, inputs, mode)
+def blocks_first(draw):
+    """The noise between the stages before that of the chunk."""
 
-    found = sample(transformer, inputs, replace(DISTILLED, gamma=GAMMA), mode, 3, 6, 1.0)
+    def swapped(stages, shape, generator):
+        blocks = draw(stages, (*shape[:3], 0, 0), generator).blocks
+        return noise.ChunkNoise(torch.randn(tuple(shape), generator=generator), blocks)
 
-    print("ERR", relative_error(found, expected)); assert relative_error(found, expected) < TOLERANCE
-
-
-def mid(transformer, inputs: Inputs, mode: str, solver: str) -> torch.Tensor:
-    pipeline = Pyramid.mid(transformer, solver, GAMMA)
-    steps = {"pyramid_num_inference_steps_list": [STEPS] * 3}
-    return pipeline.video(inputs, 2, CFG, SEED, **steps, **given_to_diffusers(mode, inputs))
+    return swapped
 
 
-def distilled(transformer, inputs: Inputs, mode: str) -> torch.Tensor:
-    steps = {"pyramid_num_inference_steps_list": [2] * 3, "is_amplify_first_chunk": True}
-    return Pyramid.distilled(transformer, GAMMA).video(inputs, 3, 1.0, SEED, **steps, **given_to_diffusers(mode, inputs))
+def late_strength(latents, generator, each_frame=False):
+    """The noise on what is given before its strength."""
+    normal = torch.randn(latents.shape, generator=generator)
+    strength = torch.rand(latents.shape[2] if each_frame else 1, generator=generator) * (noise.MOST - noise.LEAST) + noise.LEAST
+    strength = strength.view(1, 1, -1, 1, 1)
+    return strength * normal + (1 - strength) * latents
+
+
+def one_strength(noised):
+    return lambda latents, generator, each_frame=False: noised(latents, generator)
+
+
+def grey(read):
+    """Frames that do not exist are not zero in the model's space, as if zeros were the VAE's."""
+    return lambda timeline, frame: read(timeline, frame) + 0.3 * (frame is None)
+
+
+def zeros_throughout(text_to_video):
+    """Every chunk has zeros for an anchor."""
+
+    def timeline_of(chunks, shape):
+        timeline = text_to_video(chunks, shape)
+        timeline.guides = (timeline.guides[0]._replace(stop=timeline.frames),)
+        return timeline
+
+    return timeline_of
+
+
+def later(timesteps):
+    return lambda *given: tuple(timestep - 1 for timestep in timesteps(*given))
+
+
+def not_cut(recipe, number, sigmas):
+    least, most = stages.timestep_range(recipe, number)
+    return tuple(least + sigma * (most - least) for sigma in sigmas)
+
+
+def blocks_by_columns(in_place):
+    return lambda blocks, shape: in_place(blocks[:, [0, 2, 1, 3]], shape)
+
+
+FAULTS = {
+    "noise of the stages first": ("distilled", "text", noise, "draw", blocks_first),
+    "blocks by columns": ("distilled", "text", noise, "_in_place", blocks_by_columns),
+    "strength after the noise": ("base", "image", chunks, "noised", lambda noised: late_strength),
+    "one strength for all frames": ("base", "clip", chunks, "noised", one_strength),
+    "zeros in the VAE's space": ("base", "text", Timeline, "_frame", grey),
+    "zeros for the anchor of every chunk": ("base", "text", chunks, "text_to_video", zeros_throughout),
+    "an anchor that stays": ("base", "image", chunks, "_anchored", lambda anchored: lambda section, frame: section),
+    "timesteps one too low": ("distilled", "text", stages, "_timesteps", later),
+    "timesteps not cut": ("distilled", "text", stages, "_timesteps", lambda timesteps: not_cut),
+    "ordinary cfg": ("mid", "text", guidance, "zero_star", lambda zero_star: lambda x, sigma, positive, negative: negative),
+    "a lambda of -log sigma": ("mid", "text", solver, "_lambda", lambda flow: lambda sigma: -math.log(sigma)),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_parity_notices(transformer, fault, monkeypatch):
+    variant, mode, place, name, broken = FAULTS[fault]
+    inputs = Inputs.of(*(WHOLE if variant == "base" else PYRAMID))
+    expected = ORACLES[variant](transformer, inputs, mode)
+    monkeypatch.setattr(place, name, broken(getattr(place, name)))
+
+    found = OURS[variant](transformer, inputs, mode)
+
+    assert relative_error(found, expected) > 10 * TOLERANCE

@@ -25,7 +25,7 @@ CONFIG = {
     "ffn_dim": 32,
     "num_layers": 2,
 }
-WEIGHTS, PREDICTIONS = 0.3, 0.03  # what they deviate by: enough for an error to show, not so much that it grows
+WEIGHTS, PREDICTIONS = 0.3, 0.1  # what they deviate by: enough for an error to show, not so much that it grows
 CHUNK_FRAMES = 33
 
 
