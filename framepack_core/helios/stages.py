@@ -54,14 +54,21 @@ def stages_of(recipe: Recipe, steps: int, height: int, width: int, frames: int, 
     """
     count, multiple = recipe.stages, size_multiple(recipe)
     if steps < 1 or steps % count:
-        fewer = max(steps // count, 1) * count
-        raise ValueError(f"steps is {steps}, but {recipe} shares a section's steps among {count} stages of equal steps; choose "
-                         f"{fewer} or {fewer + count}")  # fmt: skip
+        raise ValueError(f"steps is {steps}, but {recipe} {_needed(steps, count)}")
     if height % multiple or width % multiple:
-        raise ValueError(f"the latent is {width}x{height}, but {recipe} needs multiples of {multiple} latent pixels, so that "
-                         f"{count} stages have whole tokens; crop the image to multiples of {8 * multiple} pixels")  # fmt: skip
+        raise ValueError(
+            f"the latent is {width}x{height}, but {recipe} needs multiples of {multiple} latent pixels, so that its coarsest "
+            f"stage has whole tokens; crop the image to multiples of {8 * multiple} pixels"
+        )
     each = steps // count * (2 if recipe.amplified and first else 1)
     return tuple(_stage(recipe, number, each, height, width, frames) for number in range(count))
+
+
+def _needed(steps: int, stages: int) -> str:
+    if stages == 1:
+        return "needs at least 1; choose 1 or more"
+    fewer = max(steps // stages, 1) * stages
+    return f"shares a section's steps evenly among {stages} stages; choose {fewer} or {fewer + stages}"
 
 
 def _stage(recipe: Recipe, number: int, steps: int, height: int, width: int, frames: int) -> Stage:
