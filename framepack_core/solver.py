@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise, takewhile
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -108,10 +108,10 @@ class UniPCStep:
         self,
         x: Tensor,
         history: History,
-        sigma_0: Tensor,
-        sigma_t: Tensor,
+        sigma_0: Tensor | float,
+        sigma_t: Tensor | float,
         variant: Variant,
-        lambda_of: Callable[[Tensor], float] = _lambda,
+        lambda_of: Callable[[Any], float] = _lambda,
         alpha_t: float = 1.0,
     ) -> None:
         lambda_0, self.x0 = history[0]

@@ -6,6 +6,7 @@ negative prediction, whose x0 is x - a (x - x0 of u). A velocity of zero is an x
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .recipes import Recipe
@@ -19,11 +20,14 @@ def prepared(
 ) -> tuple[Tensor, Tensor]:
     """The x0 predictions for both prompts, all `B C T H W` as x, of which `guided` makes the recipe's guidance.
 
-    `sigma` `B` is the stage's and the same for the whole batch.
+    `sigma` `B` is that of one of the stage's steps.
     """
-    if stage.step(float(sigma[0])) < stage.zeroed:
-        return x, x
-    return positive, zero_star(x, sigma, positive, negative) if recipe.zero_star else negative
+    if recipe.zero_star:
+        negative = zero_star(x, sigma, positive, negative)
+    if stage.zeroed:
+        still = _of_each(sigma > stage.still_above, x)
+        positive, negative = torch.where(still, x, positive), torch.where(still, x, negative)
+    return positive, negative
 
 
 def guided(positive: Tensor, negative: Tensor, cfg: float) -> Tensor:
@@ -35,4 +39,9 @@ def zero_star(x: Tensor, sigma: Tensor, positive: Tensor, negative: Tensor) -> T
     """The negative x0 prediction with its velocity scaled to come as near to the positive one's as it can, video by video."""
     p, u = ((x - x0).float().flatten(1) for x0 in (positive, negative))  # sigma times the velocities
     scale = (p * u).sum(dim=1) / ((u * u).sum(dim=1) + EPSILON * sigma.float() ** 2)
-    return x - scale.to(x).view(-1, *[1] * (x.ndim - 1)) * (x - negative)
+    return x - _of_each(scale.to(x), x) * (x - negative)
+
+
+def _of_each(values: Tensor, x: Tensor) -> Tensor:
+    """Values `B` in the shape of x, one for each video."""
+    return values.view(-1, *[1] * (x.ndim - 1))

@@ -18,8 +18,6 @@ Model = Callable[..., Tensor]
 Callback = Callable[[dict], None]
 Sampler = Callable[..., Tensor]
 
-LEAST_SIGMA = 1e-8  # its logarithm stands for that of 0
-
 
 def sample_unipc(
     model: Model,
@@ -34,17 +32,17 @@ def sample_unipc(
     The first step and the last have order 1. The first evaluation corrects nothing; every later one corrects the step that led
     to it. The last step, to 0, gives the last x0.
     """
-    s_in = x.new_ones(x.shape[0])
+    s_in, levels = x.new_ones(x.shape[0]), sigmas.tolist()  # numbers, so that no step waits for the card
     x0, history = x, []
-    for i, sigma in enumerate(sigmas[:-1]):
+    for i, level in enumerate(levels[:-1]):
         if i == 0:
-            x0 = model(x, sigma * s_in, **(extra_args or {}))
+            x0 = model(x, sigmas[i] * s_in, **(extra_args or {}))
         else:
-            step = UniPCStep(x, history, sigmas[i - 1], sigma, "bh2", _lambda, 1 - float(sigma))
-            x0 = model(step.predict(), sigma * s_in, **(extra_args or {}))
+            step = UniPCStep(x, history, levels[i - 1], level, "bh2", _lambda, 1 - level)
+            x0 = model(step.predict(), sigmas[i] * s_in, **(extra_args or {}))
             x = step.correct(x0)
-        history: History = [(_lambda(sigma), x0), *history[:1]]
-        _report(callback, i, sigma, x, x0)
+        history: History = [(_lambda(level), x0), *history[:1]]
+        _report(callback, i, sigmas[i], x, x0)
     return x0
 
 
@@ -85,8 +83,8 @@ def sample_dmd(
 SAMPLERS: dict[Solver, Sampler] = {"unipc": sample_unipc, "euler": sample_euler, "dmd": sample_dmd}
 
 
-def _lambda(sigma: Tensor) -> float:
-    return math.log(1 - float(sigma)) - math.log(max(float(sigma), LEAST_SIGMA))
+def _lambda(sigma: float) -> float:
+    return math.log(1 - sigma) - math.log(sigma)
 
 
 def _report(callback: Callback | None, i: int, sigma: Tensor, x: Tensor, x0: Tensor) -> None:

@@ -37,6 +37,12 @@ class Stage:
     beta: float = 1.0
     zeroed: int = 0
 
+    @property
+    def still_above(self) -> float:
+        """A sigma between those of the steps that stand still and those that do not."""
+        last = min(self.zeroed, len(self.timesteps))
+        return (self.sigmas[last - 1] + self.sigmas[last]) / 2 if last else 1.0
+
     def step(self, sigma: float) -> int:
         """The number, from 0, of the step whose sigma is nearest to this one."""
         return min(range(len(self.timesteps)), key=lambda step: abs(self.sigmas[step] - sigma))

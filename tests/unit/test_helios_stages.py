@@ -94,6 +94,14 @@ def test_only_the_first_two_steps_of_mid_stand_still():
     assert [stage.zeroed for stage in stages_of(DISTILLED, 6, *SIZE, 9)] == [0, 0, 0]
 
 
+@pytest.mark.parametrize(("steps", "still"), [(60, 2), (6, 2), (3, 1)])
+def test_the_sigmas_of_steps_that_stand_still_are_told_from_the_others(steps, still):
+    first, later, _ = stages_of(MID, steps, *SIZE, 9)
+
+    assert [sigma > first.still_above for sigma in first.sigmas] == [True] * still + [False] * (steps // 3 + 1 - still)
+    assert not any(sigma > later.still_above for sigma in later.sigmas)
+
+
 def test_a_step_is_found_by_its_sigma_also_if_that_has_been_rounded():
     stage = stages_of(MID, 60, *SIZE, 9)[1]
 
