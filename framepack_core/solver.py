@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise, takewhile
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ def sample_unipc(
         if i == 0:
             x0 = model(x, sigma * s_in, **extra_args)
         else:
-            step = _Step(x, usable(history[: min(i, order_max)], _lambda(sigma)), sigmas[i - 1], sigma, variant)
+            step = UniPCStep(x, usable(history[: min(i, order_max)], _lambda(sigma)), sigmas[i - 1], sigma, variant)
             predicted = step.predict()
             x0 = model(predicted, sigma * s_in, **extra_args)
             x = step.correct(x0)
@@ -79,7 +79,7 @@ def sample_unipc(
     if sigmas[-1] == 0:
         return history[0][1]
     last = usable(history, _lambda(sigmas[-1]), LONGEST_UNCORRECTED)
-    return _Step(x, last, sigmas[-2], sigmas[-1], variant).predict()
+    return UniPCStep(x, last, sigmas[-2], sigmas[-1], variant).predict()
 
 
 def usable(history: History, target: float, longest: Sequence[float] = LONGEST) -> History:
@@ -97,17 +97,31 @@ def _lambda(sigma: Tensor) -> float:
     return -math.log(float(sigma))
 
 
-class _Step:
-    """One UniPC update from sigma_0 to sigma_t with the x0 predictions so far, newest first."""
+class UniPCStep:
+    """One UniPC update from sigma_0 to sigma_t with the x0 predictions so far, newest first.
 
-    def __init__(self, x: Tensor, history: History, sigma_0: Tensor, sigma_t: Tensor, variant: Variant) -> None:
+    FramePack's lambda is -log sigma. One that is log alpha - log sigma has x0 and its differences scaled by `alpha_t`, that of
+    sigma_t.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        history: History,
+        sigma_0: Tensor | float,
+        sigma_t: Tensor | float,
+        variant: Variant,
+        lambda_of: Callable[[Any], float] = _lambda,
+        alpha_t: float = 1.0,
+    ) -> None:
         lambda_0, self.x0 = history[0]
-        self.h = h = _lambda(sigma_t) - lambda_0
+        self.h = h = lambda_of(sigma_t) - lambda_0
         ratios = [(lambda_k - lambda_0) / h for lambda_k, _ in history[1:]]
         self.differences = [(x0 - self.x0) / r for (_, x0), r in zip(history[1:], ratios, strict=True)]
         self.ratios = [*ratios, 1.0]
         self.B = -h if variant == "bh1" else math.expm1(-h)
-        self.base = sigma_t / sigma_0 * x - math.expm1(-h) * self.x0
+        self.alpha_t = alpha_t
+        self.base = sigma_t / sigma_0 * x - alpha_t * math.expm1(-h) * self.x0
 
     def predict(self) -> Tensor:
         if not self.differences:
@@ -121,7 +135,7 @@ class _Step:
         return self._combine(rho, [*self.differences, x0 - self.x0])
 
     def _combine(self, rho: Sequence[float], differences: Sequence[Tensor]) -> Tensor:
-        return self.base - self.B * sum(r * difference for r, difference in zip(rho, differences, strict=True))
+        return self.base - self.alpha_t * self.B * sum(r * difference for r, difference in zip(rho, differences, strict=True))
 
     def _coefficients(self, order: int) -> list[float]:
         """rho solving sum_k rho_k r_k^(i-1) = i! phi_(i+1)(-h) / B(h), i = 1..order (paper, eq. 5)."""

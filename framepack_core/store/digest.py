@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..helios import solver as helios
 from ..plan import ContextGroup, Section
 from ..solver import sample_unipc
 
@@ -20,6 +21,9 @@ NAMES: dict[object, str] = {
     ContextGroup: "plan.ContextGroup",
     Section: "plan.Section",
     sample_unipc: "solver.sample_unipc",
+    helios.sample_unipc: "helios.solver.sample_unipc",
+    helios.sample_euler: "helios.solver.sample_euler",
+    helios.sample_dmd: "helios.solver.sample_dmd",
 }
 
 

@@ -44,10 +44,10 @@ def test_the_golden_files_tell_samplers_apart(model):
 def test_the_golden_files_notice_a_lower_order(model, monkeypatch):
     """A second-order multistep solver comes close, but the difference must still show."""
 
-    class SecondOrder(solver._Step):
+    class SecondOrder(solver.UniPCStep):
         def __init__(self, x, history, *rest):
             super().__init__(x, history[:2], *rest)
 
-    monkeypatch.setattr(solver, "_Step", SecondOrder)
+    monkeypatch.setattr(solver, "UniPCStep", SecondOrder)
 
     assert error(run(model, given.CASES["inverted"]), "inverted") > 10 * TOLERANCE

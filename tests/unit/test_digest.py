@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from framepack_core.helios import solver as helios
 from framepack_core.plan import ContextGroup, Plan, Section
 from framepack_core.solver import sample_unipc
 from framepack_core.store.digest import NAMES, digest
@@ -79,6 +80,9 @@ def test_things_of_this_pack_have_names_that_do_not_follow_the_code():
         ContextGroup: "plan.ContextGroup",
         Section: "plan.Section",
         sample_unipc: "solver.sample_unipc",
+        helios.sample_unipc: "helios.solver.sample_unipc",
+        helios.sample_euler: "helios.solver.sample_euler",
+        helios.sample_dmd: "helios.solver.sample_dmd",
     } == NAMES
     with pytest.raises(TypeError, match="Run has no lasting name"):
         digest(Run)

@@ -1,0 +1,174 @@
+"""How a Helios video is cut into chunks, and what each of them sees."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from framepack_core.helios.chunks import (
+    ChunkLength,
+    chunk_count,
+    clip_chunks,
+    continue_video,
+    hidden_frames,
+    image_to_video,
+    sections_of,
+    text_to_video,
+)
+from framepack_core.packing import gather
+
+SHAPE = (1, 16, 1, 4, 6)
+NOTHING = (None,)
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+def frame(value: float, frames: int = 1) -> torch.Tensor:
+    return torch.full((1, 16, frames, 4, 6), value)
+
+
+# Frames and seconds
+
+
+@pytest.mark.parametrize(("seconds", "chunks"), [(0.1, 1), (33 / 24, 1), (34 / 24, 2), (5.5, 4), (10, 8), (60, 44)])
+def test_a_video_has_as_many_chunks_as_its_seconds_take(seconds, chunks):
+    assert chunk_count(seconds) == chunks
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 3601, float("nan")])
+def test_seconds_out_of_range_are_refused(seconds):
+    with pytest.raises(ValueError, match=r"seconds is .*; choose a value above 0 and up to 3600"):
+        chunk_count(seconds)
+
+
+def test_a_video_shows_33_frames_a_chunk_cut_to_one_and_a_multiple_of_four():
+    assert [ChunkLength(9 * chunks).frames for chunks in range(1, 7)] == [33, 65, 97, 129, 165, 197]
+
+
+def test_the_first_latent_frame_of_each_chunk_is_one_frame_and_the_others_four():
+    length = ChunkLength(27)
+
+    assert [length.begins(latent) for latent in range(10)] == [0, 1, 5, 9, 13, 17, 21, 25, 29, 33]
+    assert [length.begins(latent) for latent in (17, 18, 26, 27)] == [62, 66, 95, 97]
+    assert [length.shown(latent) for latent in range(18)] == [1, *[4] * 8] * 2
+    assert length.shown(26) == 2  # cut
+
+
+def test_hidden_frames_take_no_time():
+    plain, after_clip = ChunkLength(18), ChunkLength(36, hidden=18)
+
+    assert after_clip.frames == plain.frames == 65
+    assert [after_clip.shown(latent) for latent in range(18)] == [0] * 18
+    assert [after_clip.begins(18 + latent) for latent in range(19)] == [plain.begins(latent) for latent in range(19)]
+
+
+@given(st.integers(1, 20), st.integers(0, 18), st.data())
+def test_a_frame_is_in_the_latent_frame_that_begins_with_it(chunks, hidden, data):
+    length = ChunkLength(hidden + 9 * chunks, hidden)
+    latent = data.draw(st.integers(hidden, length.latents - 1))
+
+    assert length.place(length.begins(latent)) == latent
+    assert length.place(length.begins(latent) + 0.5) > latent
+
+
+@pytest.mark.parametrize(
+    ("frames", "chunks"),
+    [(33, [(0, 33)]), (40, [(7, 40)]), (66, [(0, 33), (33, 66)]), (100, [(1, 34), (34, 67), (67, 100)])],
+)
+def test_a_clip_is_cut_into_its_last_chunks(frames, chunks):
+    assert clip_chunks(frames) == chunks
+
+
+def test_a_clip_shorter_than_a_chunk_is_refused():
+    with pytest.raises(ValueError, match="the clip has 32 frames, but Helios continues clips of 33 frames or more"):
+        clip_chunks(32)
+
+
+# What each chunk sees: long, mid, anchor, newest
+
+
+def seen(timeline, **options) -> list[list[tuple]]:
+    return [[group.frames for group in section.context] for section in sections_of(timeline, **options)]
+
+
+def test_time_indices_are_the_same_in_every_chunk():
+    for section in sections_of(text_to_video(3, SHAPE)):
+        assert [group.indices for group in section.context] == [tuple(range(1, 17)), (17, 18), (0,), (19,)]
+        assert [str(group.kernel) for group in section.context] == ["k4", "k2", "k1", "k1"]
+        assert section.indices == tuple(range(20, 29))
+
+
+def test_the_first_chunk_of_a_text_sees_zeros_and_later_ones_the_first_frame_and_those_before_them():
+    timeline = text_to_video(3, SHAPE)
+    timeline.write(range(18), frame(1, 18))
+    timeline.known.clear()
+    first, second, third = sections_of(timeline)
+
+    assert hidden_frames(timeline) == 0
+    assert all(not latents.any() for latents in gather(first, timeline).latents)
+    assert [group.frames for group in second.context] == [(*NOTHING * 10, *range(6)), (6, 7), (0,), (8,)]
+    assert [group.frames for group in third.context] == [(*NOTHING, *range(15)), (15, 16), (0,), (17,)]
+
+
+def test_what_does_not_exist_is_seen_as_zeros_in_the_first_chunk_too():
+    shapes = [latents.shape[2] for latents in gather(sections_of(text_to_video(1, SHAPE))[0], text_to_video(1, SHAPE)).latents]
+
+    assert shapes == [16, 2, 1, 1]
+
+
+def test_after_an_image_the_anchor_is_the_image_and_the_frame_before_the_first_chunk_the_still():
+    timeline = image_to_video(2, frame(100), frame(-100), generator())
+    sections = sections_of(timeline)
+
+    (_, _, anchor, newest), (*_, later_anchor, _) = (gather(section, timeline).latents for section in sections)
+
+    assert timeline.latents.shape[2] == 19
+    assert hidden_frames(timeline) == 1
+    assert sections[0].target == tuple(range(1, 10))
+    assert 86 < anchor.mean() < 89
+    assert -89 < newest.mean() < -86
+    assert torch.equal(anchor, later_anchor)
+    assert seen(timeline)[1][:2] == [(*NOTHING * 9, *range(7)), (7, 8)]
+
+
+def test_after_a_clip_the_anchor_is_its_first_frame_and_its_latents_are_hidden():
+    timeline = continue_video(2, frame(100), frame(-100, 18), generator())
+    first = sections_of(timeline)[0]
+
+    long, mid, anchor, newest = gather(first, timeline).latents
+
+    assert timeline.latents.shape[2] == 36
+    assert hidden_frames(timeline) == 18
+    assert first.target == tuple(range(18, 27))
+    assert [group.frames for group in first.context] == [(*NOTHING, *range(15)), (15, 16), (36 + 1,), (17,)]
+    assert 86 < anchor.mean() < 89
+    assert all(-90 < latents.mean() < -80 for latents in (long[:, :, 1:], mid, newest))
+
+
+def test_the_noise_on_what_is_given_is_drawn_anchor_first():
+    image = image_to_video(1, frame(0), frame(0), generator())
+    expected = generator()
+    strengths, normals = zip(*((torch.rand(1, generator=expected), torch.randn(SHAPE, generator=expected)) for _ in range(2)),
+                             strict=True)  # fmt: skip
+
+    found = [image.guides[0].latent, image.latents[:, :, :1]]
+
+    for latents, strength, normal in zip(found, strengths, normals, strict=True):
+        torch.testing.assert_close(latents, (strength * 0.024 + 0.111) * normal)
+
+
+@pytest.mark.parametrize(("timeline", "anchor"), [(text_to_video(4, SHAPE), 9),
+                                                  (image_to_video(4, frame(1), frame(1), generator()), 10)])  # fmt: skip
+def test_reanchored_chunks_from_the_third_on_have_the_first_frame_of_the_second(timeline, anchor):
+    usual, reanchored = seen(timeline), seen(timeline, reanchor=True)
+
+    assert reanchored[:2] == usual[:2]
+    assert [groups[2] for groups in reanchored[2:]] == [(anchor,)] * 2
+    assert [groups[:2] + groups[3:] for groups in reanchored] == [groups[:2] + groups[3:] for groups in usual]
+
+
+def test_a_size_of_odd_latent_pixels_is_refused():
+    with pytest.raises(ValueError, match="the latent is 7x4, an odd number of latent pixels"):
+        sections_of(text_to_video(1, (1, 16, 1, 4, 7)))
