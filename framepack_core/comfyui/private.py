@@ -140,7 +140,6 @@ SYMBOLS: dict[str, Symbol] = {
             "forward": "self x freqs transformer_options",
         },
     ),
-    "sinusoidal_embedding_1d": Symbol("comfy.ldm.wan.model", "sinusoidal_embedding_1d", HELIOS, {"": "dim position"}),
     "apply_rope1": Symbol("comfy.ldm.flux.math", "apply_rope1", HELIOS, {"": "x freqs_cis"}),
     "Wan21Model": Symbol("comfy.model_base", "WAN21", HELIOS, {"load_model_weights": "self sd unet_prefix * assign"}),
     "Wan21Config": Symbol(

@@ -17,7 +17,7 @@ from .block import HeliosBlock, in_float32, modulated
 
 private.require_for(private.HELIOS)
 
-sinusoidal_embedding_1d = private.sinusoidal_embedding_1d  # bound once: it runs at every step
+timestep_embedding = private.timestep_embedding  # bound once: it runs at every step
 
 HISTORY_KERNELS = {"patch_short": Kernel(1, 2, 2), "patch_mid": Kernel(2, 4, 4), "patch_long": Kernel(4, 8, 8)}
 
@@ -88,7 +88,7 @@ class HeliosTransformer(private.WanModel):
     def embedded(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
         """`B 2 D`: timestep zero, which is the history's, and that of the generated frames."""
         timesteps = torch.stack([torch.zeros_like(timestep), timestep], dim=-1)
-        embedded = self.time_embedding(sinusoidal_embedding_1d(self.freq_dim, timesteps.flatten()))
+        embedded = self.time_embedding(timestep_embedding(timesteps.flatten(), self.freq_dim, time_factor=1.0))
         return embedded.to(dtype).unflatten(0, timesteps.shape)
 
     def run_blocks(self, x: Tensor, tokens: Tensor, txt: Tensor, vec: Tensor, packed: Any, options: dict) -> Tensor:
