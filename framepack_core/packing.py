@@ -73,14 +73,23 @@ def context_tokens(latents: Sequence[Tensor], kernels: Sequence[Kernel], convolu
     return torch.cat(tokens, dim=1)
 
 
-def rotary_phases(section: Section, height: int, width: int, axes: Sequence[int], theta: float) -> tuple[Tensor, Tensor]:
+def rotary_phases(
+    section: Section,
+    height: int,
+    width: int,
+    axes: Sequence[int],
+    theta: float,
+    target_size: tuple[int, int] | None = None,
+) -> tuple[Tensor, Tensor]:
     """(cos, sin), each float32 `L sum(axes)/2`, for the context tokens and then the generated ones.
 
     A coarse token's phase is the average of cos and sin over the cells it covers, padding included: not the phase of the
-    average position, so magnitudes shrink.
+    average position, so magnitudes shrink. The context is `height` by `width` latent pixels, and so are the generated frames
+    unless `target_size` is theirs: a coarse stage of Helios' pyramid has whole positions of its own, from 0 on.
     """
     target = ContextGroup(BASE_KERNEL, section.target, section.indices)
-    phases = [_group_phases(group, height, width, axes, theta) for group in (*section.context, target)]
+    phases = [_group_phases(group, height, width, axes, theta) for group in section.context]
+    phases.append(_group_phases(target, *(target_size or (height, width)), axes, theta))
     phases_LD = torch.cat(phases)
     return phases_LD.real.float(), phases_LD.imag.float()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from unittest.mock import patch
 
+import comfy.ops
 import comfy.sd
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from framepack_core.comfyui.loading import checkpoints
+from framepack_core.comfyui.model.helios.transformer import HeliosTransformer
 from scripts.support.quantising.sizes import is_modulation, released_shapes
 from scripts.support.trial import autoencoder
 
@@ -60,10 +62,15 @@ def gguf_weights(kind: str, blocks: int | None = None) -> dict[str, Tensor]:
 
 def quantised_weights(name: str, blocks: int | None = None) -> dict[str, Tensor]:
     """The same as scripts/quantize.py writes it in one of ComfyUI's quantised formats, whose names are real tensors."""
+    return quantised(released_weights(blocks=blocks), name)
+
+
+def quantised(full: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """A transformer's weights in one of ComfyUI's quantised formats."""
     from framepack_core.comfyui.loading.quantise import format_of, mark, mark_key, specs
 
     weights: dict[str, Tensor] = {}
-    for key, weight in released_weights(blocks=blocks).items():
+    for key, weight in full.items():
         if format := format_of(key, tuple(weight.shape), name):
             found = specs(key, tuple(weight.shape), format)
             weights |= {part: torch.empty(shape, dtype=dtype) for part, (dtype, shape) in found.items()}
@@ -74,8 +81,19 @@ def quantised_weights(name: str, blocks: int | None = None) -> dict[str, Tensor]
     return weights
 
 
-def released_transformer(weights: dict[str, Tensor], **options) -> ModelPatcher:
-    """A FramePack model of these weights, through all of the pack's own loading; `options` are ComfyUI's `model_options`."""
+def helios_weights(dtype: torch.dtype = torch.bfloat16, blocks: int = 40) -> dict[str, Tensor]:
+    """The released Helios in ComfyUI's names, or one with this many blocks. With fp8, only the blocks' matrices are."""
+    others = torch.bfloat16 if dtype.itemsize == 1 else dtype
+    sizes = {"dim": 5120, "num_heads": 40, "ffn_dim": 13824}
+    shapes = HeliosTransformer(**sizes, num_layers=blocks, device="meta", operations=comfy.ops.disable_weight_init).state_dict()
+    return {
+        name: torch.empty(meta.shape, dtype=dtype if name.startswith("blocks.") and meta.ndim == 2 else others)
+        for name, meta in shapes.items()
+    }
+
+
+def released_transformer(weights: dict[str, Tensor], name: str = "FramePackI2V_HY", **options) -> ModelPatcher:
+    """A model of these weights, through all of the pack's own loading; `options` are ComfyUI's `model_options`."""
     suffix = ".gguf" if any(hasattr(weight, "_layout_cls") for weight in weights.values()) else ".safetensors"
     with patch.object(checkpoints, "read_checkpoint", lambda path: (dict(weights), {})):
-        return checkpoints.load_path(f"FramePackI2V_HY{suffix}", options)
+        return checkpoints.load_path(f"{name}{suffix}", options)

@@ -67,7 +67,7 @@ class DemoLatents(private.HunyuanVideoLatents):
 
 
 def load_transformer(path: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
-    patcher = load_path(path, {}, disable_dynamic)
+    patcher = load_path(path, {}, disable_dynamic=disable_dynamic)
     patcher.model.latent_format = DemoLatents(latent_colours(fill(DemoVAE(), VAE)))
     patcher.cached_patcher_init = (load_transformer, (path,))
     return patcher

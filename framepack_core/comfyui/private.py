@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MODELS = "loading and sampling FramePack models"
+HELIOS = "loading and sampling Helios models"
 GGUF = "loading GGUF files"
 FP8 = "loading files in official names, and fp8 as a weight_dtype"
 EXACT_DECODING = "decoding as if the whole video were decoded at once"
@@ -109,6 +110,45 @@ SYMBOLS: dict[str, Symbol] = {
     ),
     "convert_old_quants": Symbol("comfy.utils", "convert_old_quants", FP8, {"": "state_dict model_prefix * metadata"}),
     "archive_model_dtypes": Symbol("comfy.model_management", "archive_model_dtypes", FP8, {"": "model"}),
+    # Helios
+    "WanModel": Symbol(
+        "comfy.ldm.wan.model",
+        "WanModel",
+        HELIOS,
+        {
+            "__init__": "self * wan_attn_block_class dim num_heads device dtype operations",
+            "forward": "self x timestep",
+            "_forward": "self x timestep context clip_fea time_dim_concat transformer_options",
+            "unpatchify": "self x grid_sizes",
+        },
+    ),
+    "WanAttentionBlock": Symbol(
+        "comfy.ldm.wan.model",
+        "WanAttentionBlock",
+        HELIOS,
+        {
+            "__init__": "self cross_attn_type dim ffn_dim num_heads window_size qk_norm cross_attn_norm eps operation_settings",
+            "forward": "self x * e freqs context transformer_options",
+        },
+    ),
+    "WanSelfAttention": Symbol(
+        "comfy.ldm.wan.model",
+        "WanSelfAttention",
+        HELIOS,
+        {
+            "__init__": "self dim num_heads window_size qk_norm eps * operation_settings",
+            "forward": "self x freqs transformer_options",
+        },
+    ),
+    "apply_rope1": Symbol("comfy.ldm.flux.math", "apply_rope1", HELIOS, {"": "x freqs_cis"}),
+    "Wan21Model": Symbol("comfy.model_base", "WAN21", HELIOS, {"load_model_weights": "self sd unet_prefix * assign"}),
+    "Wan21Config": Symbol(
+        "comfy.supported_models",
+        "WAN21_T2V",
+        HELIOS,
+        {"get_model": "self state_dict prefix device"},
+        ("required_keys", "unet_config", "supported_inference_dtypes"),
+    ),
     # GGUF
     "QuantizedLayout": Symbol("comfy.quant_ops", "QuantizedLayout", GGUF),
     "QuantizedTensor": Symbol("comfy.quant_ops", "QuantizedTensor", GGUF, {"__init__": "self qdata layout_cls params"}),
@@ -180,7 +220,7 @@ SYMBOLS: dict[str, Symbol] = {
     "load_lora": Symbol("comfy.lora", "load_lora", f"{LORAS}, and {LORA_LOADER}", {"": "lora to_load * log_missing"}),
     "convert_lora": Symbol("comfy.lora_convert", "convert_lora", LORAS, {"": "sd"}),
     # Resuming
-    "optimized_attention": Symbol("comfy.ldm.modules.attention", "optimized_attention", RESUMING),
+    "optimized_attention": Symbol("comfy.ldm.modules.attention", "optimized_attention", f"{RESUMING}, and {HELIOS}"),
     "is_link": Symbol("comfy_execution.graph_utils", "is_link", RESUMING, {"": "obj"}),
     "DynamicPrompt": Symbol("comfy_execution.graph", "DynamicPrompt", RESUMING, {"get_node": "self node_id"}),
     "NODE_CLASS_MAPPINGS": Symbol("nodes", "NODE_CLASS_MAPPINGS", RESUMING),

@@ -21,6 +21,7 @@ Value = TypeVar("Value")
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "model.model.", "model.")
 MARK = "clean_x_embedder.proj.weight"  # which HunyuanVideo lacks
+MARKS = (MARK,)  # in every spelling
 _DIFFUSERS_MARK = "transformer_blocks.0.norm1.linear.weight"
 
 
@@ -145,10 +146,13 @@ def swap_halves(rows: Tensor) -> Tensor:
     return torch.cat([second, first])
 
 
-def strip_prefix(weights: dict[str, Value]) -> dict[str, Value]:
-    """The weights without the prefix that checkpoints and trainers put before the names of the whole transformer."""
+def strip_prefix(weights: dict[str, Value], marks: Iterable[str] = (_DIFFUSERS_MARK, MARK)) -> dict[str, Value]:
+    """The weights without the prefix that checkpoints and trainers put before the names of the whole transformer.
+
+    `marks` are names without it, of which a file has one.
+    """
     for prefix in PREFIXES:
-        if any(f"{prefix}{mark}" in weights for mark in (_DIFFUSERS_MARK, MARK)):
+        if any(f"{prefix}{mark}" in weights for mark in marks):
             return {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
     return weights
 

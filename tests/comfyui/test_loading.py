@@ -19,6 +19,7 @@ from support.checkpoints import Weights, save, save_shards
 from support.ours import relative_error, sample
 
 from framepack_core.comfyui.loading import checkpoints
+from framepack_core.comfyui.loading.kinds import FRAMEPACK
 from framepack_core.comfyui.model import residence
 from framepack_core.comfyui.model.framepack import FramePackModel
 from framepack_core.trained import Trained
@@ -421,7 +422,7 @@ def test_scaled_fp8_files_in_comfyui_names(weights, tmp_path, scales, marker):
 def test_scaled_fp8_in_comfyui_names_through_core_s_own_loader(weights, tmp_path):
     stored, dequantised = scaled(weights, "tensor")
     checkpoints.make_scales_readable(stored)
-    native = checkpoints.to_comfy(stored, None)
+    native = checkpoints.to_comfy(stored, None, FRAMEPACK)
     quantised = {name: weight for name, weight in native.items() if not name.endswith("comfy_quant")}
     layers = {name.removesuffix(".comfy_quant"): {"format": "float8_e4m3fn"} for name in native.keys() - quantised.keys()}
     metadata = {"_quantization_metadata": json.dumps({"layers": layers})}

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.helios import Inputs, Pyramid, Whole, small_transformer
+from support.helios_pipelines import Inputs, Pyramid, Whole, small_transformer
 from support.ours import relative_error
 
 from framepack_core.helios import chunks, guidance, noise, solver, stages

@@ -1,117 +1,100 @@
-"""diffusers' Helios as an oracle: a small transformer with sharp random weights, and the pipelines on given embeddings."""
+"""A small Helios: diffusers' as the oracle, its weights in a file, and inputs for one call."""
 
-from dataclasses import dataclass
-from functools import partial
-from types import SimpleNamespace
+from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import (
-    DiffusionPipeline,
-    HeliosDMDScheduler,
-    HeliosPipeline,
-    HeliosPyramidPipeline,
-    HeliosScheduler,
-    HeliosTransformer3DModel,
-)
+from diffusers import HeliosTransformer3DModel
+from support.checkpoints import Weights, save
+from torch import Tensor
 
-CONFIG = {
+from framepack_core.comfyui.model.helios.conditions import PackedStage
+from framepack_core.packing import Context, gather
+from framepack_core.plan import Plan
+from framepack_core.timeline import Timeline
+
+SMALL = {
     "num_attention_heads": 2,
-    "attention_head_dim": 12,
-    "rope_dim": (4, 4, 4),
-    "in_channels": 16,
-    "out_channels": 16,
-    "text_dim": 32,
-    "freq_dim": 256,
-    "ffn_dim": 32,
+    "attention_head_dim": 128,
+    "text_dim": 64,
+    "ffn_dim": 320,
     "num_layers": 2,
 }
-WEIGHTS, PREDICTIONS = 0.3, 0.1  # what they deviate by: enough for an error to show, not so much that it grows
-CHUNK_FRAMES = 33
+TEXT = 11  # tokens
+HISTORY = 19  # latent frames that a section sees besides the first one
 
 
-def small_transformer(**config) -> HeliosTransformer3DModel:
-    """All of its weights are random, since biases of 0 and norms of 1 hide errors."""
-    transformer = HeliosTransformer3DModel(**{**CONFIG, **config}).eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(1)
-    for name, weight in transformer.named_parameters():
-        weight.copy_((PREDICTIONS if name.startswith("proj_out") else WEIGHTS) * torch.randn(weight.shape, generator=generator))
-    return transformer
+def small_helios(seed: int = 0, **config) -> HeliosTransformer3DModel:
+    """Random weights, wide enough that every one of them matters: with diffusers' own, gates are nearly shut."""
+    model = HeliosTransformer3DModel(**{**SMALL, **config}).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in model.named_parameters():
+        weight.copy_(random(name, weight, generator))
+    return model
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Text embeddings, and what may be given of a video, in model space: an image, a still's last frame, and a clip."""
-
-    positive: torch.Tensor
-    negative: torch.Tensor
-    image: torch.Tensor
-    still: torch.Tensor
-    clip: torch.Tensor
-
-    @classmethod
-    def of(cls, height: int, width: int) -> "Inputs":
-        normal = partial(torch.randn, generator=torch.Generator().manual_seed(5))
-        return cls(
-            positive=normal(1, 9, CONFIG["text_dim"]),
-            negative=normal(1, 9, CONFIG["text_dim"]),
-            image=normal(1, 16, 1, height, width),
-            still=normal(1, 16, 1, height, width),
-            clip=normal(1, 16, 18, height, width),
-        )
+def random(name: str, weight: Tensor, generator: torch.Generator) -> Tensor:
+    noise = torch.randn(weight.shape, generator=generator)
+    if weight.ndim == 1 and "norm" in name and name.endswith("weight"):
+        return 1 + 0.3 * noise
+    if weight.ndim > 1 and not name.endswith("scale_shift_table"):
+        return 1.5 * noise * weight[0].numel() ** -0.5
+    return 0.4 * noise
 
 
-class Given:
-    """What both pipelines need to run on given embeddings: no text encoder, and a VAE that does nothing."""
-
-    def prepare(self, transformer, scheduler) -> None:
-        DiffusionPipeline.__init__(self)
-        self.register_modules(transformer=transformer, scheduler=scheduler)
-        config = SimpleNamespace(latents_mean=[0.0] * 16, latents_std=[1.0] * 16, z_dim=16)
-        self.vae = SimpleNamespace(dtype=torch.float32, config=config, decode=lambda *_, **__: (torch.zeros(1, 3, 1, 1, 1),))
-        self.vae_scale_factor_temporal, self.vae_scale_factor_spatial = 4, 8
-        self.set_progress_bar_config(disable=True)
-
-    def video(self, inputs: Inputs, chunks: int, cfg: float, seed: int, **options) -> torch.Tensor:
-        """All latents `1 16 T H W`, with those that are given before the chunks."""
-        H, W = inputs.image.shape[-2:]
-        return self(
-            prompt_embeds=inputs.positive,
-            negative_prompt_embeds=inputs.negative,
-            height=H * 8,
-            width=W * 8,
-            num_frames=CHUNK_FRAMES * chunks,
-            guidance_scale=cfg,
-            generator=torch.Generator().manual_seed(seed),
-            output_type="latent",
-            **options,
-        ).frames
+def write_helios(folder: Path, name: str = "Helios-Base.safetensors", metadata: dict | None = None, **config) -> str:
+    """The path of a file in official/diffusers names."""
+    weights: Weights = dict(small_helios(**config).state_dict())
+    return save(weights, folder, name, metadata)
 
 
-class Whole(Given, HeliosPipeline):
-    """Base: one stage."""
-
-    def __init__(self, transformer, scheduler) -> None:
-        self.prepare(transformer, scheduler)
-
-    @classmethod
-    def on(cls, transformer, solver: str) -> "Whole":
-        scheduler = HeliosScheduler(stages=1, stage_range=[0, 1], use_dynamic_shifting=True, scheduler_type=solver)
-        return cls(transformer, scheduler)
+def seen(height: int, width: int, batch: int = 1, given: int = HISTORY) -> Context:
+    """What the first section after `given` frames sees; no frame is zero if there are as many as the layout shows."""
+    plan = Plan.of(1.2, "forward")
+    section = plan.fill(given + 9, range(given))[0]
+    latents = torch.randn(batch, 16, given + 9, height, width, generator=torch.Generator().manual_seed(1))
+    return gather(section, Timeline(latents, set(range(given))))
 
 
-class Pyramid(Given, HeliosPyramidPipeline):
-    """Mid and Distilled: three stages."""
+def call(height: int, width: int, batch: int = 1, text_dim: int = SMALL["text_dim"]) -> dict[str, Tensor]:
+    """The other inputs of a call that generates nine frames of this latent size; each video has its own timestep."""
+    generator = torch.Generator().manual_seed(2)
+    return {
+        "noise": torch.randn(batch, 16, 9, height, width, generator=generator),
+        "text": torch.randn(batch, TEXT, text_dim, generator=generator),
+        "timestep": torch.tensor([731, 402, 57][:batch]),
+    }
 
-    def __init__(self, transformer, scheduler, is_cfg_zero_star: bool = False, is_distilled: bool = False) -> None:
-        self.prepare(transformer, scheduler)
-        self.register_to_config(is_cfg_zero_star=is_cfg_zero_star)
-        self.register_to_config(is_distilled=is_distilled)
 
-    @classmethod
-    def mid(cls, transformer, solver: str, gamma: float) -> "Pyramid":
-        scheduler = HeliosScheduler(gamma=gamma, use_dynamic_shifting=True, scheduler_type=solver)
-        return cls(transformer, scheduler, is_cfg_zero_star=True)
+def run_oracle(oracle: HeliosTransformer3DModel, given: dict[str, Tensor], context: Context) -> Tensor:
+    """diffusers' forward: the short history is the first frame and the newest, then come the 2x and 4x histories."""
+    by_kernel: dict[int, list] = {1: [], 2: [], 4: []}
+    for group, latents in zip(context.section.context, context.latents, strict=True):
+        by_kernel[group.kernel.t].append((latents, group.indices))
+    history = {}
+    for kernel, name in ((1, "short"), (2, "mid"), (4, "long")):
+        history[f"latents_history_{name}"] = torch.cat([latents for latents, _ in by_kernel[kernel]], dim=2)
+        indices = [index for _, group in by_kernel[kernel] for index in group]
+        history[f"indices_latents_history_{name}"] = torch.tensor([indices])
+    return oracle(
+        hidden_states=given["noise"],
+        timestep=given["timestep"],
+        encoder_hidden_states=given["text"],
+        indices_hidden_states=torch.tensor([context.section.indices]),
+        return_dict=False,
+        **history,
+    )[0]
 
-    @classmethod
-    def distilled(cls, transformer, gamma: float) -> "Pyramid":
-        return cls(transformer, HeliosDMDScheduler(gamma=gamma, use_dynamic_shifting=True), is_distilled=True)
+
+def run_ours(model: Any, given: dict[str, Tensor], context: Context, **options: Any) -> Tensor:
+    """A HeliosTransformer on the same inputs."""
+    history = context.latents[0].shape[3:]
+    stage = PackedStage(context, tuple(history), tuple(given["noise"].shape[3:]), model.axes)
+    return model(
+        given["noise"],
+        given["timestep"].float(),
+        given["text"],
+        packed=stage,
+        history_latents=list(context.latents),
+        transformer_options=options,
+    )

@@ -16,9 +16,10 @@ import folder_paths
 import torch
 from safetensors import SafetensorError
 
-from ...trained import Trained
 from ...weights import fp8, names, stored
+from ...weights.variants import AUTO
 from .. import private
+from .kinds import Kind, kind_of
 from .patcher import with_modulations_last
 
 private.require_for(private.MODELS)  # without them, a FramePack file would be taken for plain HunyuanVideo
@@ -32,14 +33,6 @@ INDEX = "*.safetensors.index.json"
 EXCLUDED = (".git",)  # folders that ComfyUI does not list either
 WORTH_SAYING = 5e8  # bytes of memory that another file would save
 QUANTIZE = Path(__file__).parents[3] / "scripts" / "quantize.py"
-
-SHAPE_WEIGHTS = (
-    "img_in.proj.weight",
-    "final_layer.linear.weight",
-    "txt_in.input_embedder.weight",
-    "txt_in.individual_token_refiner.blocks.0.norm1.weight",
-    "vector_in.in_layer.weight",
-)
 
 _FP8_OPTIONS = {
     "default": {},
@@ -65,31 +58,34 @@ def find_model(name: str) -> Path:
     raise ValueError(f"{name} is no longer under models/{' or models/'.join(FOLDERS)}; refresh the browser and choose again")
 
 
-def load(name: str, weight_dtype: str) -> comfy.model_patcher.ModelPatcher:
-    """A FramePack checkpoint, with official/diffusers or ComfyUI's names, as an ordinary MODEL.
+def load(name: str, weight_dtype: str, variant: str = AUTO) -> comfy.model_patcher.ModelPatcher:
+    """A FramePack or Helios checkpoint, with official/diffusers or ComfyUI's names, as an ordinary MODEL.
 
-    A quantised file or a GGUF keeps its formats whatever `weight_dtype` says. Raises ValueError for a file that is truncated,
-    incomplete, or not FramePack.
+    A quantised file or a GGUF keeps its formats whatever `weight_dtype` says. `variant` is which Helios it is, where the file
+    does not say. Raises ValueError for a file that is truncated, incomplete, or of another family.
     """
-    return load_path(str(find_model(name)), dict(_FP8_OPTIONS[weight_dtype]))
+    return load_path(str(find_model(name)), dict(_FP8_OPTIONS[weight_dtype]), variant)
 
 
-def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+def load_path(
+    path: str, model_options: dict, variant: str = AUTO, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
     """`load` for a path; ComfyUI calls it again when it needs the same model a second time."""
     name, is_gguf = Path(path).name, _is_gguf(Path(path))
     weights, metadata = read_checkpoint(Path(path))
+    header = metadata or {}
     in_file = set() if is_gguf else {weight.data_ptr() for weight in weights.values()}
-    trained = read_trained(metadata or {}, name)
-    weights = names.strip_prefix(weights)
-    require_framepack(weights, name)
+    kind = kind_of(weights, name)
+    weights = names.strip_prefix(weights, kind.marks)
     try:
+        private.require_for(kind.serves)
         make_scales_readable(weights)
-        if names.is_diffusers(weights):
-            weights, metadata = to_comfy(weights, metadata), None
+        if kind.is_diffusers(weights):
+            weights, metadata = to_comfy(weights, metadata, kind), None
         if not is_gguf:
             joined = [weight.nbytes for weight in weights.values() if weight.data_ptr() not in in_file]
             say_what_was_joined(Path(path), sum(joined))
-        require_shape_weights(weights)
+        require_shape_weights(weights, kind)
         quantised = is_gguf and any(map(_gguf().is_quantised, weights.values()))
         if quantised or _chose_its_formats(weights, metadata):
             model_options = {key: value for key, value in model_options.items() if key not in FP8_OPTIONS}
@@ -100,10 +96,10 @@ def load_path(path: str, model_options: dict, disable_dynamic: bool = False) -> 
                 weights, model_options=model_options.copy(), metadata=metadata, disable_dynamic=disable_dynamic
             )
             patcher = with_modulations_last(loaded)
+        kind.describe(patcher.model, header, Path(path), variant)
     except (ValueError, private.Missing) as error:
         raise ValueError(f"{name}: {error}") from error
-    patcher.model.trained = trained
-    patcher.cached_patcher_init = (load_path, (path, model_options))
+    patcher.cached_patcher_init = (load_path, (path, model_options, variant))
     return patcher
 
 
@@ -128,15 +124,6 @@ def say_what_was_joined(path: Path, size: int) -> None:
     )
 
 
-def read_trained(metadata: dict[str, str], name: str) -> Trained | None:
-    """The layouts and orders that the file names; None, with a warning, if they cannot be understood."""
-    try:
-        return Trained.of_metadata(metadata)
-    except ValueError as error:
-        log.warning("FramePack: what %s was trained with is unknown: %s", name, error)
-        return None
-
-
 def make_scales_readable(weights: names.Weights) -> None:
     """Bring scaled fp8, in place, to what ComfyUI reads: one scale per matrix, and the marker that not every tool writes."""
     if any(key.endswith(".scale_weight") for key in weights):
@@ -144,10 +131,10 @@ def make_scales_readable(weights: names.Weights) -> None:
         weights.setdefault("scaled_fp8", torch.empty(2, dtype=torch.float8_e4m3fn))
 
 
-def to_comfy(weights: names.Weights, metadata: dict | None) -> names.Weights:
+def to_comfy(weights: names.Weights, metadata: dict | None, kind: Kind) -> names.Weights:
     """Official/diffusers names to ComfyUI's, quantisation sidecars included."""
     weights, _ = private.convert_old_quants(weights, "", metadata=metadata)
-    return names.to_comfy(weights)
+    return kind.to_comfy(weights)
 
 
 def read_checkpoint(path: Path) -> tuple[names.Weights, dict | None]:
@@ -170,22 +157,9 @@ def _gguf() -> ModuleType:
     return gguf
 
 
-def require_framepack(weights: names.Weights, name: str) -> None:
-    """Raises a ValueError that says what the file is instead, if it is not FramePack."""
-    if names.is_framepack(weights):
-        return
-    if "double_blocks.0.img_attn.qkv.weight" in weights or names.is_diffusers(weights):
-        what, remedy = "a plain HunyuanVideo model without FramePack's context embedders", "load it with Load Diffusion Model"
-    elif any(key.startswith(("decoder.", "encoder.", "first_stage_model.")) for key in weights):
-        what, remedy = "a VAE", "put it into models/vae and load it with Load VAE"
-    else:
-        what, remedy = f"not a FramePack transformer (it starts with {next(iter(weights), 'nothing')})", "choose another file"
-    raise ValueError(f"{name} is {what}; {remedy}")
-
-
-def require_shape_weights(weights: names.Weights) -> None:
+def require_shape_weights(weights: names.Weights, kind: Kind) -> None:
     """Require the weights whose shapes tell ComfyUI how to build the transformer."""
-    missing = [key for key in SHAPE_WEIGHTS if key not in weights]
+    missing = [key for key in kind.shape_weights if key not in weights]
     if missing:
         raise ValueError(f"the checkpoint is incomplete: it lacks {', '.join(missing)}; download it again")
 

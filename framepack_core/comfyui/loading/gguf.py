@@ -35,7 +35,7 @@ PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors, quantised matrices as QuantizedTensors, and the text entries that say what the checkpoint was trained with.
+    """All tensors, quantised matrices as QuantizedTensors, and the text entries that say what the checkpoint is.
 
     Raises ValueError if the gguf package is missing, the file is damaged, or a block type is unknown.
     """
@@ -53,7 +53,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     for tensor in reader.tensors:
         shape = shapes.get(tensor.name) or tensor.shape.tolist()[::-1]
         weights[tensor.name] = _tensor(tensor.name, tensor.tensor_type.name, torch.from_numpy(tensor.data), shape)
-    metadata = {name: field.contents() for name, field in reader.fields.items() if name.startswith("framepack.")}
+    metadata = {name: field.contents() for name, field in reader.fields.items() if name.startswith(("framepack.", "helios."))}
     return weights, metadata
 
 

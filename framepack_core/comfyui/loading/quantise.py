@@ -18,7 +18,7 @@ from torch import Tensor
 
 Spec = tuple[torch.dtype, tuple[int, ...]]  # dtype and shape of a tensor in the file
 
-BLOCK_MATRIX = re.compile(r"(double|single)_blocks\.\d+\.(.+)\.weight")
+BLOCK_MATRIX = re.compile(r"(double_|single_|)blocks\.\d+\.(.+)\.weight")
 MODULATION = ("img_mod.lin", "txt_mod.lin", "modulation.lin")
 ELEMENTS_AT_ONCE = 2**22  # quantising keeps a dozen float32 copies of this many elements, not of a whole matrix
 TILE_ROWS = 128  # rows whose block scales are stored together

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -21,15 +22,27 @@ class PackedContext:
     """One section's context: its latents, and the rotary phases, which are computed once, here.
 
     `rotary` `1 1 L head/2 2 2`, float32, rotates the context tokens and then the generated ones, of which there are `size`,
-    `T H W`. `axes` and `theta` are the transformer's.
+    `T H W`. `axes` and `theta` are the transformer's. The context is `height` by `width` latent pixels, and so are the generated
+    frames unless `target_size` is theirs.
     """
 
-    def __init__(self, context: Context, height: int, width: int, axes: Sequence[int], theta: float) -> None:
-        cos, sin = rotary_phases(context.section, height, width, axes, theta)
-        self.size = len(context.section.target), height // BASE_KERNEL.h, width // BASE_KERNEL.w
+    axis = 2  # of the tokens in `rotary`, as the transformer's blocks take it
+
+    def __init__(
+        self,
+        context: Context,
+        height: int,
+        width: int,
+        axes: Sequence[int],
+        theta: float,
+        target_size: tuple[int, int] | None = None,
+    ) -> None:
+        cos, sin = rotary_phases(context.section, height, width, axes, theta, target_size)
+        rows, columns = target_size or (height, width)
+        self.size = len(context.section.target), rows // BASE_KERNEL.h, columns // BASE_KERNEL.w
         self.latents = context.latents
         self.kernels = tuple(group.kernel for group in context.section.context)
-        self.rotary = torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2))[None, None]
+        self.rotary = rotations(cos, sin, self.axis)
         self.tokens = context.section.context_tokens(height, width)
 
     @classmethod
@@ -37,7 +50,7 @@ class PackedContext:
         """No context, for samplers that know nothing of sections."""
         return cls(Context(Section(0, tuple(range(frames)), tuple(range(frames)), ()), ()), height, width, axes, theta)
 
-    def to(self, device: torch.device) -> PackedContext:
+    def to(self, device: torch.device) -> Self:
         """This, with its phases on a device; itself if they are there already, since both calls of a CFG guider share it."""
         rotary = self.rotary.to(device)
         if rotary is self.rotary:
@@ -46,7 +59,7 @@ class PackedContext:
         moved.rotary = rotary
         return moved
 
-    def part(self, area: Sequence[int]) -> PackedContext:
+    def part(self, area: Sequence[int]) -> Self:
         """The same context for a part of the generated frames: its size `T H W` in latent pixels, and where it begins.
 
         Raises ValueError if it is not made of whole tokens.
@@ -59,18 +72,25 @@ class PackedContext:
             )
         tokens = [value // step for value, step in zip(area, steps, strict=True)]
         sizes, places = tokens[:3], tokens[3:]
-        generated = self.rotary[:, :, self.tokens :].unflatten(2, self.size)
-        for axis, (size, place) in enumerate(zip(sizes, places, strict=True), start=2):
+        context, generated = self.rotary.tensor_split([self.tokens], dim=self.axis)
+        generated = generated.unflatten(self.axis, self.size)
+        for axis, (size, place) in enumerate(zip(sizes, places, strict=True), start=self.axis):
             generated = generated.narrow(axis, place, size)
         part = copy.copy(self)
         part.size = (sizes[0], sizes[1], sizes[2])
-        part.rotary = torch.cat([self.rotary[:, :, : self.tokens], generated.flatten(2, 4)], dim=2)
+        part.rotary = torch.cat([context, generated.flatten(self.axis, self.axis + 2)], dim=self.axis)
         return part
 
     @property
     def cells(self) -> int:
         """Latent pixels that cost as much as the context does."""
         return token_cells((1, self.tokens))[-1]
+
+
+def rotations(cos: Tensor, sin: Tensor, axis: int) -> Tensor:
+    """Phases `L d/2` as matrices `1 1 L d/2 2 2`, or with another `axis` of tokens `1 L 1 d/2 2 2`."""
+    matrices = torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2))[None, None]
+    return matrices.movedim(2, axis)
 
 
 class Packed(private.CONDConstant):

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection
-
 import comfy.model_management
 import torch
-from torch import Tensor, nn
 
 from ...family import FRAMEPACK
 from ...layout import Kernel
 from ...trained import Trained
-from ...weights.fp8 import FP8_DTYPES
 from ...weights.names import MARK
 from .. import private
 from ..log import log_once
 from ..sampling.timed import TIME
 from .conditions import CONTEXT_KEY, ContextLatents, Packed, PackedContext
 from .memory import memory_factor, token_cells
-from .residence import cast, settle
 from .transformer import FramePackTransformer
+from .weights import Loaded
 
 log = logging.getLogger("framepack")
 
@@ -30,9 +26,10 @@ UNTIMED = (
 )
 
 
-class FramePackModel(private.HunyuanVideoModel):
+class FramePackModel(Loaded, private.HunyuanVideoModel):
     """HunyuanVideo with FramePack's transformer: latents, flow sampling and LoRA names stay the same."""
 
+    family, blocks = "FramePack", ("double_blocks.", "single_blocks.")
     trained: Trained | None = None  # what the checkpoint says about itself
 
     def __init__(self, config, device=None) -> None:
@@ -68,37 +65,6 @@ class FramePackModel(private.HunyuanVideoModel):
         if kwargs.get("clip_vision_output") is not None:
             shapes["clip_fea"] = list(kwargs["clip_vision_output"]["last_hidden_state"].shape)
         return shapes
-
-    def load_model_weights(self, sd: dict[str, Tensor], unet_prefix: str = "", assign: bool = False) -> FramePackModel:
-        """Like ComfyUI's, but refuses a file that lacks weights, which would run on uninitialised ones.
-
-        For fp8, only the blocks' matrices are cast, and none in a file that already has fp8 weights among them. With `assign`,
-        which dynamic VRAM asks for, weights stay in the file, and ComfyUI casts them on the card.
-        """
-        transformer = self.diffusion_model
-        device = next(parameter.device for parameter in transformer.parameters() if not parameter.is_meta)
-        own = {key.removeprefix(unet_prefix): sd.pop(key) for key in list(sd) if key.startswith(unet_prefix)}
-        weights = self.model_config.process_unet_state_dict(own)
-        missing, unexpected = transformer.load_state_dict(weights, strict=False, assign=True)
-        own.clear()
-        weights.clear()
-        require_all({*missing, *never_made(transformer)})
-        if unexpected:
-            log.warning(
-                "FramePack: the file has %d weights that the model does not use, first %s. They may be another model's; if the "
-                "video looks wrong, download the file again",
-                len(unexpected),
-                unexpected[0],
-            )
-        if self.get_dtype() in FP8_DTYPES:
-            private.archive_model_dtypes(transformer)
-            for layer in fp8_layers(transformer):
-                layer.weight_comfy_model_dtype = self.get_dtype()
-        if not assign:
-            settle(transformer, device)
-        elif self.model_config.optimizations.get("fp8"):
-            cast(transformer)  # ComfyUI's fast product looks at the dtype before it casts on the card
-        return self
 
 
 class FramePack(private.HunyuanVideoConfig):
@@ -137,35 +103,24 @@ def say_precision(dtype: torch.dtype, device: torch.device) -> None:
         )
 
 
-def require_all(missing: Collection[str]) -> None:
-    """Raises a ValueError that names the first of a file's missing weights."""
-    if missing:
-        raise ValueError(
-            f"the checkpoint is incomplete: it lacks {len(missing)} of FramePack's weights, first {min(missing)}; "
-            "download it again"
-        )
-
-
-def never_made(transformer: nn.Module) -> set[str]:
-    """The weights of linear layers that were to be made from those of the file. Some of ComfyUI's layers do not report them."""
-    layers = {name: module for name, module in transformer.named_modules() if hasattr(module, "in_features")}
-    return {f"{name}.weight" for name, layer in layers.items() if getattr(layer, "weight", None) is None}
-
-
-def fp8_layers(transformer: nn.Module) -> list[nn.Module]:
-    """The layers whose weight fp8 applies to: those of the blocks, unless the file already has fp8 weights among them.
-
-    Norms, biases, embedders and the output head keep the file's precision.
-    """
-    blocks = (module for name, module in transformer.named_modules() if name.startswith(("double_blocks.", "single_blocks.")))
-    layers = [module for module in blocks if isinstance(getattr(module, "weight", None), Tensor) and module.weight.ndim == 2]
-    return [] if any(layer.weight.dtype in FP8_DTYPES for layer in layers) else layers
-
-
 def register() -> None:
-    """Let ComfyUI's own loaders recognise FramePack: the only global change this pack makes. Other models are unaffected."""
-    if not any(issubclass(model, FramePack) for model in private.supported_models):
-        private.supported_models.insert(0, FramePack)
+    """Let ComfyUI's own loaders recognise FramePack and Helios: the only global change this pack makes.
+
+    Other models are unaffected. If ComfyUI has changed what Helios needs, that is logged, and FramePack works without it.
+    """
+    recognise(FramePack)
+    try:
+        from .helios.model import Helios
+    except private.Missing as missing:
+        log.error("FramePack: %s", missing)
+    else:
+        recognise(Helios)
+
+
+def recognise(config: type) -> None:
+    """Put a model's config before ComfyUI's own, once."""
+    if not any(issubclass(model, config) for model in private.supported_models):
+        private.supported_models.insert(0, config)
 
 
 def context_kernels(keys, prefix: str = "") -> dict[str, Kernel]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import gguf
@@ -9,6 +10,7 @@ import numpy
 from torch import Tensor
 
 SHAPE_KEY = "comfy.gguf.orig_shape."
+BLOCK = re.compile(r"(^|_)blocks\.")
 
 
 def write_gguf(path: Path, weights: dict[str, Tensor], kind: str, metadata: dict[str, str] | None = None) -> Path:
@@ -32,4 +34,4 @@ def write_gguf(path: Path, weights: dict[str, Tensor], kind: str, metadata: dict
 
 
 def is_quantised(name: str, array: numpy.ndarray) -> bool:
-    return "_blocks." in name and array.ndim == 2 and name.endswith(".weight")
+    return BLOCK.search(name) is not None and array.ndim == 2 and name.endswith(".weight")

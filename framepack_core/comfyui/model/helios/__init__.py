@@ -1,0 +1,1 @@
+"""Helios, FramePack's packing on Wan, as one of ComfyUI's models."""
