@@ -28,6 +28,9 @@ class Placed:
 
     At the video's start `latents` begin with `picture`; elsewhere each of them stands for four frames. `seconds` say when it
     begins if it is placed at a time. `embedding` is what an image encoder makes of it. `masked`: `picture` is empty in parts.
+
+    `apart`: it is encoded for sections that are clips of their own, in such clips. The video begins after its `latents`, a
+    still's are a single one, and all sections see its `picture`.
     """
 
     latents: Tensor
@@ -38,6 +41,7 @@ class Placed:
     embedding: Any = None
     still: bool = True
     masked: bool = False
+    apart: bool = False
 
     @property
     def length(self) -> int:
@@ -140,12 +144,14 @@ class Arrangement:
     def timeline(self, shape: Sequence[int], batch: int) -> Timeline:
         """The timeline that knows what is fixed and has the guides, for so many videos of latents of this shape `B C T H W`."""
         timeline = Timeline.empty(self.frames, batch, shape[1], shape[3], shape[4])
+        hidden = self.length.hidden
         for start, stop, placed in self._stretches():
             if placed.is_fixed:
                 timeline.write(range(start, stop), placed.latents.expand(batch, -1, -1, -1, -1))
-            else:
+            if hidden or not placed.is_fixed:
                 picture = placed.picture.to(timeline.latents).expand(batch, -1, -1, -1, -1)
-                timeline.guides += (Guide(picture, start, stop),)
+                shown = (hidden, self.frames) if hidden else (start, stop)
+                timeline.guides += (Guide(picture, *shown),)
         return timeline
 
     def embedding(self, section: Section) -> Any:

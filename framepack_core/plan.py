@@ -66,7 +66,8 @@ class Plan:
     A video in `parts` is made one part after another, each in the plan's order. They are the frames of the video at which parts
     after the first should begin, and do where sections meet; those after the video's end do not count.
 
-    Where sections are `apart`, each is a clip of its own for the VAE, and only they are shown, not what they continue.
+    Where sections are `apart`, each is a clip of its own for the VAE, and only they are shown, not what they continue. The
+    first one of a video that continues nothing then sees frames that do not exist yet, as others do.
     """
 
     sections: int
@@ -219,7 +220,8 @@ class Plan:
                 for step in self.order.steps(windows, self.layout, self.paddings):
                     done.end = end and step.target[-1] + 1 == main
                     guide = _covering(step.target, guides)
-                    sections.append(_section(len(sections), step, done, None if guide is None else frames + 1 + guide))
+                    shown = None if guide is None else frames + 1 + guide
+                    sections.append(_section(len(sections), step, done, shown, self.apart))
                     done.add(step.target)
                     exist.update(step.target)
         connecting = _connecting(self.connection, main) if self.loop else ()
@@ -439,14 +441,14 @@ def _turned(frames: Iterable[int | None], turn: int) -> tuple[int | None, ...]:
     return tuple(None if frame is None else frame % turn + 1 for frame in frames)
 
 
-def _section(number: int, step: Step, done: _Done, guide: int | None) -> Section:
+def _section(number: int, step: Step, done: _Done, guide: int | None, apart: bool) -> Section:
     target, layout, blank = step
     last = done.last
     left = _left_spans(layout.left, target[0], done.forwards(), blank)
     far = len(layout.left.far)
     if guide is not None:
         left = [*(_Span(span.length, (guide,) * span.length, span.kernel) for span in left[:far]), *left[far:]]
-    elif done.forwards().nearest(target[0]) < 0:
+    elif not apart and done.forwards().nearest(target[0]) < 0:
         left = [_Span(span.length) for span in left]  # nothing, rather than zeros: no token, the same indices
     right = _left_spans(layout.right.mirrored(), last - target[-1], done.backwards(), None)
     spans = [*left, *_target_spans(target), *(span.reversed(last) for span in right[::-1])]

@@ -34,11 +34,16 @@ def flow_sigmas(steps: int, tokens: int, shift: float = 0.0) -> Tensor:
 
     Raises ValueError for a `shift` with which there is no schedule.
     """
-    if shift != 0 and not LEAST_SHIFT <= shift < math.inf:
-        raise ValueError(f"shift is {shift:g}; choose a value from {LEAST_SHIFT:g} on, or 0 for that of the resolution")
+    require_shift(shift)
     sigmas = torch.linspace(1, 0, steps + 1)
     scale = math.exp(shift_mu(tokens, shift))
     return scale / (scale + (1 / sigmas - 1))
+
+
+def require_shift(shift: float) -> None:
+    """Raises ValueError for one with which there is no schedule; 0 is that of the resolution."""
+    if shift != 0 and not LEAST_SHIFT <= shift < math.inf:
+        raise ValueError(f"shift is {shift:g}; choose a value from {LEAST_SHIFT:g} on, or 0 for that of the resolution")
 
 
 def sample_unipc(

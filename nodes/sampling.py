@@ -12,7 +12,7 @@ from ..framepack_core.comfyui.sampling.identity import by_content, origin
 from ..framepack_core.comfyui.sampling.loras import unused
 from ..framepack_core.comfyui.sampling.request import ON_CANCEL, Given, Request, make_guider, overruled
 from ..framepack_core.comfyui.sampling.sample import sample
-from ..framepack_core.comfyui.sampling.samplers import UNIPC, without_repeats
+from ..framepack_core.comfyui.sampling.samplers import OWN, without_repeats
 from ..framepack_core.family import FRAMEPACK
 from ..framepack_core.oneframe import HISTORIES, LAST, MAX_INDEX, History, OneFrame
 from ..framepack_core.placing import Frames
@@ -201,10 +201,8 @@ def _unused_loras(node: type[io.ComfyNode], model) -> tuple[str, ...]:
 def _sampled(node: type[io.ComfyNode], request: Request) -> io.NodeOutput:
     video = sample(request, progress_text(node))
     made = Made(video.given, video.latents.shape[2], request.plan.fps)
-    latent = {"samples": video.latents, MADE: made}
-    if video.whole:
-        latent[LENGTH] = request.length
-    else:
+    latent = {"samples": video.latents, MADE: made, LENGTH: video.length}
+    if not video.whole:
         _cut_short[node.hidden.unique_id] += 1
     return io.NodeOutput(latent)
 
@@ -233,7 +231,7 @@ class SamplerNode(io.ComfyNode):
                 *_strengths(),
                 io.Combo.Input(
                     "sampler",
-                    options=[AUTO, *UNIPC, *private.SAMPLER_NAMES],
+                    options=[AUTO, *OWN, *private.SAMPLER_NAMES],
                     default=AUTO,
                     tooltip="auto is the model's own sampler: unipc_bh1, as in the official program. All of ComfyUI's samplers "
                     "work.",
@@ -267,7 +265,7 @@ class SamplerNode(io.ComfyNode):
     ) -> io.NodeOutput:
         guider, given = make_guider(model, positive, negative, cfg, guidance), Given.taken(options)
         family = family_of(model)
-        plan = family.family.fit(plan)
+        plan = given.fit(plan, family.family, denoise)
         timeline = given.timeline(plan)
         sections = plan.bind(timeline)
         request = Request(
@@ -284,7 +282,7 @@ class SamplerNode(io.ComfyNode):
             initial=given.initial(timeline, from_noise=denoise >= 1.0),
             origin=_origin(cls, guider, resume),
             notes=(
-                *given.arrangement(plan).notes(),
+                *given.notes(plan),
                 *overruled(model, positive, negative, cfg, guidance, sampler),
                 *_unused_loras(cls, model),
             ),
@@ -338,7 +336,7 @@ class SamplerCustomNode(io.ComfyNode):
         **options: Any,
     ) -> io.NodeOutput:
         given = Given.taken(options)
-        plan = family_of(guider.model_patcher).family.fit(plan)
+        plan = given.fit(plan, family_of(guider.model_patcher).family)
         timeline = given.timeline(plan)
         sections = plan.bind(timeline)
         request = Request(
@@ -354,7 +352,7 @@ class SamplerCustomNode(io.ComfyNode):
             given=given.known(plan),
             initial=given.initial(timeline, from_noise=given.latent_image is None or begins_in_noise(sigmas)),
             origin=_origin(cls, guider, resume),
-            notes=(*given.arrangement(plan).notes(), *_unused_loras(cls, guider.model_patcher)),
+            notes=(*given.notes(plan), *_unused_loras(cls, guider.model_patcher)),
             **options,
         )
         return _sampled(cls, request)
@@ -417,7 +415,7 @@ class OneFrameNode(io.ComfyNode):
                 *_strengths(),
                 io.Combo.Input(
                     "sampler",
-                    options=[AUTO, *UNIPC, *private.SAMPLER_NAMES],
+                    options=[AUTO, *OWN, *private.SAMPLER_NAMES],
                     default=AUTO,
                     tooltip="auto is the model's own sampler: unipc_bh1, as in the official program. All of ComfyUI's samplers "
                     "work.",
@@ -454,9 +452,10 @@ class OneFrameNode(io.ComfyNode):
         clip_vision_output=None,
         control_index: str = "",
     ) -> io.NodeOutput:
+        family = family_of(model)
+        family.family.require(["one frame"])
         one = OneFrame.of(frames or Frames(), target_index, history, control_index)
         timeline, sections = one.timeline(), (one.section(),)
-        family = family_of(model)
         request = Request(
             guider=make_guider(model, positive, negative, cfg, guidance),
             sampler=family.sampler(sampler),

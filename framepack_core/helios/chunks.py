@@ -7,70 +7,23 @@ are only there to be seen (`hidden`); the video is what follows.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor
 
-from ..frames import PIXEL_FRAMES
+from ..frames import pixel_frames
 from ..orders import FORWARD
-from ..plan import MAX_SECONDS, Plan, Section
+from ..plan import Plan, Section
 from ..timeline import Guide, Timeline
 from .noise import noised
 
 FPS = 24.0
 WINDOW = 9  # latent frames of a chunk
-CHUNK_FRAMES = PIXEL_FRAMES * (WINDOW - 1) + 1  # frames of the video in a chunk: 33
+CHUNK_FRAMES = pixel_frames(WINDOW)  # frames of the video in a chunk: 33
+SEEN = 3  # chunks of a clip, at most
 LAYOUT = FORWARD.fit("f1").with_window(WINDOW)
-
-
-# Frames and seconds
-
-
-def chunk_count(seconds: float) -> int:
-    """Chunks of a video that is at least as long. Raises ValueError for seconds out of range."""
-    if not 0 < seconds <= MAX_SECONDS:
-        raise ValueError(f"seconds is {seconds}; choose a value above 0 and up to {MAX_SECONDS:g}")
-    return max(math.ceil(round(seconds * FPS) / CHUNK_FRAMES), 1)
-
-
-@dataclass(frozen=True)
-class ChunkLength:
-    """The frames of a video of `latents` latent frames, in chunks, after `hidden` ones: 33 a chunk, cut to 1 + 4 n.
-
-    What `frames.Length` is for videos that are decoded as a whole.
-    """
-
-    latents: int
-    hidden: int = 0
-
-    @property
-    def frames(self) -> int:
-        return self.begins(self.latents)
-
-    def begins(self, latent_frame: int) -> int:
-        """The number, from 0, of the first frame that this latent frame stands for; a hidden one stands for none."""
-        whole = _shown(self._frames(self.latents))
-        return min(self._frames(latent_frame), whole)
-
-    def place(self, frame: float) -> float:
-        """Where in the latent frames a frame is: the reverse of `begins`, between them too."""
-        chunk, within = divmod(frame, CHUNK_FRAMES)
-        return self.hidden + WINDOW * chunk + ((within + PIXEL_FRAMES - 1) / PIXEL_FRAMES if within else 0.0)
-
-    def shown(self, latent_frame: int) -> int:
-        """How many frames this latent frame stands for."""
-        return self.begins(latent_frame + 1) - self.begins(latent_frame)
-
-    def _frames(self, latent_frame: int) -> int:
-        chunk, within = divmod(max(latent_frame - self.hidden, 0), WINDOW)
-        return CHUNK_FRAMES * chunk + (PIXEL_FRAMES * within - (PIXEL_FRAMES - 1) if within else 0)
-
-
-def _shown(frames: int) -> int:
-    return frames - (frames - 1) % PIXEL_FRAMES if frames else 0
 
 
 def clip_chunks(frames: int) -> list[tuple[int, int]]:
@@ -95,9 +48,7 @@ def text_to_video(chunks: int, shape: Sequence[int]) -> Timeline:
     The first chunk has zeros for an anchor, all others the first latent frame.
     """
     B, C, _, H, W = shape
-    timeline = Timeline.empty(chunks * WINDOW, B, C, H, W)
-    timeline.guides = (Guide(torch.zeros(B, C, 1, H, W), 0, WINDOW),)
-    return timeline
+    return Timeline.empty(chunks * WINDOW, B, C, H, W)
 
 
 def image_to_video(chunks: int, image: Tensor, still: Tensor, generator: Generator) -> Timeline:
@@ -106,8 +57,7 @@ def image_to_video(chunks: int, image: Tensor, still: Tensor, generator: Generat
     Both are `B C 1 H W` in the model's space: the image encoded by itself, and the last latent frame of the image shown for a
     whole chunk. They get their noise from the generator.
     """
-    anchor = noised(image, generator)
-    return _after(noised(still, generator), anchor, chunks)
+    return _after(chunks, *with_noise(image, still, generator))
 
 
 def continue_video(chunks: int, first: Tensor, clip: Tensor, generator: Generator) -> Timeline:
@@ -116,12 +66,19 @@ def continue_video(chunks: int, first: Tensor, clip: Tensor, generator: Generato
     `first` `B C 1 H W` is the first frame of the whole clip, encoded by itself, and `clip` `B C T H W` has the latents of its
     chunks (`clip_chunks`), both in the model's space. They get their noise from the generator.
     """
-    anchor = noised(first, generator)
-    seen = [noised(chunk, generator, each_frame=True) for chunk in clip.split(WINDOW, dim=2)]
-    return _after(torch.cat(seen, dim=2), anchor, chunks)
+    return _after(chunks, *with_noise(first, clip, generator))
 
 
-def _after(seen: Tensor, anchor: Tensor, chunks: int) -> Timeline:
+def with_noise(anchor: Tensor, hidden: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """The anchor and the hidden frames as chunks see them. Each frame of a clip has noise of its own strength."""
+    anchor = noised(anchor, generator)
+    if hidden.shape[2] == 1:
+        return anchor, noised(hidden, generator)
+    seen = [noised(chunk, generator, each_frame=True) for chunk in hidden.split(WINDOW, dim=2)]
+    return anchor, torch.cat(seen, dim=2)
+
+
+def _after(chunks: int, anchor: Tensor, seen: Tensor) -> Timeline:
     B, C, hidden, H, W = seen.shape
     timeline = Timeline.empty(hidden + chunks * WINDOW, B, C, H, W)
     timeline.write(range(hidden), seen)
@@ -130,13 +87,13 @@ def _after(seen: Tensor, anchor: Tensor, chunks: int) -> Timeline:
 
 
 def hidden_frames(timeline: Timeline) -> int:
-    """How many latent frames there are before the first chunk: the anchor is shown from there on."""
-    return timeline.guides[0].start
+    """How many latent frames there are before the first chunk: the anchor, if one is given, is shown from there on."""
+    return timeline.guides[0].start if timeline.guides else 0
 
 
 def plan_of(chunks: int) -> Plan:
     """The plan of so many chunks."""
-    return Plan(chunks, FORWARD, WINDOW, LAYOUT, FPS, name="f1")
+    return Plan(chunks, FORWARD, WINDOW, LAYOUT, FPS, name="f1", apart=True)
 
 
 def sections_of(timeline: Timeline, reanchor: bool = False) -> tuple[Section, ...]:

@@ -38,11 +38,11 @@ def noised(latents: Tensor, generator: Generator, each_frame: bool = False) -> T
     return sigmas * noise + (1 - sigmas) * latents
 
 
-def draw(stages: Sequence[Stage], shape: Sequence[int], generator: Generator) -> ChunkNoise:
-    """The noise of a chunk of this shape `B C T H W`."""
+def draw(sizes: Sequence[tuple[int, int]], shape: Sequence[int], generator: Generator) -> ChunkNoise:
+    """The noise of a chunk of this shape `B C T H W`, whose stages have these latent heights and widths."""
     whole = torch.randn(tuple(shape), generator=generator)
     cells = BASE_KERNEL.h * BASE_KERNEL.w
-    counts = [math.prod(shape[:3]) * stage.height * stage.width // cells for stage in stages[1:]]
+    counts = [math.prod(shape[:3]) * height * width // cells for height, width in sizes[1:]]
     return ChunkNoise(whole, tuple(torch.randn(count, cells, generator=generator) for count in counts))
 
 

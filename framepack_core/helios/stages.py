@@ -13,6 +13,7 @@ from functools import cache, lru_cache
 from itertools import accumulate, pairwise
 
 from ..layout import BASE_KERNEL, token_count
+from ..solver import require_shift
 from .recipes import Recipe
 
 TIMESTEPS = 1000
@@ -53,22 +54,45 @@ def size_multiple(recipe: Recipe) -> int:
     return BASE_KERNEL.h * 2 ** (recipe.stages - 1)
 
 
-@lru_cache(16)  # a long video asks for each of its chunks
-def stages_of(recipe: Recipe, steps: int, height: int, width: int, frames: int, first: bool = False) -> tuple[Stage, ...]:
-    """The stages of a section of so many latent frames at this latent size; `first`: of the video's first section.
-
-    Raises ValueError for steps that cannot be shared among the stages, and for a size that cannot be halved for them.
-    """
-    count, multiple = recipe.stages, size_multiple(recipe)
-    if steps < 1 or steps % count:
-        raise ValueError(f"steps is {steps}, but {recipe} {_needed(steps, count)}")
+def stage_sizes(recipe: Recipe, height: int, width: int) -> list[tuple[int, int]]:
+    """The latent height and width of each stage. Raises ValueError for a size that cannot be halved for them."""
+    multiple = size_multiple(recipe)
     if height % multiple or width % multiple:
         raise ValueError(
             f"the latent is {width}x{height}, but {recipe} needs multiples of {multiple} latent pixels, so that its coarsest "
             f"stage has whole tokens; crop the image to multiples of {8 * multiple} pixels"
         )
+    return [(height >> halved, width >> halved) for halved in reversed(range(recipe.stages))]
+
+
+@lru_cache(16)  # a long video asks for each of its chunks
+def stages_of(
+    recipe: Recipe, steps: int, height: int, width: int, frames: int, first: bool = False, shift: float = 0.0
+) -> tuple[Stage, ...]:
+    """The stages of a section of so many latent frames at this latent size; `first`: of the video's first section.
+
+    A `shift` of 0 follows from the number of tokens. Raises ValueError for steps that cannot be shared among the stages, for a
+    `shift` with which there is no schedule, and for a size that cannot be halved for the stages.
+    """
+    count, sizes = recipe.stages, stage_sizes(recipe, height, width)
+    if steps < 1 or steps % count:
+        raise ValueError(f"steps is {steps}, but {recipe} {_needed(steps, count)}")
+    require_shift(shift)
     each = steps // count * (2 if recipe.amplified and first else 1)
-    return tuple(_stage(recipe, number, each, height, width, frames) for number in range(count))
+    found = []
+    for number, size in enumerate(sizes):
+        before = sizes[max(number - 1, 0)]  # the schedule counts the tokens from before the size doubles
+        own = shift or _shift(recipe, token_count(frames, BASE_KERNEL, *before))
+        sigmas = tuple(_shifted(sigma, own) for sigma in _unshifted(recipe, each))
+        found.append(stage_with(recipe, number, sigmas, *size))
+    return tuple(found)
+
+
+def stage_with(recipe: Recipe, number: int, sigmas: tuple[float, ...], height: int, width: int) -> Stage:
+    """The stage of this number and size with this schedule."""
+    alpha, beta = _start(recipe, number) if number else (0.0, 1.0)
+    zeroed = 0 if number else recipe.zeroed
+    return Stage(number, height, width, sigmas, _timesteps(recipe, number, sigmas[:-1]), alpha, beta, zeroed)
 
 
 def _needed(steps: int, stages: int) -> str:
@@ -78,18 +102,6 @@ def _needed(steps: int, stages: int) -> str:
     return f"shares a section's steps evenly among {stages} stages; choose {fewer} or {fewer + stages}"
 
 
-def _stage(recipe: Recipe, number: int, steps: int, height: int, width: int, frames: int) -> Stage:
-    halved = recipe.stages - 1 - number
-    height, width = height >> halved, width >> halved
-    before = 2 if number else 1  # the schedule counts the tokens from before the size doubles
-    mu = shift_mu(token_count(frames, BASE_KERNEL, height // before, width // before))
-    shift = math.exp(mu) if recipe.shift == "exponential" else mu
-    sigmas = tuple(_shifted(sigma, shift) for sigma in _unshifted(recipe, steps))
-    alpha, beta = _start(recipe, number) if number else (0.0, 1.0)
-    zeroed = 0 if number else recipe.zeroed
-    return Stage(number, height, width, sigmas, _timesteps(recipe, number, sigmas[:-1]), alpha, beta, zeroed)
-
-
 # The schedule. The order of all operations is the official one, since timesteps are cut to whole numbers.
 
 
@@ -97,6 +109,11 @@ def shift_mu(tokens: int) -> float:
     """Linear in the tokens through (256, 0.5) and (4096, 1.15), without a cap."""
     slope = (1.15 - 0.5) / (4096 - 256)
     return tokens * slope + (0.5 - slope * 256)
+
+
+def _shift(recipe: Recipe, tokens: int) -> float:
+    mu = shift_mu(tokens)
+    return math.exp(mu) if recipe.shift == "exponential" else mu
 
 
 def _shifted(sigma: float, shift: float) -> float:

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 
 from ..packing import Context
 from ..plan import Section
-from ..sections import fill
+from ..sections import Draw, fill
 from ..timeline import Timeline
 from . import noise
 from .chunks import hidden_frames
@@ -26,9 +26,8 @@ from .guidance import guided, prepared
 from .noise import ChunkNoise
 from .recipes import Recipe
 from .solver import Sampler
-from .stages import Stage, stages_of
+from .stages import Stage, stage_sizes, stages_of
 
-Stages = Sequence[tuple[Stage, ...]]  # of each section, by its number
 SampleStage = Callable[[Stage, Tensor, Context], Tensor]
 Velocity = Callable[[Tensor, Tensor, Context, bool], Tensor]
 
@@ -49,37 +48,39 @@ def generate(
     anything is sampled, for steps and sizes that do not fit the recipe.
     """
     stages = section_stages(recipe, steps, sections, timeline)
-    draw, denoise = drawing(stages, timeline, generator), staged(sample, stages, recipe.gamma)
-    yield from fill(sections, timeline, draw, denoise, finished)
+
+    def denoise(drawn: ChunkNoise, context: Context) -> Tensor:
+        return through(sample, stages[context.section.number], drawn, recipe.gamma, context)
+
+    yield from fill(sections, timeline, drawing(recipe, timeline, generator), denoise, finished)
 
 
-def section_stages(recipe: Recipe, steps: int, sections: Sequence[Section], timeline: Timeline) -> Stages:
-    """The stages of each section. Raises ValueError for steps and sizes that do not fit the recipe."""
+def section_stages(
+    recipe: Recipe, steps: int, sections: Sequence[Section], timeline: Timeline, shift: float = 0.0
+) -> Sequence[tuple[Stage, ...]]:
+    """The stages of each section, by its number. Raises ValueError for steps and sizes that do not fit the recipe."""
     (H, W), begins = timeline.latents.shape[3:], hidden_frames(timeline)
-    return [stages_of(recipe, steps, H, W, len(section.target), section.target[0] == begins) for section in sections]
+    return [stages_of(recipe, steps, H, W, len(section.target), section.target[0] == begins, shift) for section in sections]
 
 
-def drawing(stages: Stages, timeline: Timeline, generator: Generator) -> Callable[[Section], ChunkNoise]:
-    """What draws a section's noise."""
+def drawing(recipe: Recipe, timeline: Timeline, generator: Generator) -> Draw[ChunkNoise]:
+    """What draws a section's noise. Raises ValueError for a size that does not fit the recipe."""
     B, C, _, H, W = timeline.latents.shape
+    sizes = stage_sizes(recipe, H, W)
 
     def draw(section: Section) -> ChunkNoise:
-        return noise.draw(stages[section.number], (B, C, len(section.target), H, W), generator)
+        return noise.draw(sizes, (B, C, len(section.target), H, W), generator)
 
     return draw
 
 
-def staged(sample: SampleStage, stages: Stages, gamma: float) -> Callable[[ChunkNoise, Context], Tensor]:
-    """What denoises a section, stage by stage."""
-
-    def denoise(drawn: ChunkNoise, context: Context) -> Tensor:
-        coarsest, *finer = stages[context.section.number]
-        latents = sample(coarsest, noise.coarsest(drawn), context)
-        for stage, blocks in zip(finer, drawn.blocks, strict=True):
-            latents = sample(stage, noise.finer(latents, blocks, stage, gamma), context)
-        return latents
-
-    return denoise
+def through(sample: SampleStage, stages: Sequence[Stage], drawn: ChunkNoise, gamma: float, context: Context) -> Tensor:
+    """A section from its noise, stage by stage."""
+    coarsest, *finer = stages
+    latents = sample(coarsest, noise.coarsest(drawn), context)
+    for stage, blocks in zip(finer, drawn.blocks, strict=True):
+        latents = sample(stage, noise.finer(latents, blocks, stage, gamma), context)
+    return latents
 
 
 def solving(velocity: Velocity, recipe: Recipe, cfg: float, sampler: Sampler) -> SampleStage:

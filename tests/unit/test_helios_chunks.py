@@ -2,12 +2,8 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from framepack_core.helios.chunks import (
-    ChunkLength,
-    chunk_count,
     clip_chunks,
     continue_video,
     hidden_frames,
@@ -29,48 +25,7 @@ def frame(value: float, frames: int = 1) -> torch.Tensor:
     return torch.full((1, 16, frames, 4, 6), value)
 
 
-# Frames and seconds
-
-
-@pytest.mark.parametrize(("seconds", "chunks"), [(0.1, 1), (33 / 24, 1), (34 / 24, 2), (5.5, 4), (10, 8), (60, 44)])
-def test_a_video_has_as_many_chunks_as_its_seconds_take(seconds, chunks):
-    assert chunk_count(seconds) == chunks
-
-
-@pytest.mark.parametrize("seconds", [0, -1, 3601, float("nan")])
-def test_seconds_out_of_range_are_refused(seconds):
-    with pytest.raises(ValueError, match=r"seconds is .*; choose a value above 0 and up to 3600"):
-        chunk_count(seconds)
-
-
-def test_a_video_shows_33_frames_a_chunk_cut_to_one_and_a_multiple_of_four():
-    assert [ChunkLength(9 * chunks).frames for chunks in range(1, 7)] == [33, 65, 97, 129, 165, 197]
-
-
-def test_the_first_latent_frame_of_each_chunk_is_one_frame_and_the_others_four():
-    length = ChunkLength(27)
-
-    assert [length.begins(latent) for latent in range(10)] == [0, 1, 5, 9, 13, 17, 21, 25, 29, 33]
-    assert [length.begins(latent) for latent in (17, 18, 26, 27)] == [62, 66, 95, 97]
-    assert [length.shown(latent) for latent in range(18)] == [1, *[4] * 8] * 2
-    assert length.shown(26) == 2  # cut
-
-
-def test_hidden_frames_take_no_time():
-    plain, after_clip = ChunkLength(18), ChunkLength(36, hidden=18)
-
-    assert after_clip.frames == plain.frames == 65
-    assert [after_clip.shown(latent) for latent in range(18)] == [0] * 18
-    assert [after_clip.begins(18 + latent) for latent in range(19)] == [plain.begins(latent) for latent in range(19)]
-
-
-@given(st.integers(1, 20), st.integers(0, 18), st.data())
-def test_a_frame_is_in_the_latent_frame_that_begins_with_it(chunks, hidden, data):
-    length = ChunkLength(hidden + 9 * chunks, hidden)
-    latent = data.draw(st.integers(hidden, length.latents - 1))
-
-    assert length.place(length.begins(latent)) == latent
-    assert length.place(length.begins(latent) + 0.5) > latent
+# Clips
 
 
 @pytest.mark.parametrize(

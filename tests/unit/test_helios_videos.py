@@ -36,8 +36,8 @@ def test_each_stage_begins_with_the_result_of_the_one_before_and_the_first_with_
 
     ((section, latents),) = run(sample, chunks=1)[1]
 
-    coarse, middle, fine = stages_of(DISTILLED, 6, 8, 16, 9, first=True)
-    drawn = noise.draw((coarse, middle, fine), (1, 16, 9, 8, 16), generator())
+    _, middle, fine = stages_of(DISTILLED, 6, 8, 16, 9, first=True)
+    drawn = noise.draw([(2, 4), (4, 8), (8, 16)], (1, 16, 9, 8, 16), generator())
     assert torch.equal(begun[0], noise.coarsest(drawn))
     assert torch.equal(begun[1], noise.finer(begun[0] * 0.5, drawn.blocks[0], middle, 1 / 3))
     assert torch.equal(begun[2], noise.finer(begun[1] * 0.5 + 1, drawn.blocks[1], fine, 1 / 3))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from ...family import Family
@@ -21,6 +22,7 @@ from ..families import family_of
 from ..log import log_once
 from .patches import require_fitting_patches
 from .regions import Percent, require_prompt_everywhere, require_region
+from .samplers import descents
 
 if TYPE_CHECKING:
     from .request import Request
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 HIGHEST_SIGMA, LEAST_FIRST_SIGMA, MOST_LAST_SIGMA = 1.01, 0.8, 0.02  # schedules go from about 1 down to 0
 LEAST_GOOD_SIGMA = 0.95  # to begin with; from less on, the difference shows
+GO_DOWN = (
+    "but FramePack's go from 1 down to 0; use FramePack_Scheduler, or BasicScheduler with the FramePack model and denoise 1"
+)
 
 
 def require_fitting(request: Request) -> None:
@@ -40,8 +45,11 @@ def require_fitting(request: Request) -> None:
     for output in (request.clip_vision_output, *request.embeddings.values()):
         require_image_embedding(output, patcher)
     require_fitting_patches(patcher)
+    stages = family_of(patcher).stages
     for sigmas in request.sigmas:
-        require_schedule(sigmas, from_noise=request.initial is None)
+        require_stages(sigmas, stages)
+        for stage in descents(sigmas):
+            require_schedule(stage, from_noise=request.initial is None)
 
 
 def frame_latent(latent: dict, name: str) -> Tensor:
@@ -101,7 +109,7 @@ def require_numbers(guider) -> None:
 
 
 def require_conditioning(conds: dict[str, list[dict]], patcher) -> None:
-    """Every condition must have text of the model's width and the pooled output that its text encoder gives."""
+    """Every condition must have text of the model's width and the pooled output that its text encoder gives, if it does."""
     own = family_of(patcher)
     width, remedy = own.text_width(patcher.model), own.family.encode_text
     for name, entries in conds.items():
@@ -112,11 +120,12 @@ def require_conditioning(conds: dict[str, list[dict]], patcher) -> None:
             if text is None or text.shape[-1] != width:
                 found = "no text embedding" if text is None else f"text embeddings {text.shape[-1]} wide"
                 raise ValueError(f"{name} has {found}, but the model takes {width}; {remedy}")
-            if pooled is None:
+            if pooled is None and own.family.pooled is not None:
                 raise ValueError(f"{name} has no pooled output; {remedy}")
-            if pooled.shape[-1] != own.family.pooled:
-                raise ValueError(f"{name} has a pooled output {pooled.shape[-1]} wide, expected {own.family.pooled}; {remedy}")
-            for tensor in (text, pooled):
+            if pooled is not None and pooled.shape[-1] != own.family.pooled:
+                expected = own.family.pooled or "none"
+                raise ValueError(f"{name} has a pooled output {pooled.shape[-1]} wide, expected {expected}; {remedy}")
+            for tensor in filter(torch.is_tensor, (text, pooled)):
                 require_finite(tensor, name, "lower the weights of words in the prompt, such as (word:2.0)")
 
 
@@ -134,9 +143,9 @@ def require_regions(request: Request, told: Told) -> None:
 def _schedules(request: Request, told: Told) -> Iterator[tuple[Conds, Iterable[Tensor]]]:
     """Conditions, and the schedules of the sections that have them."""
     if not told.conditions:
-        yield request.guider.original_conds, request.sigmas
+        yield request.guider.original_conds, [stage for sigmas in request.sigmas for stage in descents(sigmas)]
     for number, conds in told.conditions.items():
-        yield conds, [request.sigmas[number]]
+        yield conds, descents(request.sigmas[number])
 
 
 def require_image_embedding(output, patcher) -> None:
@@ -150,12 +159,21 @@ def require_image_embedding(output, patcher) -> None:
     require_finite(output["last_hidden_state"], "clip_vision_output", "look at the image")
 
 
+def require_stages(sigmas: Tensor, stages: int) -> None:
+    """A model of several stages has a schedule for each."""
+    if stages > 1 and len(descents(sigmas)) != stages:
+        raise ValueError(f"sigmas are one schedule, but the model makes a section in {stages} stages, each with its own; use "
+                         "FramePack Sampler")  # fmt: skip
+    if stages == 1 and len(descents(sigmas)) > 1:
+        raise ValueError(f"sigmas rise, or are not numbers, {GO_DOWN}")
+
+
 def require_schedule(sigmas: Tensor, from_noise: bool = True) -> None:
     """Sigmas go down to 0, from about 1 where sections begin as pure noise."""
     if len(sigmas) < 2:
         raise ValueError(f"sigmas holds {len(sigmas)} values, expected at least 2; use FramePack_Scheduler with 1 step or more")
     first, last = sigmas[0], sigmas[-1]
-    if not is_finite(sigmas) or bool((sigmas.diff() > 0).any()):
+    if not is_finite(sigmas):
         found = "rise, or are not numbers"
     elif bool((first < LEAST_FIRST_SIGMA * from_noise) | (first > HIGHEST_SIGMA)):
         found = f"begin at {first:g}"
@@ -163,8 +181,7 @@ def require_schedule(sigmas: Tensor, from_noise: bool = True) -> None:
         found = f"end at {last:g}"
     else:
         return
-    raise ValueError(f"sigmas {found}, but FramePack's go from 1 down to 0; use FramePack_Scheduler, or BasicScheduler with "
-                     "the FramePack model and denoise 1")  # fmt: skip
+    raise ValueError(f"sigmas {found}, {GO_DOWN}")
 
 
 def begins_in_noise(sigmas: Tensor) -> bool:

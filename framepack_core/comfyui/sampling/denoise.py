@@ -15,13 +15,10 @@ from ...plan import Section
 from ...timeline import is_finite
 from .. import private
 from ..families import family_of
-from ..model.conditions import CONTEXT_KEY
 from .patches import require_unconditional
 from .regions import for_video
-from .section import Call
+from .section import PRE_CFG, Call
 from .timed import Conds
-
-PRE_CFG = "sampler_pre_cfg_function"  # ComfyUI calls these with all predictions before it combines them
 
 Callback = Callable[[int, Tensor, Tensor, int], None]  # step, x0, x, steps; in the model's space
 
@@ -60,7 +57,8 @@ class GuiderDenoiser:
         """Latents `B C T H W`, unscaled as ComfyUI keeps them. Raises ValueError if they are not finite."""
         section = context.section
         begun = None if self.initial is None else self.initial[:, :, list(section.target)]
-        latents = self.sample(partial(self._call, section), noise, begun, self.sigmas[section.number], context).cpu()
+        call = partial(self._call, section, self.callback(section))
+        latents = self.sample(call, noise, begun, self.sigmas[section.number], context).cpu()
         if not is_finite(latents):
             raise ValueError(
                 f"section {section.number + 1} has values that are not finite (NaN or infinite), so its frames would be black. "
@@ -69,14 +67,14 @@ class GuiderDenoiser:
             )
         return latents
 
-    def _call(self, section: Section, call: Call) -> Tensor:
+    def _call(self, section: Section, callback: Callback | None, call: Call) -> Tensor:
         begun = torch.zeros_like(call.noise) if call.begun is None else call.begun
         return self._guider(section, call).sample(
             call.noise,
             begun,
             self.sampler,
             call.sigmas,
-            callback=self.callback(section),
+            callback=callback and _counting_on(callback, call.done),
             disable_pbar=not private.PROGRESS_BAR_ENABLED,
             seed=(self.seed + section.number) % 2**64,
         )
@@ -85,15 +83,21 @@ class GuiderDenoiser:
         """The guider for one call."""
         guider = copy.copy(self.guider)
         guider.original_conds = self.conditions.get(section.number, guider.original_conds)
-        guider = with_conditions(guider, **{CONTEXT_KEY: call.packed})
+        guider = with_conditions(guider, **call.conditions)
         if section.number in self.embeddings:
             guider = with_conditions(guider, clip_vision_output=self.embeddings[section.number])
         guider.original_conds = {
-            name: [for_video(cond, *call.noise.shape[2:]) for cond in conds] for name, conds in guider.original_conds.items()
+            name: [for_video(cond, *call.noise.shape[2:], call.scale) for cond in conds]
+            for name, conds in guider.original_conds.items()
         }
         functions = [require_unconditional, *guider.model_options.get(PRE_CFG, [])]
         guider.model_options = call.options({**guider.model_options, PRE_CFG: functions})
         return guider
+
+
+def _counting_on(callback: Callback, done: int) -> Callback:
+    """The section's callback for a call before which so many of its steps are done."""
+    return lambda step, x0, x, steps: callback(done + step, x0, x, steps)
 
 
 def with_conditions(guider, **values):

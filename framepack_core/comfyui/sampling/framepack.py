@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from ...packing import Context
+from ...plan import Section
+from ...sections import Draw, drawing
+from ...timeline import Timeline
 from .. import private
 from ..log import log_once
-from ..model.conditions import PackedContext
+from ..model.conditions import CONTEXT_KEY, PackedContext
 from ..model.modulation import Modulations, require_sharing
+from .samplers import section_sigmas
 from .section import Call
 
 
@@ -27,6 +31,14 @@ def image_width(model: Any) -> int | None:
 def blocks(model: Any) -> Mapping[str, int]:
     transformer = model.diffusion_model
     return {"double_block": len(transformer.double_blocks), "single_block": len(transformer.single_blocks)}
+
+
+def schedules(sections: Sequence[Section], timeline: Timeline, steps: int, shift: float, denoise: float) -> list[Tensor]:
+    return section_sigmas(sections, timeline, steps, shift, denoise)
+
+
+def begin(model: Any, timeline: Timeline, seed: int) -> Draw[Tensor]:
+    return drawing(timeline, seed)
 
 
 class FramePackSections:
@@ -53,4 +65,4 @@ class FramePackSections:
             self.modulations.begin(sigmas[:-1])
             return self.modulations.added(model_options)
 
-        return call(Call(noise, begun, sigmas, packed, options))
+        return call(Call(noise, begun, sigmas, {CONTEXT_KEY: packed}, options))

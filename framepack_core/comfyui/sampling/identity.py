@@ -26,6 +26,7 @@ from torch import Tensor
 from ...store.digest import digest
 from ...store.identity import Identity
 from .. import private
+from ..families import family_of
 from .timed import VideoTime, is_timed
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def optional(request: Request) -> dict[str, Any]:
         "embeddings": {number: seen(output) for number, output in request.embeddings.items()},
         "initial": [] if request.initial is None else [request.initial],
         "colour_anchor": request.colour_anchor,
+        "variant": family_of(request.guider.model_patcher).variant,
     }
     return {name: value for name, value in parts.items() if value}
 

@@ -85,11 +85,14 @@ def _covered(cond: dict[str, Any], height: int, width: int) -> Tensor:
     return covered
 
 
-def for_video(cond: dict[str, Any], frames: int, height: int, width: int) -> dict[str, Any]:
-    """The condition with its area as ComfyUI has it for a video, in whole tokens, and a mask for each latent frame."""
+def for_video(cond: dict[str, Any], frames: int, height: int, width: int, scale: float = 1.0) -> dict[str, Any]:
+    """The condition with its area as ComfyUI has it for a video, in whole tokens, and a mask for each latent frame.
+
+    The height and width are `scale` times those of which the area is given.
+    """
     changed = dict(cond)
     if cond.get("area") is not None:
-        h, w, y, x = _area(cond["area"], height, width)
+        h, w, y, x = _area(cond["area"], height, width, scale)
         changed["area"] = (frames, h, w, 0, y, x)
     mask: Tensor | None = cond.get("mask")
     if mask is not None and mask.ndim == 3:
@@ -97,9 +100,9 @@ def for_video(cond: dict[str, Any], frames: int, height: int, width: int) -> dic
     return changed
 
 
-def _area(area: Sequence, height: int, width: int) -> tuple[int, int, int, int]:
+def _area(area: Sequence, height: int, width: int, scale: float = 1.0) -> tuple[int, int, int, int]:
     """Height, width, top and left in latent pixels, within the picture and multiples of a token's sides."""
-    sizes, places = (_pixels(area, half, height, width) for half in _halves(area))
+    sizes, places = (_pixels(area, half, height, width, scale) for half in _halves(area))
     found = []
     for size, place, side, step in zip(sizes, places, (height, width), BASE_KERNEL[1:], strict=True):
         start = place // step * step
@@ -109,10 +112,12 @@ def _area(area: Sequence, height: int, width: int) -> tuple[int, int, int, int]:
     return h, w, y, x
 
 
-def _pixels(area: Sequence, values: Sequence, height: int, width: int) -> tuple[int, int]:
+def _pixels(area: Sequence, values: Sequence, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
     """Rows and columns of a half of an area."""
     rows, columns = values[-2:]
-    return (round(rows * height), round(columns * width)) if area[0] == PERCENTAGE else (rows, columns)
+    if area[0] == PERCENTAGE:
+        return round(rows * height), round(columns * width)
+    return round(rows * scale), round(columns * scale)
 
 
 def _halves(area: Sequence) -> tuple[Sequence, Sequence]:

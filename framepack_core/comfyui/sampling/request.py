@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -11,6 +11,7 @@ import comfy.samplers
 import comfy.sd
 from torch import Tensor
 
+from ...family import Family, Wish
 from ...frames import Length
 from ...orders import orders_with_end
 from ...placing import Arrangement, Frames, Placed, require_end
@@ -18,6 +19,7 @@ from ...plan import Plan, Section
 from ...timeline import Timeline
 from .. import private
 from ..families import family_of
+from ..latent import STILL
 from . import checks
 
 private.require_for(private.SAMPLERS)
@@ -79,9 +81,11 @@ def make_guider(model, positive: list, negative: list | None, cfg: float, guidan
 
 def overruled(model, positive: list, negative: list | None, cfg: float, guidance: float, sampler: str) -> tuple[str, ...]:
     """Lines that name what a sampler node's own inputs take the place of, or leave without effect."""
-    found = []
+    found, family = [], family_of(model).family
     for given in dict.fromkeys(cond["guidance"] for _, cond in positive if "guidance" in cond):
-        if given != guidance:
+        if family.guidance is None:
+            found.append(f"guidance {given:g} of the conditioning is without effect on {family.name}")
+        elif given != guidance:
             found.append(f"guidance {given:g} of the conditioning is without effect: this node's guidance is {guidance:g}")
     if negative is not None and cfg == 1.0 and not may_use_negative(model, sampler):
         found.append("negative is without effect at cfg 1")
@@ -116,12 +120,29 @@ class Given:
         names = [field.name for field in fields(cls)]
         return cls(**{name: value for name in names if (value := options.pop(name, None)) is not None})
 
+    def fit(self, plan: Plan, family: Family, denoise: float = 1.0) -> Plan:
+        """The plan as the family makes it. Raises ValueError for anything that the family cannot do."""
+        family.require([*self._wishes(), *(["denoise"] if denoise < 1 else [])])
+        other = any(placed.apart != family.apart for placed in self.frames.placed) and not self.frames.finished
+        if other or (STILL in (self.start_latent or {}) and not family.apart):
+            raise ValueError(f"what the video begins with is encoded with another model's VAE; encode it with {family.vae}")
+        return family.fit(plan)
+
+    def _wishes(self) -> Iterator[Wish]:
+        if self.end_latent is not None:
+            yield "end_latent"
+        if any(not placed.is_fixed for placed in self.frames.placed):
+            yield "guides"
+        if not self.frames.finished and any(placed.at != "start" for placed in self.frames.placed):
+            yield "keyframes"
+
     def arrangement(self, plan: Plan) -> Arrangement:
         """Where everything is in the plan's video. Raises ValueError for what does not fit together or has no place."""
         frames = self.frames if self.frames.placed else Frames(fps=plan.fps)
         if self.start_latent is not None:
             start = checks.frame_latent(self.start_latent, "start_latent")
-            frames = frames.with_placed(Placed(start, start, "start", embedding=self.clip_vision_output))
+            written = self.start_latent.get(STILL, start) if plan.apart else start
+            frames = frames.with_placed(Placed(written, start, "start", embedding=self.clip_vision_output))
         if self.end_latent is not None:
             end = checks.frame_latent(self.end_latent, "end_latent")
             require_end(plan, "end_latent is connected", "disconnect it")
@@ -178,6 +199,15 @@ class Given:
                 "latent that was sampled with this plan, or set denoise to 1"
             )
         return latents.expand(len(timeline.latents), -1, -1, -1, -1)
+
+    def notes(self, plan: Plan) -> list[str]:
+        """Lines for the user about what is given."""
+        found = self.arrangement(plan).notes()
+        if plan.apart and STILL not in (self.start_latent or {STILL: None}):
+            found.append(
+                "the video may begin with a jump: start_latent is the image alone; encode it with FramePack_EncodeImage"
+            )
+        return found
 
     def _latents(self) -> dict[str, Tensor]:
         """Everything that has the video's size, by the input's name."""

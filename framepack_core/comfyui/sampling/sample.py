@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from comfy.model_management import InterruptProcessingException
 from torch import Tensor
 
+from ...frames import Length
 from ...plan import runs
 from ...sections import Denoise, fill
 from ...store.kept import section_keys
@@ -23,6 +24,7 @@ from .identity import identity, section_prompts
 from .kept import KeptSections
 from .patches import unused_image_embedding, without_effect
 from .request import Request
+from .samplers import step_count
 from .timed import Told
 
 
@@ -30,12 +32,20 @@ from .timed import Told
 class Video:
     """Latents `B 16 T H W`, unscaled: the start latent and all planned frames, or the finished part of a cancelled run.
 
-    `given` are those of its frames that were given.
+    `given` are those of its frames that were given, and `length` says what is shown of it.
     """
 
     latents: Tensor
     whole: bool
     given: tuple[int, ...]
+    length: Length
+
+    @classmethod
+    def of(cls, latents: Tensor, whole: bool, given: tuple[int, ...], length: Length) -> Video:
+        """Without frames that are not shown."""
+        shown = latents[:, :, length.hidden :].contiguous()
+        given = tuple(frame - length.hidden for frame in given if frame >= length.hidden)
+        return cls(shown, whole, given, replace(length, latents=shown.shape[2], hidden=0))
 
 
 def sample(request: Request, say: Say) -> Video:
@@ -45,7 +55,8 @@ def sample(request: Request, say: Say) -> Video:
     """
     checks.require_fitting(request)
     patcher, timeline = request.guider.model_patcher, request.timeline
-    draw = family_of(patcher).drawing(timeline, request.seed)
+    own = family_of(patcher)
+    draw = own.begin(patcher.model, timeline, request.seed)
     guider = request.guider
     if request.clip_vision_output is not None:
         guider = with_conditions(guider, clip_vision_output=request.clip_vision_output)
@@ -55,9 +66,10 @@ def sample(request: Request, say: Say) -> Video:
     warned = checks.warnings(request.plan, patcher, request.what)
     if request.initial is None:
         warned += checks.sigma_warnings(request.sigmas)
+    warned += own.family.advice(request.plan.fps, getattr(guider, "cfg", own.family.cfg))
     notes = Notes(say, [*request.notes, *told.notes, *warned, *ignored(request)])
     kept = kept_sections(request, told, notes)
-    given, steps = len(timeline.known), [len(sigmas) - 1 for sigmas in request.sigmas]
+    given, steps = len(timeline.known), [step_count(sigmas) for sigmas in request.sigmas]
     fps, vae = request.plan.fps, request.preview_vae
     with Progress(patcher, request.sections, steps, timeline, request.length, fps, notes.say, vae, told.words) as progress:
         denoise: Denoise = GuiderDenoiser(
@@ -71,7 +83,7 @@ def sample(request: Request, say: Say) -> Video:
             told.conditions,
         )
         if request.colour_anchor:
-            denoise = ColourAnchor(denoise, timeline, request.colour_anchor)
+            denoise = ColourAnchor(denoise, timeline, request.colour_anchor, request.length.hidden)
         finished = kept.restored() if kept else ()
         try:
             for section, latents in fill(request.sections, timeline, draw, denoise, finished):
@@ -82,8 +94,8 @@ def sample(request: Request, say: Say) -> Video:
         except InterruptProcessingException:
             if request.on_cancel == "discard" or len(timeline.known) == given:
                 raise
-            return finished_part(timeline, request.given)
-    return Video(timeline.latents, True, request.given)
+            return finished_part(timeline, request.given, request.length)
+    return Video.of(timeline.latents, True, request.given, request.length)
 
 
 def blank(patcher, timeline: Timeline) -> Tensor:
@@ -135,11 +147,12 @@ class Notes:
         self._say("\n".join([*self.lines, line]))
 
 
-def finished_part(timeline: Timeline, given: tuple[int, ...]) -> Video:
+def finished_part(timeline: Timeline, given: tuple[int, ...], length: Length) -> Video:
     """The longest stretch of known frames: the video's beginning in the forward order, its end in the inverted one.
 
     At first the endpoints order has two of the same length; the earlier one is taken.
     """
     start, stop = max(runs(sorted(timeline.known)), key=lambda run: run[1] - run[0])
     kept = tuple(frame - start for frame in given if start <= frame < stop)
-    return Video(timeline.latents[:, :, start:stop].contiguous(), False, kept)
+    part = Length(stop - start, apart=length.apart, hidden=length.hidden)
+    return Video.of(timeline.latents[:, :, start:stop], False, kept, part)

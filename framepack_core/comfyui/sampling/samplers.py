@@ -8,6 +8,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ...helios import solver as helios
 from ...layout import BASE_KERNEL, token_count
 from ...plan import Section
 from ...solver import VARIANTS, flow_sigmas, sample_unipc
@@ -15,12 +16,16 @@ from ...timeline import Timeline
 from .. import private
 
 UNIPC = tuple(f"unipc_{variant}" for variant in VARIANTS)
+HELIOS = {"unipc": helios.sample_unipc, "dmd": helios.sample_dmd}  # Euler's method is ComfyUI's
+OWN = (*UNIPC, *HELIOS)
 
 
 def sampler_named(name: str) -> comfy.samplers.Sampler:
-    """`unipc_bh1`, `unipc_bh2`, or any of ComfyUI's."""
+    """One of our `OWN`, or any of ComfyUI's."""
     if name in UNIPC:
         return unipc(name.removeprefix("unipc_"))
+    if name in HELIOS:
+        return private.KSAMPLER(HELIOS[name])
     return private.sampler_object(name)
 
 
@@ -44,6 +49,17 @@ def window_sigmas(latent: Tensor, window: int, steps: int, shift: float) -> Tens
     """The schedule for `window` frames of a latent's size."""
     height, width = latent.shape[-2:]
     return flow_sigmas(steps, token_count(window, BASE_KERNEL, height, width), shift)
+
+
+def descents(sigmas: Tensor) -> tuple[Tensor, ...]:
+    """The sigmas of a section's stages, each of which goes down from about 1 to 0: most models have one."""
+    rises = (sigmas.diff() > 0).nonzero().flatten() + 1
+    return sigmas.tensor_split(rises.tolist())
+
+
+def step_count(sigmas: Tensor) -> int:
+    """Of all stages of a section."""
+    return len(sigmas) - len(descents(sigmas))
 
 
 def without_repeats(sigmas: Tensor) -> Tensor:

@@ -164,15 +164,20 @@ def _mixed(before: list[dict[str, Any]], after: list[dict[str, Any]], weight: fl
     """
     if len(before) == len(after) == 1 and _differ_in_values_only(before[0], after[0]):
         (one,), (other,) = before, after
-        return [{**other, **{key: torch.lerp(one[key], other[key], weight) for key in TEXT}}]
+        return [{**other, **{key: torch.lerp(one[key], other[key], weight) for key in TEXT if other[key] is not None}}]
     return [*(_weighted(cond, 1 - weight) for cond in before), *(_weighted(cond, weight) for cond in after)]
 
 
 def _differ_in_values_only(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    if one.keys() != other.keys() or any(one[key].shape != other[key].shape for key in TEXT):
+    if one.keys() != other.keys() or any(_shape(one[key]) != _shape(other[key]) for key in TEXT):
         return False
     rest = one.keys() - {*TEXT, "uuid", "model_conds"}  # the last is filled in later
     return all(one[key] is other[key] or (isinstance(one[key], PLAIN) and one[key] == other[key]) for key in rest)
+
+
+def _shape(text: torch.Tensor | None) -> torch.Size | None:
+    """None for a pooled text of an encoder that gives none."""
+    return None if text is None else text.shape
 
 
 def _weighted(cond: dict[str, Any], weight: float) -> dict[str, Any]:
