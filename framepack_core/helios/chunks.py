@@ -64,8 +64,12 @@ def continue_video(chunks: int, first: Tensor, clip: Tensor, generator: Generato
     """A timeline that begins after a clip: its anchor is `first`, and the clip's latent frames are hidden.
 
     `first` `B C 1 H W` is the first frame of the whole clip, encoded by itself, and `clip` `B C T H W` has the latents of its
-    chunks (`clip_chunks`), both in the model's space. They get their noise from the generator.
+    chunks (`clip_chunks`), both in the model's space. They get their noise from the generator. Raises ValueError for a clip
+    that is not in chunks.
     """
+    if clip.shape[2] % WINDOW:
+        raise ValueError(f"the clip has {clip.shape[2]} latent frames, which is not a multiple of the {WINDOW} of a chunk; "
+                         f"encode {CHUNK_FRAMES} frames at a time")  # fmt: skip
     return _after(chunks, *with_noise(first, clip, generator))
 
 
@@ -80,6 +84,10 @@ def with_noise(anchor: Tensor, hidden: Tensor, generator: Generator) -> tuple[Te
 
 def _after(chunks: int, anchor: Tensor, seen: Tensor) -> Timeline:
     B, C, hidden, H, W = seen.shape
+    if anchor.shape != (B, C, 1, H, W):
+        raise ValueError(
+            f"what is given differs in shape: {tuple(anchor.shape)} and {tuple(seen.shape)}; encode it at one size"
+        )
     timeline = Timeline.empty(hidden + chunks * WINDOW, B, C, H, W)
     timeline.write(range(hidden), seen)
     timeline.guides = (Guide(anchor.to(timeline.latents), hidden, timeline.frames),)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from itertools import accumulate, pairwise
 
 from ..layout import BASE_KERNEL, token_count
@@ -65,7 +65,6 @@ def stage_sizes(recipe: Recipe, height: int, width: int) -> list[tuple[int, int]
     return [(height >> halved, width >> halved) for halved in reversed(range(recipe.stages))]
 
 
-@lru_cache(16)  # a long video asks for each of its chunks
 def stages_of(
     recipe: Recipe, steps: int, height: int, width: int, frames: int, first: bool = False, shift: float = 0.0
 ) -> tuple[Stage, ...]:
