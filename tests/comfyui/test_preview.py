@@ -75,6 +75,7 @@ class VAE:
 
     vae_dtype = torch.float32
     first_stage_model = None
+    latent_channels = 16
 
     def __init__(self, fail: bool = False) -> None:
         self.fail = fail

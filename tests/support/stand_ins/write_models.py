@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from support.stand_ins.prompt import FORWARD, INVERTED, LORA, PLAIN, SHARDED, VAE
 
 State = dict[str, torch.Tensor]
+Moment = float | torch.Tensor
 
 FRAMEPACK = {
     "num_attention_heads": 2,
@@ -134,9 +135,24 @@ def save_shards(weights: State, folder: Path) -> None:
 def taehv(seed: int) -> State:
     """HunyuanVideo's tiny autoencoder: pictures come out within 0..1, latents with about unit deviation."""
     from comfy.latent_formats import HunyuanVideo
+
+    weights = tiny_autoencoder(seed, HunyuanVideo, mean=0.0, deviation=1.0)
+    return {name: weight.half() for name, weight in weights.items()}
+
+
+def wan_taehv(seed: int) -> State:
+    """Wan's, whose latents have about the moments of Wan's. ComfyUI knows it by its dtype."""
+    from comfy.latent_formats import Wan21
+
+    moments = Wan21()
+    return tiny_autoencoder(seed, None, moments.latents_mean.flatten(), moments.latents_std.flatten())
+
+
+def tiny_autoencoder(seed: int, latent_format: type | None, mean: Moment, deviation: Moment) -> State:
+    """Pictures come out within 0..1. The encoder gives these moments, of all channels or of each, before the format's scale."""
     from comfy.taesd.taehv import TAEHV
 
-    model = TAEHV(latent_channels=16, latent_format=HunyuanVideo).eval().requires_grad_(False)
+    model = TAEHV(latent_channels=16, latent_format=latent_format).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for weight in model.parameters():
         scale = (2 / weight[0].numel()) ** 0.5 if weight.ndim > 1 else 0.0
@@ -145,13 +161,14 @@ def taehv(seed: int) -> State:
         if name.endswith("conv.4"):  # the last layer of a memory block, beside its skip: keep activations in size
             module.weight.mul_(0.3)
     video = torch.rand(1, 3, 9, 64, 64, generator=generator)
-    fit(model.encoder[-1], HunyuanVideo().process_in(model.encode(video)), mean=0.0, deviation=1.0)
-    latents = torch.randn(1, 16, 3, 8, 8, generator=generator)
+    fit(model.encoder[-1], model.process_in(model.encode(video)), mean, deviation)
+    shift, scale = (torch.as_tensor(moment).reshape(1, -1, 1, 1, 1) for moment in (mean, deviation))
+    latents = shift + scale * torch.randn(1, 16, 3, 8, 8, generator=generator)
     fit(model.decoder[-1], model.decode(latents), mean=0.5, deviation=0.1)
-    return {name: weight.half() for name, weight in model.state_dict().items()}
+    return model.state_dict()
 
 
-def fit(layer: torch.nn.Module, output: torch.Tensor, mean: float, deviation: float) -> None:
+def fit(layer: torch.nn.Module, output: torch.Tensor, mean: Moment, deviation: Moment) -> None:
     """Scale and shift a last layer so that `output` (B C T H W, made without bias) gets these moments."""
     channels = output.movedim(1, 0).flatten(1)
     factor = deviation / channels.std(1)
