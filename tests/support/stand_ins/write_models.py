@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from diffusers import HunyuanVideoFramepackTransformer3DModel
 from safetensors.torch import save_file
-from support.stand_ins.prompt import FORWARD, INVERTED, LORA, PLAIN, SHARDED, VAE
+from support.stand_ins.prompt import FORWARD, HELIOS, INVERTED, LORA, PLAIN, SHARDED, VAE, WAN_VAE
 
 State = dict[str, torch.Tensor]
 Moment = float | torch.Tensor
@@ -72,7 +72,10 @@ def write_models(models: Path) -> None:
     save_file(framepack(seed=1), models / "diffusion_models" / FORWARD)
     save_shards(inverted, models / "diffusion_models" / SHARDED)
     save_file(plain_hunyuan(seed=2), models / "diffusion_models" / PLAIN)
+    for seed, file in enumerate(HELIOS.values(), start=5):
+        save_file(helios(seed), models / "diffusion_models" / file)
     save_file(taehv(seed=3), models / "vae" / VAE)
+    save_file(wan_taehv(seed=8), models / "vae" / WAN_VAE)
     save_file(lora(seed=4), models / "loras" / LORA)
 
 
@@ -96,6 +99,13 @@ def plain_hunyuan(seed: int) -> State:
 
     torch.manual_seed(seed)
     return sharpened(HunyuanVideo(dtype=torch.float32, operations=comfy.ops.manual_cast, **HUNYUAN).state_dict())
+
+
+def helios(seed: int) -> State:
+    """In the official names, which are diffusers', for embeddings as wide as Wan's text encoder makes them."""
+    from support.helios import small_helios
+
+    return small_helios(seed, text_dim=4096).state_dict()
 
 
 def sharpened(weights: State) -> State:
@@ -189,5 +199,6 @@ def lora(seed: int) -> State:
 if __name__ == "__main__":
     comfyui, models = sys.argv[1:]
     sys.path.insert(0, comfyui)
+    sys.path.append(str(Path(__file__).parents[3]))
     use_cpu()
     write_models(Path(models))
