@@ -2,7 +2,7 @@ from comfy_api.latest import io, ui
 
 from ..framepack_core.comfyui.decoding.stream import decode_video
 from ..framepack_core.comfyui.encoding import encode_images, fit_image
-from ..framepack_core.comfyui.latent import length_of
+from ..framepack_core.comfyui.latent import marked_length
 from ..framepack_core.demo.scenes import draw_scene
 from ..framepack_core.weights.buckets import BASE, STEP
 from .schema import named_errors
@@ -100,11 +100,12 @@ class DecodeNode(io.ComfyNode):
             node_id="FramePack_Decode",
             display_name="FramePack Decode",
             category="FramePack/image",
-            description="Decodes a sampled video to images, a few frames at a time: T latent frames give 4 T - 3 images.",
+            description="Decodes a sampled video to images, a few frames at a time: T latent frames give 4 T - 3 images, and "
+            "with Helios each nine of them 33.",
             search_aliases=["framepack vae decode", "framepack video frames"],
             inputs=[
                 io.Latent.Input("latent", tooltip="The video from a FramePack sampler."),
-                io.Vae.Input("vae", tooltip="HunyuanVideo's VAE, the one that encoded the start image."),
+                io.Vae.Input("vae", tooltip="The model's VAE: HunyuanVideo's for FramePack, Wan's for Helios."),
             ],
             outputs=[io.Image.Output(display_name="images", tooltip="All frames in order, for Create Video or Save Image.")],
         )
@@ -112,4 +113,4 @@ class DecodeNode(io.ComfyNode):
     @classmethod
     @named_errors
     def execute(cls, latent: dict, vae) -> io.NodeOutput:
-        return io.NodeOutput(decode_video(vae, latent["samples"], length_of(latent)))
+        return io.NodeOutput(decode_video(vae, latent["samples"], marked_length(latent)))

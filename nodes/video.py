@@ -3,7 +3,7 @@ from comfy_api.latest import Input, InputImpl, io, ui
 
 from ..framepack_core.comfyui.decoding.heap import large_blocks_returned
 from ..framepack_core.comfyui.decoding.stream import ATTENTION_FRAMES, EXACT, LINEAR, footage, reported
-from ..framepack_core.comfyui.latent import length_of
+from ..framepack_core.comfyui.latent import marked_length
 from ..framepack_core.comfyui.originals import CROSSFADE, Originals
 from ..framepack_core.comfyui.output import output_place, require_prefix
 from ..framepack_core.frames import MAX_FPS
@@ -36,14 +36,15 @@ class SaveVideoNode(io.ComfyNode):
             ],
             inputs=[
                 io.Latent.Input("latent", tooltip="The video from a FramePack sampler."),
-                io.Vae.Input("vae", tooltip="HunyuanVideo's VAE, the one that encoded the start image."),
+                io.Vae.Input("vae", tooltip="The model's VAE: HunyuanVideo's for FramePack, Wan's for Helios."),
                 io.Float.Input(
                     "fps",
                     default=30.0,
                     min=1.0,
                     max=MAX_FPS,
                     step=1.0,
-                    tooltip="Frame rate of the file. FramePack's motion is made for 30; other values change its speed.",
+                    tooltip="Frame rate of the file. FramePack's motion is made for 30, Helios' for 24; other "
+                    "values change its speed.",
                 ),
                 io.String.Input(
                     "filename_prefix",
@@ -85,7 +86,8 @@ class SaveVideoNode(io.ComfyNode):
                     default=EXACT,
                     optional=True,
                     tooltip="exact: as if the whole video were decoded at once. linear: sections are decoded one by one and "
-                    "blended into each other, as in the official program.",
+                    "blended into each other, as in the official program. Helios' sections are always "
+                    "decoded one by one, and are not blended.",
                 ),
                 io.Int.Input(
                     "attention_frames",
@@ -96,13 +98,14 @@ class SaveVideoNode(io.ComfyNode):
                     optional=True,
                     tooltip="How many latent frames HunyuanVideo's decoder looks at to decode each one. A video with no more "
                     "than this is decoded exactly; in a longer one the decoder sees the frames nearby and others spread over "
-                    "the rest. Memory and time grow in proportion. Other VAEs and linear ignore it.",
+                    "the rest. Memory and time grow in proportion. Other VAEs, linear and Helios ignore it.",
                 ),
                 io.Video.Input(
                     "before",
                     optional=True,
                     tooltip="The video that this one continues, whose frames FramePack Place was given at start. The file "
-                    "begins with all of it, sound included, at this size and rate.",
+                    "begins with all of it, sound included, at this size and rate. With Helios the new frames "
+                    "come right after it.",
                 ),
                 io.Video.Input(
                     "after",
@@ -117,7 +120,7 @@ class SaveVideoNode(io.ComfyNode):
                     max=73,
                     optional=True,
                     tooltip="Over how many of the frames that both videos have, next to the new ones, one becomes the other. 0 "
-                    "is a hard cut.",
+                    "is a hard cut. Helios' videos have none of those frames, so it does nothing there.",
                 ),
                 io.Combo.Input(
                     "container",
@@ -174,7 +177,7 @@ class SaveVideoNode(io.ComfyNode):
         codec: str = AUTO,
     ) -> io.NodeOutput:
         encoding = Encoding(fps, crf, pixel_format, container, codec)
-        video = footage(vae, latent["samples"], blending, attention_frames, length_of(latent))
+        video = footage(vae, latent["samples"], blending, attention_frames, marked_length(latent))
         sound = None if audio is None else Audio.of(audio)
         joined = Originals(before, after, crossfade).join(latent, video, encoding, sound)
         if joined.notes:

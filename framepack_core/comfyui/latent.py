@@ -28,8 +28,12 @@ class Made:
         return made if made is not None and made.frames == latent["samples"].shape[2] else None
 
 
+def marked_length(latent: Mapping[str, Any]) -> Length | None:
+    """What is shown of a sampler's video; None if the latent comes from elsewhere, or was cut or joined since."""
+    length = latent.get(LENGTH)
+    return length if length is not None and latent["samples"].shape[2:3] == (length.latents,) else None
+
+
 def length_of(latent: Mapping[str, Any]) -> Length:
     """What is shown of a video. Another node may have cut or joined it since it was sampled: then all of it is."""
-    frames = latent["samples"].shape[2]
-    length = latent.get(LENGTH)
-    return length if length is not None and length.latents == frames else Length(frames)
+    return marked_length(latent) or Length(latent["samples"].shape[2])

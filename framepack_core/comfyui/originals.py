@@ -11,7 +11,7 @@ import comfy.model_management
 from comfy_api.latest import Input, InputImpl
 from torch import Tensor
 
-from ..frames import nearest_frames
+from ..frames import Length, nearest_frames
 from ..media.clips import Clip, VideoFile, chosen
 from ..media.joining import Overlap, Piece, Soundtrack, join
 from ..media.sound import Audio, Sound
@@ -42,17 +42,18 @@ class Originals:
                 f"latent holds {len(latent['samples'])} videos, but before and after belong to one; pick one with "
                 "LatentFromBatch"
             )
-        if length_of(latent).loop:
+        length = length_of(latent)
+        if length.loop:
             raise ValueError("latent is a loop, which has no start and no end to join; disconnect before and after, or set the "
                              "plan's loop to 0")  # fmt: skip
         made = Made.of(latent)
         if made is not None and made.fps != encoding.fps:
             raise ValueError(f"fps is {encoding.fps:g}, but the plan of the latent has {made.fps:g}; set fps to {made.fps:g}")
-        overlap = Overlap() if made is None else Overlap.of(made.given, made.frames)
+        overlap = Overlap() if made is None or length.apart else Overlap.of(made.given, made.frames)
         before, after = (self._clip(name, video, encoding.fps, count) for name, count in
                          (("before", overlap.first), ("after", overlap.last)))  # fmt: skip
         joined = join(video, before, after, overlap, self.crossfade)
-        return Joined(joined, soundtrack(joined.count, before, after, sound, encoding.rate), self._notes(made, overlap))
+        return Joined(joined, soundtrack(joined.count, before, after, sound, encoding.rate), self._notes(made, overlap, length))
 
     def _clip(self, name: str, video: Footage, fps: float, known: int) -> Clip | None:
         """Raises ValueError if it does not have the frames that were given."""
@@ -71,11 +72,15 @@ class Originals:
             )
         return clip
 
-    def _notes(self, made: Made | None, overlap: Overlap) -> tuple[str, ...]:
+    def _notes(self, made: Made | None, overlap: Overlap, length: Length) -> tuple[str, ...]:
         why = "the latent does not say which of its frames were given" if made is None else "none of its frames was given there"
+        why_first = "this model's videos begin after what they continue: no frame is in both, and crossfade has no effect"
         return tuple(
-            f"{name}: a hard cut, since {why}"
-            for name, known in (("before", overlap.first), ("after", overlap.last))
+            f"{name}: a hard cut, since {reason}"
+            for name, known, reason in (
+                ("before", overlap.first, why_first if length.apart else why),
+                ("after", overlap.last, why),
+            )
             if getattr(self, name) is not None and not known
         )
 

@@ -21,6 +21,7 @@ HELIOS = "loading and sampling Helios models"
 GGUF = "loading GGUF files"
 FP8 = "loading files in official names, and fp8 as a weight_dtype"
 EXACT_DECODING = "decoding as if the whole video were decoded at once"
+TELLING_VAES = "saying that a VAE is another model's"
 PREVIEWS = "previews while a video is sampled"
 RESUMING = "resuming from finished sections"
 DEMO = "the demo's models"
@@ -250,6 +251,7 @@ SYMBOLS: dict[str, Symbol] = {
     "TAEHV": Symbol("comfy.taesd.taehv", "TAEHV", EXACT_DECODING),
     "MemBlock": Symbol("comfy.taesd.taehv", "MemBlock", EXACT_DECODING),
     "TGrow": Symbol("comfy.taesd.taehv", "TGrow", EXACT_DECODING),
+    "WanVAE": Symbol("comfy.ldm.wan.vae", "WanVAE", TELLING_VAES),
     # The demo
     "HunyuanVideoLatents": Symbol("comfy.latent_formats", "HunyuanVideo", DEMO),
     "ClipTokenWeightEncoder": Symbol(

@@ -194,6 +194,25 @@ def test_what_nothing_was_given_for_is_cut_hard_and_the_node_says_so(given, why)
     assert joined.notes == (f"before: a hard cut, since {why}", f"after: a hard cut, since {why}")
 
 
+@pytest.mark.parametrize(("given", "hidden"), [((), 0), ((0,), 1), (tuple(range(9)), 9)])
+def test_where_sections_are_clips_of_their_own_the_new_frames_follow_all_of_the_original_s(given, hidden):
+    """What was given is not among the latent's frames, or not shown; 100 frames, and three tenths of a second of new sound."""
+    decoded = Decoded(18 + hidden, given, length=Length(18 + hidden, exact=65, apart=9, hidden=hidden))
+    new_sound = Audio(torch.full((1, RATE), 0.5), RATE)
+
+    joined = decoded.join(before=in_memory(100, sound=0.1), crossfade=8, sound=new_sound)
+
+    assert levels(joined.video) == [1.0] * 100 + [0.0] * 65
+    assert loudness(joined.sound, 4.3)[:33] + loudness(joined.sound, 4.3)[34:] == [0.1] * 33 + [0.5] * 9
+    assert len(joined.notes) == 1 and "no frame is in both, and crossfade has no effect" in joined.notes[0]
+
+
+def test_a_redone_section_of_such_a_video_is_new_like_all_others():
+    decoded = Decoded(18, tuple(range(9)), length=Length(18, apart=9))
+
+    assert levels(decoded.join(before=in_memory(10)).video) == [1.0] * 10 + [0.0] * 66
+
+
 def test_a_latent_that_was_cut_since_does_not_say_what_was_given():
     decoded = Decoded(28, tuple(range(19)))
     decoded.latent["samples"] = decoded.latent["samples"][:, :, :9]

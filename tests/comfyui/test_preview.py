@@ -75,6 +75,7 @@ class VAE:
 
     vae_dtype = torch.float32
     first_stage_model = None
+    latent_channels = 16
 
     def __init__(self, fail: bool = False) -> None:
         self.fail = fail
@@ -112,8 +113,9 @@ def clock(monkeypatch) -> Clock:
     return clock
 
 
-def pictures_of(timeline: Timeline, node: Node, previewer: Previewer) -> Pictures:
-    return Pictures(node, comfy.utils.ProgressBar(4), previewer, comfy.latent_formats.LatentFormat(), timeline, FPS)
+def pictures_of(timeline: Timeline, node: Node, previewer: Previewer, hidden: int = 0) -> Pictures:
+    latent_format = comfy.latent_formats.LatentFormat()
+    return Pictures(node, comfy.utils.ProgressBar(4), previewer, latent_format, timeline, FPS, hidden=hidden)
 
 
 def test_the_frames_being_made_play_in_turn_without_further_steps(timeline, clock, monkeypatch):
@@ -131,6 +133,21 @@ def test_the_start_image_is_shown_before_the_first_step(timeline):
 
     with pictures_of(timeline, node, Previewer()):
         node.wait_for(77)
+
+
+def test_frames_before_the_video_are_not_in_the_strip(timeline):
+    timeline.write([0], latents_of(77))
+    node = Node()
+
+    with pictures_of(timeline, node, Previewer(), hidden=1) as pictures:
+        before = pictures.draws
+        pictures.keep(range(1, 10), latents_of(*range(10, 100, 10)))
+        pictures.play((10, 11), latents_of(150, 200))
+        node.wait_for(150, 200, 150)
+
+    thumbnails = {frame: picture.getpixel((0, 0))[0] for frame, picture in pictures.strip.thumbnails.items() if frame < 9}
+    assert not before and pictures.strip.frames == 18
+    assert thumbnails == {frame: 10 * (frame + 1) for frame in pictures.strip.cells if frame < 9}
 
 
 @pytest.mark.parametrize("end", [None, ValueError("bad"), InterruptProcessingException()])
@@ -333,6 +350,31 @@ def test_the_clip_leaves_out_what_the_video_does_not_show(timeline, temp, clock,
         fill(timeline, clip, range(1, 10), 0.4)
 
         assert levels_of(clip.file) == shown
+
+
+def test_sections_that_are_clips_of_their_own_are_decoded_apart(temp, clock):
+    """One hidden frame, and two clips of nine, each with a single frame first: 33 frames of each, and 31 of a cut one."""
+    timeline, vae = Timeline.of(19, {0: latents_of(0.1)}), VAE()
+
+    with Clip(vae, timeline, Length(19, exact=64, apart=9, hidden=1), FPS, lambda event, data: None) as clip:
+        fill(timeline, clip, range(1, 10), 0.4)
+        one, decoded = levels_of(clip.file), list(vae.decoded)
+        fill(timeline, clip, range(10, 19), 0.8)
+
+        assert one == [(0.4, 33)] and levels_of(clip.file) == [(0.4, 33), (0.8, 31)]
+    assert decoded == [1, 2, 8]  # the first two tell what frames cost; others follow the one before them
+    assert vae.decoded[3:] == [9]
+
+
+def test_a_vae_of_another_family_ends_the_preview(timeline, temp, clock, caplog):
+    vae = VAE()
+    vae.latent_channels = 48
+
+    with Clip(vae, timeline, Length(timeline.frames), FPS, lambda event, data: None) as clip:
+        fill(timeline, clip, range(1, 10), 0.4)
+
+    assert not vae.decoded and not clip.file
+    assert "preview_vae cannot show the video (vae is not FramePack's" in caplog.text
 
 
 def test_each_section_is_decoded_once(timeline, temp, clock):

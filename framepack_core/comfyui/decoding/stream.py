@@ -1,7 +1,8 @@
 """Decodes a video of any length a few frames at a time, in memory that does not grow with it.
 
 How decoding can be split in time depends on the VAE's architecture: `hunyuan` carries state from step to step, `causal`
-decoders look a few latent frames back, and any other VAE is decoded in `windows`.
+decoders look a few latent frames back, and any other VAE is decoded in `windows`. A video whose sections are clips of their own
+for the VAE is split where they meet.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .. import private
 from ..encoding import CHANNELS
 from ..log import log_once
 from .causal import causal, reach_back
+from .fitting import require_fitting
 from .hunyuan import carried, decode_any_memory, is_carried
 from .windows import WINDOW, blended, decode_window
 
@@ -54,8 +56,9 @@ def stream_frames(
 
     `exact` gives what `vae.decode` gives for the whole video, as far as the VAE's architecture allows: with HunyuanVideo's, up
     to `attention_frames` latent frames, and nearly so beyond. `linear` decodes each section together with the one before it
-    and blends them, as the official program does. Raises ValueError for latents of another shape, or that are not finite.
-    Between chunks it shows progress and can be interrupted.
+    and blends them, as the official program does. Clips that `length` says are apart are decoded one by one, in either case.
+    Raises ValueError for latents of another shape, or that are not finite, and for a VAE that the video of this `length` is
+    not for. Between chunks it shows progress and can be interrupted.
     """
     return reported(footage(vae, latents, blending, attention_frames, length)).chunks
 
@@ -74,6 +77,8 @@ def footage(
     if not is_finite(latents):
         raise ValueError("latent has values that are not finite (NaN or infinite), which decode to black frames; sample it "
                          "again, without LoRAs and other patches of the model")  # fmt: skip
+    if length is not None:
+        require_fitting(vae, length)
     length = length or Length(latents.shape[2])
     videos = (shown(vae, video, length, blending, attention_frames) for video in latents.split(1))
     return Footage(chain.from_iterable(videos), frame_count(latents, length), *frame_size(vae, latents))
@@ -106,6 +111,8 @@ def shown(vae: comfy.sd.VAE, latents: Tensor, length: Length, blending: str, att
     """The frames of one video that `length` shows. Those after them are not decoded."""
     if length.loop:
         return closed(vae, latents[:, :, 1:], blending, attention_frames)
+    if length.apart:
+        return cut(clips(vae, latents[:, :, length.hidden :], length.apart), length.frames)
     return cut(chunks(vae, latents, blending, attention_frames), length.frames)
 
 
@@ -115,6 +122,14 @@ def cut(chunks: Iterator[Tensor], count: int) -> Iterator[Tensor]:
         frames = next(chunks)[:count]
         yield frames
         count -= len(frames)
+
+
+def clips(vae: comfy.sd.VAE, latents: Tensor, size: int) -> Iterator[Tensor]:
+    """The frames of clips of `size` latent frames, each decoded by itself: 4 T - 3 of each.
+
+    Decoded together, a clip's first latent frame would give four frames, while it stands for one.
+    """
+    return (decode_window(vae, clip) for clip in latents.split(size, dim=2))
 
 
 def closed(vae: comfy.sd.VAE, cycle: Tensor, blending: str, attention_frames: int) -> Iterator[Tensor]:

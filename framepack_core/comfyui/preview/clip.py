@@ -20,6 +20,7 @@ from ...media.segments import join_segments, write_segment
 from ...media.video import pixels
 from ...plan import runs
 from ...timeline import Timeline
+from ..decoding.fitting import require_fitting
 from ..decoding.stream import chunks
 
 log = logging.getLogger("framepack")
@@ -77,6 +78,7 @@ class Clip:
         if self.vae is None:
             return
         try:
+            require_fitting(self.vae, self.length)
             self.folder = self.folder or _new_folder()
             while stretch := self._affordable(left):
                 self._decode(*stretch, self.folder)
@@ -91,7 +93,7 @@ class Clip:
         The first decode, of a single frame, also loads the VAE; the second, of another, tells what frames cost.
         """
         allowed = SHARE * (time.monotonic() - self.begun + left) - self.spent
-        start, stop = next(pieces(self.waiting), (0, 0))
+        start, stop = next(pieces(self.waiting, self.length), (0, 0))
         if self.cost is None:
             stop = min(stop, start + 1)
             return (start, stop) if start < stop and allowed >= FIRST_SECONDS else None
@@ -111,12 +113,16 @@ class Clip:
         self.waiting -= {*range(start, stop)}
 
     def _images(self, start: int, stop: int) -> Tensor:
-        """`F H W 3`. The first latent frame is decoded after the one before it, or a copy of itself, to give four frames."""
+        """`F H W 3`. The first latent frame is decoded after the one before it, or a copy of itself, to give four frames.
+
+        That of a clip is not: it is a single frame.
+        """
         before = start - 1 if start - 1 in self.timeline.known else start
-        latents = self.timeline.latents[:1, :, [*([before] if start else []), *range(start, stop)]]
+        context = [] if begins_clip(start, self.length) else [before]
+        latents = self.timeline.latents[:1, :, [*context, *range(start, stop)]]
         images = torch.cat(list(chunks(self.vae, latents, most=MEMORY)))
         shown = sum(map(self.length.shown, range(start, stop)))
-        return images[1:][:shown] if start else images
+        return images[len(context) :][:shown]
 
     def _show(self, folder: Path) -> None:
         if len(self.segments) == self.shown:
@@ -131,13 +137,31 @@ class Clip:
         self.spent += time.monotonic() - begun
 
 
-def pieces(frames: Collection[int]) -> Iterator[tuple[int, int]]:
-    """Stretches of consecutive frames, as (start, stop), none longer than `LONGEST`. The first frame of all is by itself."""
-    if 0 in frames:
+def pieces(frames: Collection[int], length: Length) -> Iterator[tuple[int, int]]:
+    """Stretches of consecutive frames, as (start, stop), none longer than `LONGEST`.
+
+    The first frame of a video that is decoded as a whole is by itself; where clips are apart, each stretch is within one.
+    """
+    first = {0} if length.apart is None else set()
+    if first & {*frames}:
         yield 0, 1
-    for start, stop in runs(sorted({*frames} - {0})):
-        for first in range(start, stop, LONGEST):
-            yield first, min(first + LONGEST, stop)
+    for start, stop in runs(sorted({*frames} - first)):
+        while start < stop:
+            end = min(start + LONGEST, stop, _clip_end(start, length))
+            yield start, end
+            start = end
+
+
+def begins_clip(frame: int, length: Length) -> bool:
+    """Whether it is a single frame for the VAE: the first one of the video, or of each clip."""
+    return frame == 0 if length.apart is None else (frame - length.hidden) % length.apart == 0
+
+
+def _clip_end(frame: int, length: Length) -> int:
+    """Where the clip ends that this frame is in."""
+    if length.apart is None:
+        return length.latents
+    return length.hidden + ((frame - length.hidden) // length.apart + 1) * length.apart
 
 
 def _name(start: int) -> str:

@@ -28,7 +28,8 @@ class Pictures:
     between steps.
 
     A thread sends one picture after another, at the video's speed unless that is too fast. It touches no tensors. If sampling
-    `needs_processor`, because there is no card, every picture holds it up, and there are fewer.
+    `needs_processor`, because there is no card, every picture holds it up, and there are fewer. The timeline's first `hidden`
+    frames are no part of the video.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Pictures:
         timeline: Timeline,
         fps: float,
         needs_processor: bool = False,
+        hidden: int = 0,
     ) -> None:
         self.node = node
         self.bar = bar
@@ -47,7 +49,8 @@ class Pictures:
         self.latent_format = latent_format
         self.timeline = timeline
         height, width = timeline.latents.shape[3:]
-        self.strip = Filmstrip(timeline.frames, height, width, private.MAX_PREVIEW_RESOLUTION)
+        self.hidden = hidden
+        self.strip = Filmstrip(timeline.frames - hidden, height, width, private.MAX_PREVIEW_RESOLUTION)
         self.needs_processor = needs_processor
         self.period = 1 / min(fps / PIXEL_FRAMES, FASTEST)
         self.begun = time.monotonic()
@@ -57,11 +60,11 @@ class Pictures:
         self.thread = threading.Thread(target=self._send, name="framepack previews", daemon=True)
 
     def __enter__(self) -> Pictures:
-        frames = self.strip.shown(sorted(self.timeline.known))
+        frames = self._in_strip(sorted(self.timeline.known))
         if frames:
             pictures = self._pictures(frames, self.latent_format.process_in(self.timeline.read(frames)))
             self.strip.put(pictures)
-            self.draws = self.strip.play(pictures, self.timeline.known)
+            self.draws = self.strip.play(pictures, self._known())
         self.thread.start()
         return self
 
@@ -74,17 +77,26 @@ class Pictures:
         if self.spent > SHARE * (time.monotonic() - self.begun):
             return
         x0[:1, :1, :1, :1, :1].cpu()  # on a card this waits for the step itself, which is no time spent on pictures
-        self.draws = self.strip.play(self._pictures(frames, x0), self.timeline.known)
+        self.draws = self.strip.play(self._pictures(frames, x0), self._known())
 
     def keep(self, frames: Sequence[int], latents: Tensor) -> None:
         """Show finished frames as thumbnails from now on; `latents` are as ComfyUI keeps them."""
-        places = [frames.index(frame) for frame in self.strip.shown(frames)]
+        places = [frames.index(frame) for frame in self._in_strip(frames)]
         finished = self.latent_format.process_in(latents[:, :, places])
         self.strip.put(self._pictures([frames[place] for place in places], finished))
 
+    def _in_strip(self, frames: Sequence[int]) -> list[int]:
+        """Those of the timeline's frames that have a thumbnail."""
+        return [frame + self.hidden for frame in self.strip.shown(frame - self.hidden for frame in frames)]
+
+    def _known(self) -> set[int]:
+        """The frames of the video, from 0, that exist."""
+        return {frame - self.hidden for frame in self.timeline.known if frame >= self.hidden}
+
     def _pictures(self, frames: Sequence[int], x0: Tensor) -> Mapping[int, Image.Image]:
+        """By frames of the video, from these of the timeline."""
         decode, begun = self.previewer.decode_latent_to_preview, time.monotonic()
-        pictures = {frame: decode(x0[:, :, place : place + 1]) for place, frame in enumerate(frames)}
+        pictures = {frame - self.hidden: decode(x0[:, :, place : place + 1]) for place, frame in enumerate(frames)}
         self.spent += time.monotonic() - begun
         return pictures
 

@@ -81,7 +81,9 @@ class Progress:
         previewer = private.get_previewer(patcher.load_device, latent_format)
         if previewer:
             on_cpu = comfy.model_management.is_device_cpu(patcher.load_device)
-            self.pictures = Pictures(node, self.bar, previewer, latent_format, self.timeline, self.fps, on_cpu)
+            self.pictures = Pictures(
+                node, self.bar, previewer, latent_format, self.timeline, self.fps, on_cpu, self.length.hidden
+            )
         if vae is not None:
             self.clip = Clip(vae, self.timeline, self.length, self.fps, node.tell)
 

@@ -16,7 +16,8 @@ NODES = FOLDER / "framepack_stand_ins"  # a custom node pack that loads what no 
 
 def stand_in_models(environment: Environment) -> Path:
     """A models directory for ComfyUI; a new one when the script that writes it has changed."""
-    sources = b"".join((FOLDER / name).read_bytes() for name in ("write_models.py", "prompt.py"))
+    files = (FOLDER / "write_models.py", FOLDER / "prompt.py", TESTS / "support" / "helios.py")
+    sources = b"".join(file.read_bytes() for file in files)
     models = environment.cache / f"models-{hashlib.sha256(sources).hexdigest()[:8]}"
     if not models.exists():
         print("Writing small random models ...", flush=True)

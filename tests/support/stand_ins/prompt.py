@@ -3,39 +3,58 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 INVERTED = "FramePackI2V_stand_in.safetensors"
 FORWARD = "FramePack_F1_stand_in.safetensors"
 PLAIN = "HunyuanVideo_stand_in.safetensors"
+HELIOS = {variant: f"Helios-{variant}_stand_in.safetensors" for variant in ("Base", "Mid", "Distilled")}
 VAE = "taehv_stand_in.safetensors"
+WAN_VAE = "taew2_1_stand_in.safetensors"
 LORA = "stand_in_lora.safetensors"
 TEMPLATE_LORA = "framepack_lora.safetensors"  # of the template, for the user to replace
 SHARDED = "FramePackI2V_sharded"
 
-REPLACED_NODES = {"DualCLIPLoader": "StandIn_TextEncoders", "CLIPVisionLoader": "StandIn_ClipVision"}
-MODEL_INPUTS = {"FramePack_LoadModel": "model_name", "UNETLoader": "unet_name"}
-SAME_FILE = {"VAELoader": ("vae_name", VAE), "FramePack_LoadLora": ("lora_name", LORA)}
+REPLACED_NODES = {
+    "DualCLIPLoader": "StandIn_TextEncoders",
+    "CLIPLoader": "StandIn_WanTextEncoder",
+    "CLIPVisionLoader": "StandIn_ClipVision",
+}
 
 SECTION = 1.2  # seconds
 DEMO_OUTPUTS = {"FramePack_LoadModel": 0, "DualCLIPLoader": 1, "VAELoader": 2, "CLIPVisionLoader": 3}
 
 
 def with_stand_ins(prompt: dict[str, Any]) -> dict[str, Any]:
-    """A copy in which loaders give the stand-ins: F1 stays F1, all else is unchanged."""
+    """A copy in which loaders give the stand-ins: F1 stays F1, each Helios stays itself, and all else is unchanged."""
     prompt = copy.deepcopy(prompt)
     for node in prompt.values():
         kind = node["class_type"]
         if kind in REPLACED_NODES:
             node.update(class_type=REPLACED_NODES[kind], inputs={})
-        elif kind in MODEL_INPUTS:
-            name = MODEL_INPUTS[kind]
-            node["inputs"][name] = FORWARD if "F1" in node["inputs"][name] else INVERTED
-        elif kind in SAME_FILE:
-            name, file = SAME_FILE[kind]
-            node["inputs"][name] = file
+        elif kind in STAND_INS:
+            name, stand_in = STAND_INS[kind]
+            node["inputs"][name] = stand_in(node["inputs"][name])
     return prompt
+
+
+def model_for(name: str) -> str:
+    if "Helios" in name:
+        return HELIOS[next((variant for variant in HELIOS if variant in name), "Base")]
+    return FORWARD if "F1" in name else INVERTED
+
+
+def vae_for(name: str) -> str:
+    return WAN_VAE if "wan" in name or "taew" in name else VAE
+
+
+STAND_INS: dict[str, tuple[str, Callable[[str], str]]] = {
+    "FramePack_LoadModel": ("model_name", model_for),
+    "UNETLoader": ("unet_name", model_for),
+    "VAELoader": ("vae_name", vae_for),
+    "FramePack_LoadLora": ("lora_name", lambda name: LORA),
+}
 
 
 def with_demo(prompt: dict[str, Any], pictures: Iterable[int], text: str) -> dict[str, Any]:

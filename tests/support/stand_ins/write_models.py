@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 from diffusers import HunyuanVideoFramepackTransformer3DModel
 from safetensors.torch import save_file
-from support.stand_ins.prompt import FORWARD, INVERTED, LORA, PLAIN, SHARDED, VAE
+from support.stand_ins.prompt import FORWARD, HELIOS, INVERTED, LORA, PLAIN, SHARDED, VAE, WAN_VAE
 
 State = dict[str, torch.Tensor]
+Moment = float | torch.Tensor
 
 FRAMEPACK = {
     "num_attention_heads": 2,
@@ -71,7 +72,10 @@ def write_models(models: Path) -> None:
     save_file(framepack(seed=1), models / "diffusion_models" / FORWARD)
     save_shards(inverted, models / "diffusion_models" / SHARDED)
     save_file(plain_hunyuan(seed=2), models / "diffusion_models" / PLAIN)
+    for seed, file in enumerate(HELIOS.values(), start=5):
+        save_file(helios(seed), models / "diffusion_models" / file)
     save_file(taehv(seed=3), models / "vae" / VAE)
+    save_file(wan_taehv(seed=8), models / "vae" / WAN_VAE)
     save_file(lora(seed=4), models / "loras" / LORA)
 
 
@@ -95,6 +99,13 @@ def plain_hunyuan(seed: int) -> State:
 
     torch.manual_seed(seed)
     return sharpened(HunyuanVideo(dtype=torch.float32, operations=comfy.ops.manual_cast, **HUNYUAN).state_dict())
+
+
+def helios(seed: int) -> State:
+    """In the official names, which are diffusers', for embeddings as wide as Wan's text encoder makes them."""
+    from support.helios import small_helios
+
+    return small_helios(seed, text_dim=4096).state_dict()
 
 
 def sharpened(weights: State) -> State:
@@ -134,9 +145,24 @@ def save_shards(weights: State, folder: Path) -> None:
 def taehv(seed: int) -> State:
     """HunyuanVideo's tiny autoencoder: pictures come out within 0..1, latents with about unit deviation."""
     from comfy.latent_formats import HunyuanVideo
+
+    weights = tiny_autoencoder(seed, HunyuanVideo, mean=0.0, deviation=1.0)
+    return {name: weight.half() for name, weight in weights.items()}
+
+
+def wan_taehv(seed: int) -> State:
+    """Wan's, whose latents have about the moments of Wan's. ComfyUI knows it by its dtype."""
+    from comfy.latent_formats import Wan21
+
+    moments = Wan21()
+    return tiny_autoencoder(seed, None, moments.latents_mean.flatten(), moments.latents_std.flatten())
+
+
+def tiny_autoencoder(seed: int, latent_format: type | None, mean: Moment, deviation: Moment) -> State:
+    """Pictures come out within 0..1. The encoder gives these moments, of all channels or of each, before the format's scale."""
     from comfy.taesd.taehv import TAEHV
 
-    model = TAEHV(latent_channels=16, latent_format=HunyuanVideo).eval().requires_grad_(False)
+    model = TAEHV(latent_channels=16, latent_format=latent_format).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for weight in model.parameters():
         scale = (2 / weight[0].numel()) ** 0.5 if weight.ndim > 1 else 0.0
@@ -145,13 +171,14 @@ def taehv(seed: int) -> State:
         if name.endswith("conv.4"):  # the last layer of a memory block, beside its skip: keep activations in size
             module.weight.mul_(0.3)
     video = torch.rand(1, 3, 9, 64, 64, generator=generator)
-    fit(model.encoder[-1], HunyuanVideo().process_in(model.encode(video)), mean=0.0, deviation=1.0)
-    latents = torch.randn(1, 16, 3, 8, 8, generator=generator)
+    fit(model.encoder[-1], model.process_in(model.encode(video)), mean, deviation)
+    shift, scale = (torch.as_tensor(moment).reshape(1, -1, 1, 1, 1) for moment in (mean, deviation))
+    latents = shift + scale * torch.randn(1, 16, 3, 8, 8, generator=generator)
     fit(model.decoder[-1], model.decode(latents), mean=0.5, deviation=0.1)
-    return {name: weight.half() for name, weight in model.state_dict().items()}
+    return model.state_dict()
 
 
-def fit(layer: torch.nn.Module, output: torch.Tensor, mean: float, deviation: float) -> None:
+def fit(layer: torch.nn.Module, output: torch.Tensor, mean: Moment, deviation: Moment) -> None:
     """Scale and shift a last layer so that `output` (B C T H W, made without bias) gets these moments."""
     channels = output.movedim(1, 0).flatten(1)
     factor = deviation / channels.std(1)
@@ -172,5 +199,6 @@ def lora(seed: int) -> State:
 if __name__ == "__main__":
     comfyui, models = sys.argv[1:]
     sys.path.insert(0, comfyui)
+    sys.path.append(str(Path(__file__).parents[3]))
     use_cpu()
     write_models(Path(models))

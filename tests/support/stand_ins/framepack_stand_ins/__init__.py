@@ -1,7 +1,7 @@
-"""Two ComfyUI nodes that stand in for the text encoders and SigLIP: same types and shapes, random weights.
+"""ComfyUI nodes that stand in for the text encoders and SigLIP: same types and shapes, random weights.
 
-They work with the stock CLIPTextEncode (`[1, 77, 768]`, pooled `[1, 768]`) and CLIPVisionEncode (`[1, 16, 64]`).
-A third node lets previews take their time, because a run of a test is over before a preview could be afforded.
+They work with the stock CLIPTextEncode (`[1, 77, 768]`, pooled `[1, 768]`; Wan's `[1, 77, 4096]`, where the real one gives 512
+tokens, and no pooled output) and CLIPVisionEncode (`[1, 16, 64]`). A last node lets previews take their time, because a run of a test is over before a preview could be afforded.
 """
 
 import sys
@@ -38,6 +38,22 @@ class ClipTarget:
     tokenizer = comfy.sd1_clip.SD1Tokenizer
 
 
+class WanTextModel(comfy.sd1_clip.SD1ClipModel):
+    """What the small CLIP says of each token, spread over as many features as Wan's text encoder has."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+        self.spread = torch.nn.Linear(768, 4096)
+
+    def encode_token_weights(self, token_weight_pairs):
+        tokens, _ = super().encode_token_weights(token_weight_pairs)[:2]
+        return self.spread(tokens.to(self.spread.weight)), None
+
+
+class WanTarget(ClipTarget):
+    clip = WanTextModel
+
+
 def random_weights(model: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
     """Norms pass through, everything else is drawn so that activations keep their size."""
     generator = torch.Generator().manual_seed(seed)
@@ -53,6 +69,12 @@ def random_weights(model: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]
     return weights
 
 
+def text_encoder(target: type[ClipTarget]) -> comfy.sd.CLIP:
+    clip = comfy.sd.CLIP(target, model_options={"dtype": torch.float32, "clip_l_model_config": SMALL_CLIP})
+    clip.load_sd(random_weights(clip.cond_stage_model, seed=1), full_model=True)
+    return clip
+
+
 class TextEncoders(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -66,10 +88,23 @@ class TextEncoders(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        options = {"dtype": torch.float32, "clip_l_model_config": SMALL_CLIP}
-        clip = comfy.sd.CLIP(ClipTarget, model_options=options)
-        clip.load_sd(random_weights(clip.cond_stage_model, seed=1), full_model=True)
-        return io.NodeOutput(clip)
+        return io.NodeOutput(text_encoder(ClipTarget))
+
+
+class WanTextEncoder(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StandIn_WanTextEncoder",
+            display_name="Stand-in Text Encoder of Wan",
+            category=CATEGORY,
+            description="Random weights: the words matter, their meaning does not.",
+            outputs=[io.Clip.Output(tooltip="For CLIP Text Encode.")],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(text_encoder(WanTarget))
 
 
 class ClipVision(io.ComfyNode):
@@ -110,7 +145,7 @@ class UnlimitedPreviews(io.ComfyNode):
 
 class StandInExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [TextEncoders, ClipVision, UnlimitedPreviews]
+        return [TextEncoders, WanTextEncoder, ClipVision, UnlimitedPreviews]
 
 
 async def comfy_entrypoint() -> StandInExtension:
