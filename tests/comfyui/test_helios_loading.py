@@ -214,9 +214,7 @@ def test_a_loaded_model_can_be_loaded_again_by_comfyui(weights, expected, tmp_pa
         ("amid.safetensors", None, "auto", "base"),
     ],
 )
-def test_the_choice_comes_before_the_header_and_the_header_before_the_name(
-    weights, tmp_path, name, metadata, chosen, variant
-):
+def test_the_choice_comes_before_the_header_and_the_header_before_the_name(weights, tmp_path, name, metadata, chosen, variant):
     path = save(weights, tmp_path, name, metadata)
 
     assert checkpoints.load_path(path, {}, chosen).clone().model.variant == variant
@@ -287,5 +285,3 @@ def test_without_comfyui_s_wan_a_helios_file_is_refused_and_not_loaded_as_wan(we
 
     with pytest.raises(ValueError, match=rf"{fault} does not exist .* loading and sampling Helios models"):
         loaded(weights, tmp_path)
-
-
