@@ -20,8 +20,8 @@ log = logging.getLogger("framepack")
 class Kind:
     """A family of models as its files have it.
 
-    `marks` are weights of its own in any spelling, `shape_weights` those whose shapes tell ComfyUI how to build the transformer.
-    `describe` notes on a loaded model what the header, the path and the user's choice of a variant say of it.
+    `marks` are weights of its own in any spelling, `shape_weights` those whose shapes tell ComfyUI how to build the
+    transformer. `describe` notes on a loaded model what the header, the path and the user's choice of a variant say of it.
     """
 
     name: str
@@ -75,8 +75,8 @@ def _describe_helios(model: Any, metadata: Mapping[str, str], path: Path, varian
     model.variant = found or VARIANTS[0]
     if found is None:
         log.warning(
-            "FramePack: nothing says which Helios %s is, Base, Mid or Distilled, so it is taken for Base. Choose the variant in "
-            "Load FramePack Model, or give the file a name like Helios-Distilled.safetensors",
+            "FramePack: nothing says which Helios %s is, Base, Mid or Distilled, so it is taken for Base. Choose the variant "
+            "in Load FramePack Model, or give the file a name like Helios-Distilled.safetensors",
             path.name,
         )
 
