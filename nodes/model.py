@@ -45,7 +45,7 @@ class LoadModelNode(io.ComfyNode):
                     options=[AUTO, *VARIANTS],
                     default=AUTO,
                     optional=True,
-                    tooltip="Which Helios it is, since nothing in its weights tells: it decides steps, sampler and stages. auto "
+                    tooltip="Which Helios it is, which decides steps, sampler and stages: nothing in its weights tells. auto "
                     "goes by the name of the file or its folder. FramePack has no variants.",
                     advanced=True,
                 ),
