@@ -16,8 +16,8 @@ class LoadModelNode(io.ComfyNode):
             node_id="FramePack_LoadModel",
             display_name="Load FramePack Model",
             category="FramePack/loaders",
-            description="Loads a FramePack or Helios checkpoint as an ordinary MODEL: LoRA loaders, EasyCache, torch.compile and "
-            "low-VRAM offload work on it as on any other.",
+            description="Loads a FramePack or Helios checkpoint as an ordinary MODEL: LoRA loaders, EasyCache, torch.compile "
+            "and low-VRAM offload work on it as on any other.",
             search_aliases=[
                 "framepack loader",
                 "FramePackI2V_HY",
@@ -30,7 +30,7 @@ class LoadModelNode(io.ComfyNode):
                     "model_name",
                     options=model_names(),
                     tooltip="A .safetensors or .gguf file, or a folder with shards (ends in /), under models/diffusion_models "
-                    "or models/diffusers. FramePackI2V goes with the inverted order, FramePack F1 and Helios with the forward order.",
+                    "or models/diffusers. FramePackI2V goes with the inverted order, FramePack F1 and Helios with the forward one.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",

@@ -1,7 +1,7 @@
 """How each of the three released Helios models samples (arXiv 2603.04379), as plain data.
 
-From the released scripts and diffusers' pipelines. The solver and shift of Base and Mid are the defaults of its scheduler and of
-the training: the scheduler files beside the weights have not been compared.
+From the released scripts and diffusers' pipelines. The solver and shift of Base and Mid are the defaults of its scheduler and
+of the training: the scheduler files beside the weights have not been compared.
 """
 
 from __future__ import annotations
