@@ -29,8 +29,8 @@ class LoadModelNode(io.ComfyNode):
                 io.Combo.Input(
                     "model_name",
                     options=model_names(),
-                    tooltip="A .safetensors or .gguf file, or a folder with shards (ends in /), under models/diffusion_models or "
-                    "models/diffusers. FramePackI2V goes with the inverted order, FramePack F1 and Helios with the forward one.",
+                    tooltip="A .safetensors or .gguf file, or a folder with shards (ends in /), under models/diffusion_models "
+                    "or models/diffusers. FramePackI2V goes with the inverted order, FramePack F1 and Helios with forward.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
