@@ -78,6 +78,14 @@ def _renamed(name: str, transformer: Mapping[str, str], block: Mapping[str, str]
     return transformer.get(name)
 
 
+def module_of(key: str) -> str | None:
+    """The ComfyUI module that an official/diffusers tensor becomes part of; None if training left it.
+
+    Raises ValueError for an unknown name.
+    """
+    return None if _LEFTOVERS.fullmatch(key) else rename(key).rpartition(".")[0]
+
+
 def to_comfy(weights: Weights) -> Weights:
     """Rename official/diffusers weights and their quantisation sidecars; what training left is dropped.
 
