@@ -114,8 +114,12 @@ def continue_video(chunks: int, first: Tensor, clip: Tensor, generator: Generato
     """A timeline that begins after a clip: its anchor is `first`, and the clip's latent frames are hidden.
 
     `first` `B C 1 H W` is the first frame of the whole clip, encoded by itself, and `clip` `B C T H W` has the latents of its
-    chunks (`clip_chunks`), both in the model's space. They get their noise from the generator.
+    chunks (`clip_chunks`), both in the model's space. They get their noise from the generator. Raises ValueError for a clip
+    that is not in chunks.
     """
+    if clip.shape[2] % WINDOW:
+        raise ValueError(f"the clip has {clip.shape[2]} latent frames, which is not a multiple of the {WINDOW} of a chunk; "
+                         f"encode {CHUNK_FRAMES} frames at a time")  # fmt: skip
     anchor = noised(first, generator)
     seen = [noised(chunk, generator, each_frame=True) for chunk in clip.split(WINDOW, dim=2)]
     return _after(torch.cat(seen, dim=2), anchor, chunks)
@@ -123,6 +127,10 @@ def continue_video(chunks: int, first: Tensor, clip: Tensor, generator: Generato
 
 def _after(seen: Tensor, anchor: Tensor, chunks: int) -> Timeline:
     B, C, hidden, H, W = seen.shape
+    if anchor.shape != (B, C, 1, H, W):
+        raise ValueError(
+            f"what is given differs in shape: {tuple(anchor.shape)} and {tuple(seen.shape)}; encode it at one size"
+        )
     timeline = Timeline.empty(hidden + chunks * WINDOW, B, C, H, W)
     timeline.write(range(hidden), seen)
     timeline.guides = (Guide(anchor.to(timeline.latents), hidden, timeline.frames),)

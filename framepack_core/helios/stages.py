@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from itertools import accumulate, pairwise
 
 from ..layout import BASE_KERNEL, token_count
@@ -53,7 +53,6 @@ def size_multiple(recipe: Recipe) -> int:
     return BASE_KERNEL.h * 2 ** (recipe.stages - 1)
 
 
-@lru_cache(16)  # a long video asks for each of its chunks
 def stages_of(recipe: Recipe, steps: int, height: int, width: int, frames: int, first: bool = False) -> tuple[Stage, ...]:
     """The stages of a section of so many latent frames at this latent size; `first`: of the video's first section.
 

@@ -12,6 +12,7 @@ All that `sections.fill` needs is here in parts, too, for a caller that has some
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
 
 import torch
 from torch import Generator, Tensor
@@ -56,7 +57,8 @@ def generate(
 def section_stages(recipe: Recipe, steps: int, sections: Sequence[Section], timeline: Timeline) -> Stages:
     """The stages of each section. Raises ValueError for steps and sizes that do not fit the recipe."""
     (H, W), begins = timeline.latents.shape[3:], hidden_frames(timeline)
-    return [stages_of(recipe, steps, H, W, len(section.target), section.target[0] == begins) for section in sections]
+    of_length = cache(partial(stages_of, recipe, steps, H, W))
+    return [of_length(len(section.target), section.target[0] == begins) for section in sections]
 
 
 def drawing(stages: Stages, timeline: Timeline, generator: Generator) -> Callable[[Section], ChunkNoise]:

@@ -172,3 +172,15 @@ def test_reanchored_chunks_from_the_third_on_have_the_first_frame_of_the_second(
 def test_a_size_of_odd_latent_pixels_is_refused():
     with pytest.raises(ValueError, match="the latent is 7x4, an odd number of latent pixels"):
         sections_of(text_to_video(1, (1, 16, 1, 4, 7)))
+
+
+def test_a_clip_that_is_not_in_chunks_is_refused():
+    with pytest.raises(
+        ValueError, match="the clip has 12 latent frames, which is not a multiple of the 9 of a chunk; encode 33"
+    ):
+        continue_video(1, frame(1), frame(1, 12), generator())
+
+
+def test_an_image_of_another_size_than_the_still_is_refused():
+    with pytest.raises(ValueError, match=r"differs in shape: \(1, 16, 1, 6, 4\) and \(1, 16, 1, 4, 6\); encode it at one size"):
+        image_to_video(1, frame(1).transpose(3, 4), frame(1), generator())
