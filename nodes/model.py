@@ -5,6 +5,7 @@ from ..framepack_core.comfyui.loading.checkpoints import WEIGHT_DTYPES, load, mo
 from ..framepack_core.comfyui.loading.loras import load as load_lora
 from ..framepack_core.comfyui.loading.loras import lora_names
 from ..framepack_core.comfyui.sampling.cache import METHODS, tables_state, with_method
+from ..framepack_core.weights.variants import AUTO, VARIANTS
 from .schema import named_errors, progress_text
 
 
@@ -15,15 +16,21 @@ class LoadModelNode(io.ComfyNode):
             node_id="FramePack_LoadModel",
             display_name="Load FramePack Model",
             category="FramePack/loaders",
-            description="Loads a FramePack checkpoint as an ordinary MODEL: LoRA loaders, EasyCache, torch.compile and "
-            "low-VRAM offload work on it as on any other.",
-            search_aliases=["framepack loader", "FramePackI2V_HY", "FramePack F1", "load framepack checkpoint"],
+            description="Loads a FramePack or Helios checkpoint as an ordinary MODEL: LoRA loaders, EasyCache, torch.compile "
+            "and low-VRAM offload work on it as on any other.",
+            search_aliases=[
+                "framepack loader",
+                "FramePackI2V_HY",
+                "FramePack F1",
+                "load framepack checkpoint",
+                "helios loader",
+            ],
             inputs=[
                 io.Combo.Input(
                     "model_name",
                     options=model_names(),
                     tooltip="A .safetensors or .gguf file, or a folder with shards (ends in /), under models/diffusion_models "
-                    "or models/diffusers. FramePackI2V goes with the inverted order, FramePack F1 with the forward order.",
+                    "or models/diffusers. FramePackI2V goes with the inverted order, FramePack F1 and Helios with forward.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -33,14 +40,23 @@ class LoadModelNode(io.ComfyNode):
                     "file needs, at a small loss of detail. Quantised files and GGUF keep their own formats.",
                     advanced=True,
                 ),
+                io.Combo.Input(
+                    "variant",
+                    options=[AUTO, *VARIANTS],
+                    default=AUTO,
+                    optional=True,
+                    tooltip="Which Helios it is, which decides steps, sampler and stages: nothing in its weights tells. auto "
+                    "goes by the name of the file or its folder. FramePack has no variants.",
+                    advanced=True,
+                ),
             ],
-            outputs=[io.Model.Output(tooltip="The FramePack transformer, for FramePack samplers and any model patch.")],
+            outputs=[io.Model.Output(tooltip="The transformer, for FramePack samplers and any model patch.")],
         )
 
     @classmethod
     @named_errors
-    def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
-        return io.NodeOutput(load(model_name, weight_dtype))
+    def execute(cls, model_name: str, weight_dtype: str, variant: str = AUTO) -> io.NodeOutput:
+        return io.NodeOutput(load(model_name, weight_dtype, variant))
 
 
 class LoadLoraNode(io.ComfyNode):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 
 from .names import Weights
 
@@ -53,12 +53,12 @@ _OF_A_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 _LEFTOVERS = re.compile(r"(.*\.)?([qkv]_loras|gan_heads|gan_final_head)\..*")  # of training, without a use afterwards
 
 
-def is_helios(keys: Iterable[str]) -> bool:
+def is_helios(keys: Collection[str]) -> bool:
     """Whether these are the names of Helios' weights, in any spelling, without a prefix."""
     return any(mark in keys for mark in MARKS)
 
 
-def is_diffusers(keys: Iterable[str]) -> bool:
+def is_diffusers(keys: Collection[str]) -> bool:
     return _DIFFUSERS_MARK in keys
 
 
@@ -72,10 +72,18 @@ def made_of(name: str) -> str | None:
     return _renamed(name, _OFFICIAL, _OFFICIAL_BLOCK)
 
 
-def _renamed(name: str, transformer: dict[str, str], block: dict[str, str]) -> str | None:
+def _renamed(name: str, transformer: Mapping[str, str], block: Mapping[str, str]) -> str | None:
     if match := _OF_A_BLOCK.fullmatch(name):
         return f"blocks.{match[1]}.{block[match[2]]}" if match[2] in block else None
     return transformer.get(name)
+
+
+def module_of(key: str) -> str | None:
+    """The ComfyUI module that an official/diffusers tensor becomes part of; None if training left it.
+
+    Raises ValueError for an unknown name.
+    """
+    return None if _LEFTOVERS.fullmatch(key) else rename(key).rpartition(".")[0]
 
 
 def to_comfy(weights: Weights) -> Weights:

@@ -120,6 +120,14 @@ def rename_module(module: str) -> Module | None:
     return None
 
 
+def module_of(key: str) -> str:
+    """The ComfyUI module that an official/diffusers tensor becomes part of. Raises ValueError for an unknown name."""
+    renamed = rename_module(key.rpartition(".")[0])
+    if renamed is None:
+        raise ValueError(f"{key} is not a weight of FramePack's transformer; choose another file, or remove that weight")
+    return renamed.name
+
+
 def made_of(name: str) -> list[str]:
     """The official/diffusers modules that become a ComfyUI module, in the order of their rows; none for an unknown name."""
     if name.startswith(_SAME):

@@ -16,6 +16,7 @@ WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 
 DEFAULTS = {
+    "FramePack_LoadModel": {"variant": "auto"},
     "FramePack_Sampler": {"end_strength": 1, "colour_anchor": 0, "denoise": 1},
     "FramePack_Plan": {"exact_length": False, "loop": 0, "parts": ""},
     "FramePack_SaveVideo": {"crossfade": 8, "container": "auto", "codec": "auto"},

@@ -66,7 +66,6 @@ def test_a_call_takes_no_more_than_comfyui_is_told(monkeypatch, dtype, batch, cf
     with FakeCard(60 * GB) as card:
         calls = stepped(card, helios(helios_weights(dtype, BLOCKS)), batch=batch, cfg=cfg)
 
-    print(max(calls.live) / max(calls.estimates), len(calls.live))
     assert not calls.waits
     assert max(calls.live) <= min(calls.estimates)
     assert max(calls.live) > 0.75 * max(calls.estimates)

@@ -2,7 +2,7 @@
 
 import torch
 from comfy_api.torch_helpers import set_torch_compile_wrapper
-from support import given
+from support import given, helios
 from support.ours import relative_error, sample
 from torch._dynamo.utils import counters
 
@@ -22,4 +22,18 @@ def test_one_graph_serves_all_sections(checkpoint):
     found = sample(compiled, inputs, sections=3, steps=2)
 
     assert relative_error(found, expected) < 1e-5
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+
+
+def test_one_graph_serves_all_sections_of_a_stage_of_helios(tmp_path):
+    model = checkpoints.load_path(helios.write_helios(tmp_path), {})
+    chunks = [(helios.seen(8, 12, given=given), helios.call(4, 6)) for given in (9, 19, 28)]
+    expected = [helios.run_ours(model.model.diffusion_model, given, context) for context, given in chunks]
+    torch._dynamo.reset()
+    counters.clear()
+    compiled = torch.compile(model.model.diffusion_model, backend="aot_eager")
+
+    found = [helios.run_ours(compiled, given, context) for context, given in chunks]
+
+    assert all(relative_error(*pair) < 1e-5 for pair in zip(found, expected, strict=True))
     assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]

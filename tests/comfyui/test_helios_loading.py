@@ -7,15 +7,17 @@ import folder_paths
 import pytest
 import torch
 from comfy.ldm.wan.model import WanModel
+from safetensors.torch import load_file
 from support.checkpoints import Weights, save, save_shards
 from support.helios import SMALL, call, run_ours, seen, small_helios
 from support.ours import relative_error
 
 from framepack_core.comfyui.loading import checkpoints
-from framepack_core.comfyui.loading.quantise import FORMATS, format_of, quantise
+from framepack_core.comfyui.loading.quantise import FORMATS
 from framepack_core.comfyui.model.helios.model import HeliosModel
 from framepack_core.weights import fp8, helios
 from framepack_core.weights.variants import KEY
+from scripts.support.quantising.convert import convert
 from scripts.support.quantising.to_gguf import write_gguf
 
 FP8 = torch.float8_e4m3fn
@@ -169,16 +171,26 @@ def scaled(weights: Weights, scales: str) -> tuple[Weights, Weights]:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_comfyui_s_quantised_formats(native, expected, tmp_path, name):
-    stored: Weights = {}
-    for key, weight in native.items():
-        format = format_of(key, tuple(weight.shape), name)
-        stored |= quantise(key, weight, format)[0] if format else {key: weight}
+def test_files_of_the_quantize_script(weights, expected, tmp_path, name):
+    """They say themselves which variant they are."""
+    source, path = save(weights, tmp_path, "Helios-Mid.safetensors"), tmp_path / "quantised.safetensors"
+    convert(Path(source), path, name)
 
-    model = loaded(stored, tmp_path, dtype=FP8)
+    model = checkpoints.load_path(str(path), {"dtype": FP8})
 
+    assert model.model.variant == "mid"
     assert type(model.model.diffusion_model.blocks[0].self_attn.q.weight).__name__ == "QuantizedTensor"
     assert 0 < relative_error(velocity(model), expected) < BOUNDS[name]
+
+
+@pytest.mark.parametrize("spelling", [older, oldest, with_leftovers])
+def test_the_quantize_script_gives_every_spelling_comfyui_s_names(weights, native, tmp_path, spelling):
+    source, path = save(spelling(weights), tmp_path), tmp_path / "comfyui.safetensors"
+
+    convert(Path(source), path, "same")
+
+    found = load_file(path)
+    assert found.keys() == native.keys() and all(torch.equal(found[key], native[key]) for key in native)
 
 
 @pytest.mark.parametrize("names", ["official", "comfyui"])
@@ -214,9 +226,7 @@ def test_a_loaded_model_can_be_loaded_again_by_comfyui(weights, expected, tmp_pa
         ("amid.safetensors", None, "auto", "base"),
     ],
 )
-def test_the_choice_comes_before_the_header_and_the_header_before_the_name(
-    weights, tmp_path, name, metadata, chosen, variant
-):
+def test_the_choice_comes_before_the_header_and_the_header_before_the_name(weights, tmp_path, name, metadata, chosen, variant):
     path = save(weights, tmp_path, name, metadata)
 
     assert checkpoints.load_path(path, {}, chosen).clone().model.variant == variant
@@ -287,5 +297,3 @@ def test_without_comfyui_s_wan_a_helios_file_is_refused_and_not_loaded_as_wan(we
 
     with pytest.raises(ValueError, match=rf"{fault} does not exist .* loading and sampling Helios models"):
         loaded(weights, tmp_path)
-
-

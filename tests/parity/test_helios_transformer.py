@@ -86,6 +86,27 @@ def test_heads_of_another_size_equal_diffusers():
     assert relative_error(found, expected) < TOLERANCE
 
 
+def test_in_bf16_it_is_as_near_to_float32_as_diffusers_is(oracle, ours):
+    """diffusers keeps the norms, the modulation and the timestep's embedder in float32 when it loads a file as bf16."""
+    context, given = seen(10, 14), call(10, 14)
+    exact = run_oracle(oracle, given, context)
+    halved = {name: value.bfloat16() if value.is_floating_point() else value for name, value in given.items()}
+    past = replace(context, latents=tuple(latents.bfloat16() for latents in context.latents))
+    theirs = in_bf16(small_helios(), ("time_embedder", "scale_shift_table", "norm2"))
+    mine = in_bf16(ours_of(oracle), ("time_embedding", "modulation", "norm3", "patch_"))
+
+    error = relative_error(run_ours(mine, halved, past).float(), exact)
+
+    assert error < 1.1 * relative_error(run_oracle(theirs, halved, past).float(), exact)
+
+
+def in_bf16(model: nn.Module, kept: tuple[str, ...]) -> nn.Module:
+    for name, weight in model.named_parameters():
+        if not any(part in name for part in kept):
+            weight.data = weight.data.bfloat16()
+    return model
+
+
 # Deliberate faults
 
 

@@ -276,7 +276,7 @@ def a_folder_with_a_broken_index(models: Path, folder: Path) -> str:
     [
         (a_plain_checkpoint, "plain.safetensors is a plain HunyuanVideo model", "load it with Load Diffusion Model"),
         (a_vae, "vae.safetensors is a VAE", "put it into models/vae and load it with Load VAE"),
-        (a_lora, "lora.safetensors is not a FramePack transformer (it starts with lora_unet_", "choose another file"),
+        (a_lora, "lora.safetensors is not a FramePack or Helios transformer (it starts with lora_unet_", "choose another file"),
         (a_truncated_file, "cut.safetensors cannot be read: it is damaged or not fully downloaded", "download it again"),
         (an_empty_file, "empty.safetensors cannot be read: it is damaged or not fully downloaded", "download it again"),
         (a_page_instead_of_a_file, "page.safetensors cannot be read: it is damaged", "download it again"),

@@ -7,7 +7,7 @@ from scripts.support.server import Json, Server
 
 # id: required inputs, optional inputs (in order, with defaults), outputs
 NODES = {
-    "FramePack_LoadModel": ("model_name weight_dtype=default", "", "MODEL"),
+    "FramePack_LoadModel": ("model_name weight_dtype=default", "variant=auto", "MODEL"),
     "FramePack_LoadLora": ("model lora_name strength=1.0", "", "MODEL matched"),
     "FramePack_Cache": ("model method=easycache threshold=0.02 start=0.1 end=1.0 max_skips=5", "", "MODEL"),
     "FramePack_LoadDemo": ("", "", "MODEL CLIP VAE CLIP_VISION"),
@@ -56,6 +56,7 @@ NODES = {
 }
 CHOICES = {
     ("FramePack_LoadModel", "weight_dtype"): ["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"],
+    ("FramePack_LoadModel", "variant"): ["auto", "base", "mid", "distilled"],
     ("FramePack_Plan", "order"): ["inverted", "forward", "endpoints"],
     ("FramePack_Plan", "layout"): [
         *("auto", "framepack", "f1", "vanilla", "endpoints", "geometric", "duplicated", "temporal", "important-start"),

@@ -86,10 +86,15 @@ def run_oracle(oracle: HeliosTransformer3DModel, given: dict[str, Tensor], conte
     )[0]
 
 
+def staged(context: Context, noise: Tensor, axes: tuple[int, int, int] = (44, 42, 42)) -> PackedStage:
+    """The history at its own size, for noise of a stage's size; the default axes are those of heads of 128."""
+    height, width = context.latents[0].shape[3:]
+    return PackedStage(context, (height, width), (noise.shape[3], noise.shape[4]), axes)
+
+
 def run_ours(model: Any, given: dict[str, Tensor], context: Context, **options: Any) -> Tensor:
     """A HeliosTransformer on the same inputs."""
-    history = context.latents[0].shape[3:]
-    stage = PackedStage(context, tuple(history), tuple(given["noise"].shape[3:]), model.axes)
+    stage = staged(context, given["noise"], model.axes)
     return model(
         given["noise"],
         given["timestep"].float(),

@@ -291,6 +291,20 @@ def test_generated_tokens_turn_by_their_time_index_row_and_column():
     torch.testing.assert_close(sin.double(), expected.sin(), rtol=0, atol=1e-6)
 
 
+def test_generated_frames_of_another_size_have_whole_positions_of_their_own():
+    """A coarse stage of Helios' pyramid: its cells are not at their places in the full grid, and its context is unchanged."""
+    section = last_section("f1")
+    tokens = section.context_tokens(16, 24)
+    alone = Section(0, section.target, section.indices, ())
+
+    phases = rotary_phases(section, 16, 24, AXES, THETA, target_size=(8, 12))
+
+    for phase, full, coarse in zip(
+        phases, rotary_phases(section, 16, 24, AXES, THETA), rotary_phases(alone, 8, 12, AXES, THETA), strict=True
+    ):
+        assert torch.equal(phase, torch.cat([full[:tokens], coarse]))
+
+
 def test_a_coarse_token_has_the_average_phase_and_not_the_phase_of_the_average_position():
     group = ContextGroup(K4, tuple(range(16)), tuple(range(16)))
     section = Section(0, target=(16,), indices=(16,), context=(group,))

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...trained import Trained
 from ...weights import helios, names
-from ...weights.variants import AUTO, VARIANTS, variant_of
+from ...weights.variants import AUTO, KEY, VARIANTS, variant_of
 from .. import private
 
 log = logging.getLogger("framepack")
@@ -20,8 +20,10 @@ log = logging.getLogger("framepack")
 class Kind:
     """A family of models as its files have it.
 
-    `marks` are weights of its own in any spelling, `shape_weights` those whose shapes tell ComfyUI how to build the transformer.
-    `describe` notes on a loaded model what the header, the path and the user's choice of a variant say of it.
+    `marks` are weights of its own in any spelling, `shape_weights` those whose shapes tell ComfyUI how to build the
+    transformer. `module_of` names the ComfyUI module that an official tensor becomes part of, if any. `describe` notes on a
+    loaded model what the header, the path and the user's choice of a variant say of it, and `said` has the entries of a header
+    that say the same without the path.
     """
 
     name: str
@@ -30,7 +32,9 @@ class Kind:
     shape_weights: tuple[str, ...]
     is_diffusers: Callable[[Collection[str]], bool]
     to_comfy: Callable[[names.Weights], names.Weights]
+    module_of: Callable[[str], str | None]
     describe: Callable[[Any, Mapping[str, str], Path, str], None]
+    said: Callable[[Mapping[str, str], Path], dict[str, str]]
 
 
 def kind_of(weights: Collection[str], name: str) -> Kind:
@@ -75,8 +79,8 @@ def _describe_helios(model: Any, metadata: Mapping[str, str], path: Path, varian
     model.variant = found or VARIANTS[0]
     if found is None:
         log.warning(
-            "FramePack: nothing says which Helios %s is, Base, Mid or Distilled, so it is taken for Base. Choose the variant in "
-            "Load FramePack Model, or give the file a name like Helios-Distilled.safetensors",
+            "FramePack: nothing says which Helios %s is, Base, Mid or Distilled, so it is taken for Base. Choose the variant "
+            "in Load FramePack Model, or give the file a name like Helios-Distilled.safetensors",
             path.name,
         )
 
@@ -94,7 +98,9 @@ FRAMEPACK = Kind(
     ),
     names.is_diffusers,
     names.to_comfy,
+    names.module_of,
     _describe_framepack,
+    lambda metadata, path: {key: value for key, value in metadata.items() if key.startswith("framepack.")},
 )
 HELIOS = Kind(
     "Helios",
@@ -110,5 +116,7 @@ HELIOS = Kind(
     ),
     helios.is_diffusers,
     helios.to_comfy,
+    helios.module_of,
     _describe_helios,
+    lambda metadata, path: {KEY: variant} if (variant := variant_of(AUTO, metadata, path)) else {},
 )

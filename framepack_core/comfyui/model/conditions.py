@@ -22,8 +22,8 @@ class PackedContext:
     """One section's context: its latents, and the rotary phases, which are computed once, here.
 
     `rotary` `1 1 L head/2 2 2`, float32, rotates the context tokens and then the generated ones, of which there are `size`,
-    `T H W`. `axes` and `theta` are the transformer's. The context is `height` by `width` latent pixels, and so are the generated
-    frames unless `target_size` is theirs.
+    `T H W`. `axes` and `theta` are the transformer's. The context is `height` by `width` latent pixels, and so are the
+    generated frames unless `target_size` is theirs.
     """
 
     axis = 2  # of the tokens in `rotary`, as the transformer's blocks take it

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from framepack_core.comfyui.loading.kinds import Kind, kind_of
 from framepack_core.comfyui.loading.quantise import Spec, nbytes
 from framepack_core.media.files import whole_file
 from framepack_core.weights import fp8, names
@@ -67,23 +68,25 @@ class Checkpoint:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What a header says about FramePack, layouts and orders, and about formats of layers that keep their names."""
-        entries = {key: value for key, value in self.header.items() if key.startswith("framepack.")}
+        """What the file says of its model, and about formats of layers that keep their names."""
+        entries = self.kind.said(self.header, self.path)
         return entries | ({FORMATS_KEY: self.header[FORMATS_KEY]} if self._names_formats and not self.is_official else {})
 
     @cached_property
+    def kind(self) -> Kind:
+        """Raises ValueError for a file that is neither FramePack nor Helios."""
+        return kind_of({key for tensors, _ in self.headers.values() for key in tensors}, self.path.name)
+
+    @cached_property
     def stored(self) -> dict[str, tuple[Path, Stored]]:
-        """Name without prefix -> its file and its place there. Raises ValueError for a file that is not FramePack."""
+        """Name without prefix -> its file and its place there. Raises ValueError for a file that is neither."""
         places = {key: (file, stored) for file, (tensors, _) in self.headers.items() for key, stored in tensors.items()}
-        places = names.strip_prefix(places)
-        if not names.is_framepack(places):
-            raise ValueError(f"{self.path.name} is not a FramePack transformer: it has no {names.MARK}; choose another file")
-        return places
+        return names.strip_prefix(places, self.kind.marks)
 
     @cached_property
     def is_official(self) -> bool:
         """Whether it has official/diffusers names."""
-        return names.is_diffusers(self.stored)
+        return self.kind.is_diffusers(self.stored)
 
     def require_full_precision(self) -> None:
         """Raises ValueError for a quantised file."""
@@ -96,16 +99,16 @@ class Checkpoint:
         """ComfyUI's modules, and the stored tensors that each is made of."""
         made_of: dict[str, list[str]] = defaultdict(list)
         for key in self.stored:
-            module = key.rpartition(".")[0]
-            if self.is_official:
-                if key == FP8_MARK:
-                    continue
-                renamed = names.rename_module(module)
-                if renamed is None:
-                    raise ValueError(f"{self.path.name}: {key} is not a weight of FramePack's transformer")
-                module = renamed.name
-            made_of[module].append(key)
+            module = self._module_of(key) if self.is_official else key.rpartition(".")[0]
+            if module is not None:
+                made_of[module].append(key)
         return dict(made_of)
+
+    def _module_of(self, key: str) -> str | None:
+        try:
+            return None if key == FP8_MARK else self.kind.module_of(key)
+        except ValueError as error:
+            raise ValueError(f"{self.path.name}: {error}") from error
 
     def weights(self, module: str, meta: bool = False) -> dict[str, Tensor]:
         """A module's tensors in ComfyUI's names, as the loader reads them; with `meta`, only their shapes and dtypes."""
@@ -115,7 +118,7 @@ class Checkpoint:
         else:
             parts = {key: read_tensor(file, part) for key, (file, part) in places.items()}
         fp8.one_scale(parts)
-        return names.to_comfy(self._with_formats(parts)) if self.is_official else parts
+        return self.kind.to_comfy(self._with_formats(parts)) if self.is_official else parts
 
     def _with_formats(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scales under the names that ComfyUI gives them when it reads a file, and beside them the formats of the layers."""

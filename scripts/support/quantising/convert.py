@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from framepack_core.comfyui.loading.quantise import FORMATS, Spec, format_of, quantise, specs
+from framepack_core.comfyui.loading.quantise import BLOCK_MATRIX, FORMATS, Spec, format_of, quantise, specs
 from framepack_core.media.files import require_name
 from framepack_core.media.remedies import named_failure
 from scripts.support.quantising.checkpoint import Checkpoint, StreamedFile, of_tensors
@@ -121,7 +121,7 @@ def _write(checkpoint: Checkpoint, file: StreamedFile, format: str, progress: Ca
                 chosen = format_of(key, tuple(weight.shape), format) if format in FORMATS else None
                 if chosen is None:
                     file.write(key, _kept(weight, format))
-                    if format in FORMATS and weight.ndim == 2 and "_blocks." in key and not key.startswith("txt_in."):
+                    if format in FORMATS and weight.ndim == 2 and BLOCK_MATRIX.fullmatch(key):
                         kept.setdefault(layer_type(key), []).append(key)
                     continue
                 tensors, restored = quantise(key, weight, chosen)
