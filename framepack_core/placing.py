@@ -148,10 +148,11 @@ class Arrangement:
         for start, stop, placed in self._stretches():
             if placed.is_fixed:
                 timeline.write(range(start, stop), placed.latents.expand(batch, -1, -1, -1, -1))
-            if hidden or not placed.is_fixed:
-                picture = placed.picture.to(timeline.latents).expand(batch, -1, -1, -1, -1)
-                shown = (hidden, self.frames) if hidden else (start, stop)
-                timeline.guides += (Guide(picture, *shown),)
+            picture = placed.picture.to(timeline.latents).expand(batch, -1, -1, -1, -1)
+            if not placed.is_fixed:
+                timeline.guides += (Guide(picture, start, stop),)
+            elif hidden and placed.at == "start":
+                timeline.guides += (Guide(picture, hidden, self.frames),)
         return timeline
 
     def embedding(self, section: Section) -> Any:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from .frames import Length
@@ -13,17 +14,34 @@ from .placing import Frames, Placed
 from .plan import Plan, Section, runs
 
 
-def redo(plan: Plan, latents: Tensor, known: Collection[int], numbers: Collection[int]) -> tuple[Plan, Frames]:
+def redo(
+    plan: Plan, latents: Tensor, known: Collection[int], numbers: Collection[int], before: Placed | None = None
+) -> tuple[Plan, Frames]:
     """The plan that makes these sections (0 is the first that was made) again, and the frames that stay.
 
-    `latents` `B 16 T H W` are the finished video, of which `known` frames were given.
+    `latents` `B 16 T H W` are the finished video, of which `known` frames were given. `before` is what it begins after, whose
+    frames are the first of them.
     """
     sections = plan.fill(latents.shape[2], known)
     again = {frame for section in sections if section.number in numbers for frame in section.target}
     stays = runs(frame for frame in range(latents.shape[2]) if frame not in again)
     video = plan.length(latents.shape[2], len(known)).uncut
     placed = tuple(_stretch(latents, start, stop, video.begins(start) / plan.fps) for start, stop in stays)
+    if before is not None:
+        placed = (replace(placed[0], picture=before.picture), *placed[1:])
     return replace(plan, sections=len(again) // plan.window), Frames(placed, plan.fps, tuple(sorted(known)))
+
+
+def whole(latents: Tensor, known: Collection[int], before: Placed | None) -> tuple[Tensor, Collection[int]]:
+    """A finished video with what it begins after, and which of its frames were given."""
+    if before is None:
+        return latents, known
+    return torch.cat([before.latents.expand(len(latents), -1, -1, -1, -1), latents], dim=2), range(before.length)
+
+
+def as_made(plan: Plan, length: Length) -> Plan:
+    """The plan as the model made it whose video has this length."""
+    return replace(plan, apart=length.apart is not None)
 
 
 def require_no_loop(plan: Plan, length: Length) -> None:

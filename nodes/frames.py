@@ -1,12 +1,12 @@
 from comfy_api.latest import io
 
-from ..framepack_core.comfyui.latent import Made, length_of
+from ..framepack_core.comfyui.latent import BEFORE, Made, length_of
 from ..framepack_core.comfyui.placing import Picture, pictures, place_all
 from ..framepack_core.comfyui.sampling.checks import video_latent
 from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.placing import ATS, USES, At, Frames, Use
 from ..framepack_core.plan import MAX_SECONDS, Plan
-from ..framepack_core.redo import given_frames, redo, require_no_loop, section_numbers, unseen_after
+from ..framepack_core.redo import as_made, given_frames, redo, require_no_loop, section_numbers, unseen_after, whole
 from ..framepack_core.weights.buckets import BASE, STEP
 from .schema import FramesType, PlanType, named_errors, progress_text
 
@@ -156,10 +156,11 @@ class RedoNode(io.ComfyNode):
     @classmethod
     @named_errors
     def execute(cls, latent: dict, plan: Plan, sections: str) -> io.NodeOutput:
-        video = video_latent(latent, "latent")
+        video, before = video_latent(latent, "latent"), latent.get(BEFORE)
         require_no_loop(plan, length_of(latent))
-        made = Made.of(latent)
+        made, plan = Made.of(latent), as_made(plan, length_of(latent))
         known = given_frames(plan, video.shape[2]) if made is None else made.given
+        video, known = whole(video, known, before)
         planned = plan.fill(video.shape[2], known)
         numbers = section_numbers(sections, planned)
         if unseen_after(plan, planned, numbers):
@@ -167,4 +168,4 @@ class RedoNode(io.ComfyNode):
             progress_text(cls)(
                 f"the {plan.order} order does not see what comes after: to avoid a jump, make up to {last} again"
             )
-        return io.NodeOutput(*redo(plan, video, known, numbers))
+        return io.NodeOutput(*redo(plan, video, known, numbers, before))

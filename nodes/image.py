@@ -1,8 +1,10 @@
 from comfy_api.latest import io, ui
 
+from ..framepack_core.comfyui.chunked import STEP as CHUNKS_STEP
+from ..framepack_core.comfyui.chunked import encode_still, in_chunks
 from ..framepack_core.comfyui.decoding.stream import decode_video
 from ..framepack_core.comfyui.encoding import encode_images, fit_image
-from ..framepack_core.comfyui.latent import marked_length
+from ..framepack_core.comfyui.latent import STILL, marked_length
 from ..framepack_core.demo.scenes import draw_scene
 from ..framepack_core.weights.buckets import BASE, STEP
 from .schema import named_errors
@@ -53,9 +55,13 @@ class EncodeImageNode(io.ComfyNode):
     @classmethod
     @named_errors
     def execute(cls, image, vae, clip_vision=None, base_resolution: int = BASE) -> io.NodeOutput:
-        image = fit_image(image, base_resolution)
+        apart = in_chunks(vae)
+        image = fit_image(image, base_resolution, CHUNKS_STEP if apart else STEP)
         vision = None if clip_vision is None else clip_vision.encode_image(image, crop=False)
-        return io.NodeOutput({"samples": encode_images(vae, image)}, vision, image)
+        latent = {"samples": encode_images(vae, image)}
+        if apart:
+            latent[STILL] = encode_still(vae, image)
+        return io.NodeOutput(latent, vision, image)
 
 
 class DemoImageNode(io.ComfyNode):

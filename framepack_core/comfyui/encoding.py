@@ -10,19 +10,19 @@ from torch import Tensor
 
 from ..family import VAES
 from ..frames import nearest_frames
-from ..weights.buckets import nearest_bucket
+from ..weights.buckets import STEP, nearest_bucket
 
 CHANNELS = 16
 
 
-def fit_image(image_NHWC: Tensor, base_resolution: int) -> Tensor:
+def fit_image(image_NHWC: Tensor, base_resolution: int, step: int = STEP) -> Tensor:
     """One image resized and centre-cropped to the nearest trained size, `1 H W 3`; unchanged if it already has that size.
 
-    Raises ValueError for more than one image.
+    Its sides are multiples of `step` pixels. Raises ValueError for more than one image.
     """
     if image_NHWC.shape[0] != 1:
         raise ValueError(f"image holds {image_NHWC.shape[0]} images, expected one; pick one with ImageFromBatch")
-    height, width = nearest_bucket(image_NHWC.shape[1], image_NHWC.shape[2], base_resolution)
+    height, width = nearest_bucket(image_NHWC.shape[1], image_NHWC.shape[2], base_resolution, step)
     return fit_images(image_NHWC, height, width)
 
 

@@ -10,6 +10,7 @@ from ..frames import Length
 
 MADE = "framepack_made"  # how the sampler made it
 LENGTH = "framepack_length"  # the frames that are shown
+BEFORE = "framepack_before"  # a Placed: what a video of sections apart begins after, which is no part of it
 STILL = "framepack_still"  # beside an image's latent: the last latent frame `1 16 1 H W` of a clip that shows it for a section
 
 

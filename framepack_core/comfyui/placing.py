@@ -13,7 +13,9 @@ from torch import Tensor
 
 from ..frames import PIXEL_FRAMES
 from ..placing import ATS, SEEN, USES, At, Frames, Placed, Use, spelled_places
-from ..weights.buckets import nearest_bucket
+from ..weights.buckets import STEP, nearest_bucket
+from .chunked import STEP as CHUNKS_STEP
+from .chunked import encode_clip, encode_still, in_chunks, seen_frames
 from .decoding.stream import frame_size
 from .encoding import encode_images, fit_images, resampled
 from .sampling.checks import require_finite
@@ -82,16 +84,17 @@ def place(
     """`frames` with one more still or clip, and the images `N H W 3` that were used.
 
     The first of several decides the size, like FramePack_EncodeImage. Raises ValueError for a clip of fewer than five frames
-    at the video's rate, and for a mask that does not fit.
+    at the video's rate, or than a chunk's, and for a mask that does not fit.
     """
     require_fitting_mask(picture)
     rows, columns = picture.images.shape[1:3]
-    height, width = size_in_pixels(frames, vae) or nearest_bucket(rows, columns, base_resolution)
-    images = resampled(picture.images, picture.fps, frames.fps) if not picture.is_still else picture.images
-    images = fit_images(used(images, picture), height, width)
+    apart = in_chunks(vae)
+    size = size_in_pixels(frames, vae) or nearest_bucket(rows, columns, base_resolution, CHUNKS_STEP if apart else STEP)
+    given = resampled(picture.images, picture.fps, frames.fps) if not picture.is_still else picture.images
+    images = fit_images(used(given, picture, apart), *size)
     embedding = None if clip_vision is None else clip_vision.encode_image(seen(images, picture), crop=False)
-    first = encode_images(vae, images[:1])
-    latents = written(images, first, picture, vae)
+    first = encode_images(vae, fit_images(given[:1], *size) if apart else images[:1])
+    latents = written(images, first, picture, vae, apart)
     for latent in (first, latents):
         require_finite(latent, "the latent of images", "look at the images, and start ComfyUI without --fp16-vae")
     placed = Placed(
@@ -103,6 +106,7 @@ def place(
         embedding=embedding,
         still=picture.is_still,
         masked=picture.mask is not None,
+        apart=apart,
     )
     return frames.with_placed(placed), images
 
@@ -136,10 +140,12 @@ def size_in_pixels(frames: Frames, vae: comfy.sd.VAE) -> tuple[int, int] | None:
     return height, width
 
 
-def used(images: Tensor, picture: Picture) -> Tensor:
-    """The images of a clip that are encoded: 4 k + 1, counted from where the clip meets what is generated."""
+def used(images: Tensor, picture: Picture, apart: bool) -> Tensor:
+    """The images of a clip that are encoded: 4 k + 1, or whole chunks, counted from where the clip meets what is generated."""
     if picture.is_still or picture.use == "guide":
         return images
+    if apart and picture.at == "start":
+        return seen_frames(images)
     steps = min((len(images) - 1) // PIXEL_FRAMES, SEEN)
     if not steps:
         raise ValueError(
@@ -155,10 +161,12 @@ def seen(images: Tensor, picture: Picture) -> Tensor:
     return images[-1:] if picture.use == "fixed" and picture.at == "start" else images[:1]
 
 
-def written(images: Tensor, first: Tensor, picture: Picture, vae: comfy.sd.VAE) -> Tensor:
-    """The latents that go into the video."""
+def written(images: Tensor, first: Tensor, picture: Picture, vae: comfy.sd.VAE, apart: bool) -> Tensor:
+    """The latents that go into the video, or before it where sections are `apart`."""
     if picture.use == "guide":
         return first.expand(-1, -1, max(1, len(images) // PIXEL_FRAMES), -1, -1)
+    if apart and picture.at == "start":
+        return encode_still(vae, images) if picture.is_still else encode_clip(vae, images)
     if picture.at == "start":
         return first if picture.is_still else encode_images(vae, images)
     clip = images.expand(STILL, -1, -1, -1) if picture.is_still else images

@@ -161,17 +161,17 @@ def test_a_vae_of_another_family_is_refused_by_name(wan, tiny):
     hunyuan, tiny_hunyuan = hunyuan_vae(32), comfy.sd.VAE(sd=taehv(seed=3))
 
     for vae in (hunyuan, tiny_hunyuan):
-        with pytest.raises(ValueError, match="vae is not Helios's, which made the latent; load Wan's VAE"):
+        with pytest.raises(ValueError, match="vae is not that of the model that made the latent; load Wan's VAE"):
             footage(vae, latents, length=apart(latents))
     for vae in (wan, tiny):
-        with pytest.raises(ValueError, match="vae is not FramePack's, which made the latent; load HunyuanVideo's VAE"):
+        with pytest.raises(ValueError, match="vae is not that of the model that made the latent; load HunyuanVideo's VAE"):
             footage(vae, latents, length=Length(9))
 
 
 def test_a_vae_of_other_channels_is_refused_by_name(tiny):
     video_2_2 = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
 
-    with pytest.raises(ValueError, match="vae is not Helios's, which made the latent; load Wan's VAE"):
+    with pytest.raises(ValueError, match="vae is not that of the model that made the latent; load Wan's VAE"):
         footage(video_2_2, scene_latents(9, 4, 4), length=Length(9, apart=9))
 
 

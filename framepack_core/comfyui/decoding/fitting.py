@@ -15,9 +15,8 @@ from .hunyuan import is_carried
 def require_fitting(vae: Any, length: Length) -> None:
     """Raises ValueError for a VAE of another model family than the sampler's whose video has this length."""
     if not fits(vae, bool(length.apart)):
-        fitting = [family for family in FAMILIES if family.apart == bool(length.apart)]
-        name, remedy = (" or ".join(texts) for texts in ([each.name for each in fitting], [each.vae for each in fitting]))
-        raise ValueError(f"vae is not {name}'s, which made the latent; load {remedy}")
+        fitting = dict.fromkeys(family.vae for family in FAMILIES if family.apart == bool(length.apart))
+        raise ValueError(f"vae is not that of the model that made the latent; load {' or '.join(fitting)}")
 
 
 def fits(vae: Any, apart: bool) -> bool:

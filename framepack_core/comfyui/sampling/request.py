@@ -59,6 +59,14 @@ class Request:
     what: str = "the plan"
 
     @property
+    def before(self) -> Placed | None:
+        """What the video begins after, where that is no part of it. Once a run has begun, it has noise."""
+        hidden = self.length.hidden
+        if not hidden:
+            return None
+        return Placed(self.timeline.latents[:, :, :hidden].clone(), self.timeline.guides[0].latent, "start", apart=True)
+
+    @property
     def length(self) -> Length:
         return self.plan.length(self.timeline.frames, len(self.given))
 
