@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from .helios import chunks
@@ -63,7 +63,7 @@ class Family:
                 f"the plan's layout is {plan.layout}, but {self.name} knows {self.layout} only; set its layout to auto and its "
                 f"window to {self.layout.window}"
             )
-        return replace(plan, apart=self.apart)
+        return plan.in_clips(self.apart)
 
     def require(self, wishes: Collection[Wish]) -> None:
         """Raises ValueError for something that it cannot do."""

@@ -66,7 +66,7 @@ class Plan:
     A video in `parts` is made one part after another, each in the plan's order. They are the frames of the video at which parts
     after the first should begin, and do where sections meet; those after the video's end do not count.
 
-    Where sections are `apart`, each is a clip of its own for the VAE, and only they are shown, not what they continue. The
+    `seconds` are about how long it is to be; None if it is to have just these sections. Where sections are `apart`, each is a clip of its own for the VAE, and only they are shown, not what they continue. The
     first one of a video that continues nothing then sees frames that do not exist yet, as others do.
     """
 
@@ -81,6 +81,7 @@ class Plan:
     loop: int = 0
     parts: tuple[int, ...] = ()
     apart: bool = False
+    seconds: float | None = None
 
     @classmethod
     def of(
@@ -117,7 +118,8 @@ class Plan:
         fitted = chosen.fit(name).with_window(window)
         name = name if name in PRESETS else "custom"
         exact = max(round(seconds * fps), 1) if exact_length else None
-        plan = cls(section_count(seconds, fps, window), chosen, window, fitted, fps, paddings, name, exact, loop).beside(1)
+        count = section_count(seconds, fps, window)
+        plan = cls(count, chosen, window, fitted, fps, paddings, name, exact, loop, seconds=seconds).beside(1)
         if (sections := plan.sections + loop) > (most := max_sections(fitted, window)):
             raise ValueError(
                 f"{seconds:g} s at {fps:g} fps and window {window} are {sections:,} sections, but in layout {fitted} a video "
@@ -138,6 +140,13 @@ class Plan:
                     "like 2, 3.5"
                 )
         return replace(self, parts=tuple(round(time * self.fps) for time in times))
+
+    def in_clips(self, apart: bool) -> Plan:
+        """This plan where sections are `apart`, or not: such sections are shorter, so there may be more of them."""
+        plan = replace(self, apart=apart)
+        if not apart or plan.seconds is None or plan.exact is not None:
+            return plan
+        return replace(plan, sections=max(round(plan.seconds / plan.section_seconds), 1))
 
     @property
     def generated(self) -> int:

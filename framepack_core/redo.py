@@ -29,7 +29,8 @@ def redo(
     placed = tuple(_stretch(latents, start, stop, video.begins(start) / plan.fps) for start, stop in stays)
     if before is not None:
         placed = (replace(placed[0], picture=before.picture), *placed[1:])
-    return replace(plan, sections=len(again) // plan.window), Frames(placed, plan.fps, tuple(sorted(known)))
+    shorter = replace(plan, sections=len(again) // plan.window, seconds=None)
+    return shorter, Frames(placed, plan.fps, tuple(sorted(known)))
 
 
 def whole(latents: Tensor, known: Collection[int], before: Placed | None) -> tuple[Tensor, Collection[int]]:
@@ -41,7 +42,7 @@ def whole(latents: Tensor, known: Collection[int], before: Placed | None) -> tup
 
 def as_made(plan: Plan, length: Length) -> Plan:
     """The plan as the model made it whose video has this length."""
-    return replace(plan, apart=length.apart is not None)
+    return plan.in_clips(length.apart is not None)
 
 
 def require_no_loop(plan: Plan, length: Length) -> None:
