@@ -30,13 +30,19 @@ def test_a_family_that_does_not_look_ahead_closes_no_loop():
 
 @pytest.mark.parametrize("given", [0, 1, 18])
 def test_sections_that_are_clips_of_their_own_follow_each_other_without_a_gap_and_what_is_given_is_not_shown(given):
-    plan = IN_CLIPS.fit(Plan.of(3.6, "forward", fps=24))
+    plan = IN_CLIPS.fit(Plan.of(2.75, "forward", fps=24))
     length = plan.length(given + plan.generated, given)
 
     times = [seconds_shown(section, length, plan.fps)[0] for section in plan.fill(length.latents, range(given))]
 
     assert times == [(0, 33 / 24), (33 / 24, 66 / 24)]
     assert plan.section_seconds == 33 / 24
+
+
+def test_clips_of_their_own_are_shorter_so_a_long_video_has_more_of_them():
+    plan = Plan.of(60, "forward", fps=24)
+
+    assert plan.sections == 40 and IN_CLIPS.fit(plan).sections == 44
 
 
 @pytest.mark.parametrize(("seconds", "sections"), [(33 / 24, 1), (34 / 24, 2), (99 / 24, 3), (100 / 24, 4)])
