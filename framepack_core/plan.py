@@ -67,7 +67,7 @@ class Plan:
     after the first should begin, and do where sections meet; those after the video's end do not count.
 
     `seconds` are about how long it is to be; None if it is to have just these sections. Where sections are `apart`, each is a
-    clip of its own for the VAE, and only they are shown, not what they continue. The first one of a video that continues nothing
+    clip of its own for the VAE, and only they are shown, not what they continue. The first of a video that continues nothing
     then sees frames that do not exist yet, as others do.
     """
 
