@@ -1,4 +1,4 @@
-"""What a video of sections that are clips of their own begins after: stills and clips, encoded in chunks of a section's length."""
+"""What a video of sections that are clips of their own begins after: stills and clips, encoded in chunks of a section."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Helios videos through ComfyUI's guider, with our transformer and conditions, equal diffusers' pipelines in float32 on a CPU."""
+"""Helios videos through ComfyUI's guider, with our transformer, equal diffusers' pipelines in float32 on a CPU."""
 
 from dataclasses import replace
 
