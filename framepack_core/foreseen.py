@@ -14,6 +14,7 @@ from .placing import SEEN, Arrangement, At, Frames, Placed, Use, spelled_places
 from .plan import Plan, seconds_of
 
 PLAN, PLACE = "FramePack_Plan", "FramePack_Place"
+LOADERS = {"FramePack_LoadModel": "model_name", "UNETLoader": "unet_name"}  # with the input that names the file
 CLIPS = ("LoadVideo", "GetVideoComponents", "RepeatImageBatch")  # what gives images of which several are used
 
 
@@ -32,8 +33,9 @@ class Foreseen:
         sampler = sampler_behind(graph, node)
         if sampler is None:
             return cls(plan)
+        plan = plan.in_clips(is_helios(graph, sampler))
         arrangement = Arrangement.of(plan, given_to(graph, sampler, plan))
-        return cls(plan, frozenset(arrangement.known), tuple(arrangement.guides))
+        return cls(arrangement.plan, frozenset(arrangement.known), tuple(arrangement.guides))
 
 
 def plan_of(graph: Graph, node: str) -> Plan:
@@ -58,6 +60,16 @@ def sampler_behind(graph: Graph, node: str) -> str | None:
         if other["class_type"] in SAMPLERS and other["inputs"].get("plan") == [node, 0]:
             return name
     return None
+
+
+def is_helios(graph: Graph, node: str) -> bool:
+    """Whether the model that a node is given is Helios, by the name of its file: the file itself is not read for a drawing."""
+    inputs = graph[node]["inputs"]
+    before = source(graph, inputs.get("model", inputs.get("guider")))
+    if before is None:
+        return False
+    loaded = graph[before]["inputs"].get(LOADERS.get(kind(graph, before), ""))
+    return is_helios(graph, before) if loaded is None else "helios" in str(loaded).lower()
 
 
 def given_to(graph: Graph, sampler: str, plan: Plan) -> Frames:

@@ -118,7 +118,7 @@ class Arrangement:
             require_end(plan, "something is placed at the end", "place it at a time")
         taken = sum(placed.length for placed in fixed)
         began = taken if given.given is None else len(given.given)
-        plan = plan.beside(taken)
+        plan = plan.in_clips(plan.apart or any(placed.apart for placed in fixed)).beside(taken)
         main = plan.length(taken + plan.sections * plan.window, began)  # without what connects a loop
         found = iter(_moved(plan, fixed, main))
         first = tuple(next(found) if placed.is_fixed else _asked(plan, placed, main) for placed in given.placed)

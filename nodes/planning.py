@@ -190,7 +190,7 @@ class DrawPlanNode(io.ComfyNode):
         known, guides = ((0,) if start_image else ()), []
         if frames is not None:
             arrangement = Arrangement.of(plan, frames)
-            known, guides = arrangement.known, arrangement.guides
+            plan, known, guides = arrangement.plan, arrangement.known, arrangement.guides
             progress_text(cls)("\n".join(arrangement.notes()))
         picture = draw_plan(plan, width, height, known, LIGHT if is_light() else DARK, guides)
         return io.NodeOutput(to_image(picture), plan.table(known, guides))

@@ -53,6 +53,22 @@ def test_what_the_sampler_is_given_is_known(order, given, known):
     assert Foreseen.of(prompt({"seconds": 2.4, "order": order}, given), "1").known == known
 
 
+@pytest.mark.parametrize("name", ["Helios-Distilled/transformer/", "helios_base_fp8.safetensors"])
+def test_a_video_of_helios_is_drawn_in_chunks_of_33_frames(name):
+    """Its model is known by the file's name, behind whatever changes the model."""
+    foreseen = Foreseen.of(
+        prompt(
+            {"seconds": 60, "order": "forward", "fps": 24},
+            {"model": ["3", 0]},
+            **{"3": ("FramePack_LoadLora", {"model": ["4", 0]}), "4": ("FramePack_LoadModel", {"model_name": name})},
+        ),
+        "1",
+    )
+
+    assert foreseen.plan.apart and foreseen.plan.sections == 44
+    assert foreseen.plan.length(44 * 9).frames == 44 * 33
+
+
 def test_a_chain_of_placed_frames_is_where_the_sampler_will_put_it():
     """A clip, whose length is not known before it is loaded, is as long as what is used of it at most."""
     foreseen = Foreseen.of(
