@@ -18,7 +18,7 @@ from scripts.support.environment import ROOT
 from scripts.support.server import Prompt, Server
 from scripts.support.workflow import to_prompt
 
-WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("FramePack *.json"))
 SECTIONS, STEPS = 2, 2
 FPS = 30
 SMALL = {"steps": STEPS, "base_resolution": 96, "width": 96, "height": 96}
