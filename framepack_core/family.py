@@ -127,3 +127,13 @@ def _helios(recipe: Recipe) -> Family:
 HELIOS: dict[str, Family] = {name: _helios(recipe) for name, recipe in RECIPES.items()}  # by the variant
 FAMILIES = (FRAMEPACK, *HELIOS.values())
 VAES = " or ".join(dict.fromkeys(family.vae for family in FAMILIES))
+
+
+def family_named(file: str) -> Family:
+    """The family of a checkpoint as far as its file's name tells; otherwise FramePack."""
+
+    def says(family: Family, word: int) -> bool:
+        return family.name.lower().split()[word] in file.lower()
+
+    named = (family for family in FAMILIES if says(family, 0))
+    return max(named, key=lambda family: says(family, -1), default=FRAMEPACK)

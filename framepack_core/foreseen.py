@@ -7,14 +7,15 @@ from typing import Any, cast
 
 import torch
 
+from .family import family_named
 from .graph import SAMPLERS, Graph, Values, is_link, kind, source
+from .helios import chunks
 from .layout import chosen_layout
 from .orders import PADDINGS
 from .placing import SEEN, Arrangement, At, Frames, Placed, Use, spelled_places
 from .plan import Plan, seconds_of
 
 PLAN, PLACE = "FramePack_Plan", "FramePack_Place"
-LOADERS = {"FramePack_LoadModel": "model_name", "UNETLoader": "unet_name"}  # with the input that names the file
 CLIPS = ("LoadVideo", "GetVideoComponents", "RepeatImageBatch")  # what gives images of which several are used
 
 
@@ -33,7 +34,7 @@ class Foreseen:
         sampler = sampler_behind(graph, node)
         if sampler is None:
             return cls(plan)
-        plan = plan.in_clips(is_helios(graph, sampler))
+        plan = family_named(file_before(graph, sampler)).fit(plan)
         arrangement = Arrangement.of(plan, given_to(graph, sampler, plan))
         return cls(arrangement.plan, frozenset(arrangement.known), tuple(arrangement.guides))
 
@@ -62,14 +63,12 @@ def sampler_behind(graph: Graph, node: str) -> str | None:
     return None
 
 
-def is_helios(graph: Graph, node: str) -> bool:
-    """Whether the model that a node is given is Helios, by the name of its file: the file itself is not read for a drawing."""
+def file_before(graph: Graph, node: str) -> str:
+    """The name of the checkpoint whose model leads to a node; empty if it is known only when the graph runs."""
     inputs = graph[node]["inputs"]
-    before = source(graph, inputs.get("model", inputs.get("guider")))
-    if before is None:
-        return False
-    loaded = graph[before]["inputs"].get(LOADERS.get(kind(graph, before), ""))
-    return is_helios(graph, before) if loaded is None else "helios" in str(loaded).lower()
+    named = (inputs[name] for name in ("model_name", "unet_name") if isinstance(inputs.get(name), str))
+    before = (source(graph, inputs.get(name)) for name in ("model", "guider"))
+    return next(named, None) or next((file_before(graph, name) for name in before if name is not None), "")
 
 
 def given_to(graph: Graph, sampler: str, plan: Plan) -> Frames:
@@ -89,12 +88,12 @@ def placed_before(graph: Graph, link: Any, plan: Plan) -> Frames:
     if name is None or kind(graph, name) != PLACE:
         return Frames(fps=plan.fps)
     frames = placed_before(graph, graph[name]["inputs"].get("frames"), plan)
-    for placed in placed_by(graph, name):
+    for placed in placed_by(graph, name, plan):
         frames = frames.with_placed(placed)
     return frames
 
 
-def placed_by(graph: Graph, name: str) -> list[Placed]:
+def placed_by(graph: Graph, name: str, plan: Plan) -> list[Placed]:
     """What one FramePack_Place gives. How long a clip is, is unknown before it is loaded: it counts as long as it may be."""
     value = Values(graph, name)
     use = cast(Use, value("use", "fixed"))
@@ -104,7 +103,8 @@ def placed_by(graph: Graph, name: str) -> list[Placed]:
     at, seconds = cast(At, value("at", "start")), float(value("seconds", 0.0))
     if kind(graph, source(graph, graph[name]["inputs"].get("images"))) not in CLIPS:
         return [still(at, use, seconds)]
-    return [Placed(empty(SEEN + (at == "start")), empty(1), at, use, seconds)]
+    longest = chunks.SEEN * chunks.WINDOW if plan.apart else SEEN + (at == "start")
+    return [Placed(empty(longest), empty(1), at, use, seconds)]
 
 
 def still(at: At, use: Use = "fixed", seconds: float = 0.0) -> Placed:

@@ -109,3 +109,30 @@ def test_what_has_no_place_is_told_in_the_sampler_s_words():
 
     with pytest.raises(ValueError, match=r"placed at 9\.00 s, but the video has"):
         Foreseen.of(prompt({"seconds": 2.4}, {"frames": ["3", 0]}, **{"3": late, "5": image()}), "1")
+
+
+def helios(plan: dict[str, Any], given: dict[str, Any], **others: tuple[str, dict[str, Any]]) -> Foreseen:
+    loader = ("FramePack_LoadModel", {"model_name": "Helios-Distilled.safetensors"})
+    lora = ("FramePack_LoadLora", {"model": ["8", 0], "lora_name": "x.safetensors"})
+    nodes = {"8": loader, "9": lora} | others
+    return Foreseen.of(prompt({"fps": 24, "order": "forward", **plan}, {"model": ["9", 0], **given}, **nodes), "1")
+
+
+@pytest.mark.parametrize(
+    ("given", "hidden"), [({}, 0), ({"start_latent": ["7", 0]}, 1), ({"frames": ["5", 0]}, 27)], ids=["text", "image", "clip"]
+)
+def test_with_a_helios_file_sections_are_clips_of_their_own_after_what_is_given(given, hidden):
+    clip = {"5": ("FramePack_Place", {"images": ["6", 0]}), "6": ("GetVideoComponents", {})}
+    foreseen = helios({"seconds": 3.0}, given, **clip)
+
+    plan = foreseen.plan
+    assert plan.apart
+    assert foreseen.known == set(range(hidden))
+    assert plan.length(hidden + plan.generated, hidden).frames == 33 * plan.sections
+
+
+def test_a_plan_that_helios_cannot_make_is_told_before_it_runs():
+    with pytest.raises(
+        ValueError, match="the plan's order is inverted, but Helios Distilled makes videos in the order forward only"
+    ):
+        helios({"order": "inverted"}, {})

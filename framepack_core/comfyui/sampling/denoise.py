@@ -87,7 +87,7 @@ class GuiderDenoiser:
         if section.number in self.embeddings:
             guider = with_conditions(guider, clip_vision_output=self.embeddings[section.number])
         guider.original_conds = {
-            name: [for_video(cond, *call.noise.shape[2:], call.scale) for cond in conds]
+            name: [for_video(cond, *call.noise.shape[2:], scale=call.scale) for cond in conds]
             for name, conds in guider.original_conds.items()
         }
         functions = [require_unconditional, *guider.model_options.get(PRE_CFG, [])]
