@@ -135,7 +135,8 @@ def test_the_start_image_is_shown_before_the_first_step(timeline):
         node.wait_for(77)
 
 
-def test_frames_before_the_video_are_not_in_the_strip(timeline):
+def test_frames_before_the_video_are_not_in_the_strip(timeline, clock, monkeypatch):
+    monkeypatch.setattr(filmstrip, "FASTEST", 100.0)
     timeline.write([0], latents_of(77))
     node = Node()
 

@@ -1,7 +1,8 @@
 """ComfyUI nodes that stand in for the text encoders and SigLIP: same types and shapes, random weights.
 
-They work with the stock CLIPTextEncode (`[1, 77, 768]`, pooled `[1, 768]`; Wan's `[1, 77, 4096]`, where the real one gives 512
-tokens, and no pooled output) and CLIPVisionEncode (`[1, 16, 64]`). A last node lets previews take their time, because a run of a test is over before a preview could be afforded.
+They work with the stock CLIPTextEncode (`[1, 77, 768]`, pooled `[1, 768]`; Wan's `[1, 77, 4096]` without a pooled output,
+where the real one gives 512 tokens) and CLIPVisionEncode (`[1, 16, 64]`). The last node lets previews take their time, because
+a run of a test is over before a preview could be afforded.
 """
 
 import sys
