@@ -375,7 +375,7 @@ def test_a_vae_of_another_family_ends_the_preview(timeline, temp, clock, caplog)
         fill(timeline, clip, range(1, 10), 0.4)
 
     assert not vae.decoded and not clip.file
-    assert "preview_vae cannot show the video (vae is not FramePack's" in caplog.text
+    assert "preview_vae cannot show the video (vae is not that of the model" in caplog.text
 
 
 def test_each_section_is_decoded_once(timeline, temp, clock):
