@@ -11,6 +11,8 @@ from support.ours import relative_error
 from framepack_core.comfyui import families
 from framepack_core.comfyui.latent import STILL
 from framepack_core.comfyui.loading import checkpoints
+from framepack_core.comfyui.sampling import helios
+from framepack_core.comfyui.sampling import sample as sampling
 from framepack_core.comfyui.sampling.request import Given, Request, make_guider
 from framepack_core.comfyui.sampling.sample import sample
 from framepack_core.helios.recipes import RECIPES
@@ -132,3 +134,27 @@ def test_a_whole_video_equals_diffusers(oracle, models, variant, mode, count, so
     found = ours(models[variant], mode, inputs, count, "euler" if solver == "euler" else "auto")
 
     assert relative_error(found, expected) < TOLERANCE
+
+
+def zeros_of_the_vae(patcher, timeline):
+    return torch.zeros(1)
+
+
+FAULTS = {
+    "zeros in the VAE's space": ("base", "text", sampling, "blank", zeros_of_the_vae),
+    "no noise on what is given": ("base", "image", helios, "with_noise", lambda anchor, hidden, generator: (anchor, hidden)),
+    "timesteps that are 1000 sigma": ("distilled", "text", helios, "timesteps", lambda recipe, stage: None),
+    "ordinary cfg": ("mid", "text", helios, "guided", lambda recipe, stage, options: options),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_parity_notices(oracle, models, fault, monkeypatch):
+    variant, mode, place, name, broken = FAULTS[fault]
+    inputs = inputs_of(variant)
+    expected = diffusers(oracle, variant, mode, inputs, 1)
+    monkeypatch.setattr(place, name, broken)
+
+    found = ours(models[variant], mode, inputs, 1)
+
+    assert relative_error(found, expected) > 10 * TOLERANCE
