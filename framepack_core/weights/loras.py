@@ -88,6 +88,6 @@ def _leaf(rest: str) -> str:
 
 
 def family(keys: Iterable[str], own: LoraNames) -> str | None:
-    """The models that a file seems to be for, by the names of its tensors; None if they do not tell, or if these are the own."""
+    """The models that a file seems to be for, by its tensors' names; None if they do not tell, or if these are the own."""
     others = [(name, mark) for name, mark in _FAMILIES if name != own.base]
     return next((name for key in keys for name, mark in others if mark.search(key)), None)

@@ -193,8 +193,8 @@ ROWS = {"lora_up.weight": torch.zeros(8, 2), "lora_down.weight": torch.zeros(2, 
         ),
         (
             "diffusion_model.blocks.0.self_attn.q",
-            "all 1 of its weights that Helios has too have another size, first diffusion_model.blocks.0.self_attn.q: 8x8, where "
-            "the model has 256x256; choose a LoRA for Helios or Wan 14B",
+            "all 1 of its weights that Helios has too have another size, first diffusion_model.blocks.0.self_attn.q: 8x8, "
+            "where the model has 256x256; choose a LoRA for Helios or Wan 14B",
         ),
         ("layers.0.attention", "is of Helios or Wan 14B; choose a LoRA for Helios or Wan 14B"),
     ],

@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from support.stand_ins.prompt import HELIOS, WAN_VAE, with_stand_ins
 
-from scripts.support.server import Server
+from scripts.support.server import RunFailed, Server
 
 REAL = {
     "model": ("FramePack_LoadModel", {"model_name": "Helios-Distilled-bf16.safetensors", "weight_dtype": "default"}),
