@@ -66,16 +66,27 @@ class LoadLoraNode(io.ComfyNode):
             node_id="FramePack_LoadLora",
             display_name="Load FramePack LoRA",
             category="FramePack/loaders",
-            description="Adds a LoRA to a FramePack model, however its trainer named the weights: the names that ComfyUI's own "
-            "loaders know, and those of diffusers, finetrainers, diffusion-pipe and musubi, which these leave out. Chain "
+            description="Adds a LoRA to a FramePack or Helios model, however its trainer named the weights: the names that "
+            "ComfyUI's own loaders know, and those of diffusers, finetrainers, diffusion-pipe and musubi, which these leave out. Chain "
             "several for a stack.",
-            search_aliases=["framepack lora", "load lora framepack", "hunyuan lora", "musubi lora", "loha", "lokr", "dora"],
+            search_aliases=[
+                "framepack lora",
+                "load lora framepack",
+                "hunyuan lora",
+                "helios lora",
+                "wan lora",
+                "musubi lora",
+                "loha",
+                "lokr",
+                "dora",
+            ],
             inputs=[
-                io.Model.Input("model", tooltip="A FramePack model, with other LoRAs or without."),
+                io.Model.Input("model", tooltip="A FramePack or Helios model, with other LoRAs or without."),
                 io.Combo.Input(
                     "lora_name",
                     options=lora_names(),
-                    tooltip="A file under models/loras: a LoRA, LoHa, LoKr or DoRA for FramePack or HunyuanVideo.",
+                    tooltip="A file under models/loras: a LoRA, LoHa, LoKr or DoRA: on FramePack for FramePack or "
+                    "HunyuanVideo, on Helios for Helios or Wan 14B.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -84,7 +95,7 @@ class LoadLoraNode(io.ComfyNode):
                     max=100.0,
                     step=0.01,
                     tooltip="How much of the LoRA is added. Negative values take it away; 0 leaves the model as it is. LoRAs "
-                    "of HunyuanVideo often need another strength on FramePack than on the model they are for.",
+                    "of HunyuanVideo on FramePack, and of Wan on Helios, often need another strength than on their own model.",
                 ),
             ],
             outputs=[

@@ -3,7 +3,9 @@
 For each card (free memory, in GB of 10^9 bytes) and file: how much of the transformer's weights stays on the card while it
 samples, how much of that is modulation layers, how much every step of the second section fetches, both as they would be if
 sections did not share modulations, and the most memory in use. Then the same for decoding ten latent frames at 640x608, with
-how often a pixel is computed and whether a layer is computed whole. With --long, only the most memory in use that decoding a
+how often a pixel is computed and whether a layer is computed whole. With --helios, only how two chunks of Helios Distilled at
+640x384 are sampled, a step in each stage but the first chunk's, which have two, and the most memory in use by the number of
+chunks. With --long, only the most memory in use that decoding a
 minute takes, in two sizes and three precisions (an hour). Nothing here runs on a GPU: see experiments/card.
 """
 
@@ -23,6 +25,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scripts.support.pack import load_comfyui
 
 CARDS = (4, 6, 8, 10, 12, 16, 24)
+HELIOS_CARDS = (6, 8, 12, 16, 24)
+HELIOS_SIZE = (48, 80)  # latent height and width of 640x384
+HELIOS_FILES = ("bf16", "fp8")
+CHUNKS, FEW_BLOCKS = (2, 4), 2  # with which it is shown that memory does not grow
 FP8 = torch.float8_e4m3fn
 FILES = {  # with the dtypes of the blocks' matrices, and of modulation layers
     "bf16": (torch.bfloat16, torch.bfloat16),
@@ -35,12 +41,15 @@ DECODES = {"bf16, fp16": torch.bfloat16, "float32": torch.float32}
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("comfyui", type=Path)
-    parser.add_argument("--cards", nargs="+", type=float, default=CARDS, help="free memory in GB")
+    parser.add_argument("--cards", nargs="+", type=float, help="free memory in GB")
+    parser.add_argument("--helios", action="store_true", help="Helios instead of FramePack")
     parser.add_argument("--long", action="store_true", help="decoding of a minute in all sizes and precisions")
     options = parser.parse_args()
     load_comfyui(options.comfyui)
     logging.disable(logging.INFO)
-    return long(options.cards) if options.long else short(options.cards)
+    if options.helios:
+        return helios(options.cards or HELIOS_CARDS)
+    return long(options.cards or CARDS) if options.long else short(options.cards or CARDS)
 
 
 def short(cards: Sequence[float]) -> int:
@@ -56,6 +65,21 @@ def short(cards: Sequence[float]) -> int:
         for name, dtype in DECODES.items():
             print(f"| {size:g} | {name} | {decoding(size, dtype)} |", flush=True)
     return 0
+
+
+def helios(cards: Sequence[float]) -> int:
+    """Returns 1 if memory grows with the number of chunks."""
+    from experiments.card.card import GB
+
+    print("| free GB | file | weights on the card | fetched at each step | most in use |\n| ---: | --- | ---: | ---: | ---: |")
+    for size, name in product(cards, HELIOS_FILES):
+        found = helios_on(size, FILES[name][0])
+        weights = f"{found.loaded / GB:.1f} of {found.whole / GB:.1f} GB"
+        print(f"| {size:g} | {name} | {weights} | {found.fetched / GB:.1f} GB | {found.peak / GB:.1f} GB |", flush=True)
+    peaks = [helios_on(max(cards), torch.bfloat16, chunks, FEW_BLOCKS).peak for chunks in CHUNKS]
+    print(f"\nmost in use with {FEW_BLOCKS} of the 40 blocks, by the number of chunks:")
+    print("\n".join(f"  {chunks} chunks: {peak} bytes" for chunks, peak in zip(CHUNKS, peaks, strict=True)))
+    return int(peaks[1] > peaks[0])
 
 
 def long(cards: Sequence[float]) -> int:
@@ -107,6 +131,20 @@ def sampled_on(size: float, dtype: torch.dtype, modulations: torch.dtype) -> Sam
         sampled(request(model, Plan.of(2.4)))
         kept = weights_on("cuda", model, modulations=True)
         return Sampled(model.model_size(), model.loaded_size(), kept, calls.moved[-1], card.memory.peak)
+
+
+def helios_on(size: float, dtype: torch.dtype, chunks: int = 2, blocks: int = 40) -> Sampled:
+    """After so many chunks; the step is the last stage's of the last one."""
+    from experiments.card.card import GB, FakeCard
+    from experiments.card.models import helios_weights, released_transformer
+    from experiments.card.steps import request, sampled, watched
+    from framepack_core.helios.chunks import plan_of
+
+    with FakeCard(size * GB) as card:
+        model = released_transformer(helios_weights(dtype, blocks), "Helios-Distilled")
+        calls = watched(card, model)
+        sampled(request(model, plan_of(chunks), HELIOS_SIZE))
+        return Sampled(model.model_size(), model.loaded_size(), 0, calls.moved[-1], card.memory.peak)
 
 
 def decoding(size: float, dtype: torch.dtype) -> str:

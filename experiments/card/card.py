@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments.card.memory import CardMemory
-from experiments.card.primitives import Primitives
+from experiments.card.primitives import Primitives, Values
 from experiments.card.rules import Rules
 from experiments.card.waits import Waits
 from framepack_core.weights.stored import read_tensors
@@ -40,8 +40,8 @@ class FakeCard:
             list(stream_frames(vae, torch.zeros(1, 16, 10, 80, 76)))
             print(card.memory.peak)
 
-    Within the block all tensors are fake, and torch is in inference mode, as when ComfyUI runs nodes. `watching` are more
-    modes that see each operation of the card.
+    Within the block all tensors are fake but those made `with_values`, and torch is in inference mode, as when ComfyUI runs
+    nodes. `watching` are more modes that see each operation of the card.
     """
 
     def __init__(self, size: float, capability: tuple[int, int] = AMPERE, watching: Sequence[TorchDispatchMode] = ()) -> None:
@@ -57,8 +57,8 @@ class FakeCard:
             warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # as all are 0, nothing is shared
             entered.enter_context(torch.inference_mode())
             entered.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-            modes = (Rules(), self.memory, self.waits, *self.watching, Primitives())  # the last one sees an operation first
-            for mode in modes:
+            modes = Rules(), self.memory, self.waits, *self.watching, Primitives(), Values()
+            for mode in modes:  # the last one sees an operation first
                 entered.enter_context(mode)
             self._entered = entered.pop_all()
         return self

@@ -6,11 +6,18 @@ from typing import Any
 
 import torch
 from comfy.quant_ops import QuantizedTensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
 
 FUSED = (torch.ops.aten.scaled_dot_product_attention,)  # one kernel on a card; torch would take it apart without one
 
+FROM_NUMBERS = (torch.ops.aten.lift_fresh, torch.ops.aten.lift_fresh_copy)  # what torch.tensor ends with
+
 CPU = torch.device("cpu")
+
+with_values = _disable_current_modes  # tensors that are made within it on the CPU have values, as schedules need them
 
 
 class Primitives(TorchDispatchMode):
@@ -35,3 +42,16 @@ def _forget_values(args: tuple) -> None:
     for argument in args:
         if getattr(argument, "constant", None) is not None:
             argument.constant = None
+
+
+class Values(TorchDispatchMode):
+    """Computes what is made of tensors `with_values` alone, as long as it stays on the CPU."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None) -> Any:
+        kwargs = kwargs or {}
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        known = tensors and not any(isinstance(tensor, FakeTensor) or tensor.device != CPU for tensor in tensors)
+        if not known or torch.device(kwargs.get("device") or CPU) != CPU or function.overloadpacket in FROM_NUMBERS:
+            return function(*args, **kwargs)
+        with with_values():
+            return function(*args, **kwargs)

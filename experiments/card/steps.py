@@ -14,11 +14,12 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from experiments.card.card import FakeCard
+from experiments.card.primitives import with_values
+from framepack_core.comfyui.families import AUTO, family_of
 from framepack_core.comfyui.loading.patcher import ModulationsLast
 from framepack_core.comfyui.model import modulation
 from framepack_core.comfyui.sampling.request import Given, Request, make_guider
 from framepack_core.comfyui.sampling.sample import sample
-from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
 from framepack_core.plan import Plan
 
 TEXT, IMAGE = 512, 729  # tokens
@@ -38,20 +39,27 @@ class Calls:
 def request(
     model: ModelPatcher, plan: Plan, size: tuple[int, int] = SIZE, batch: int = 1, steps: int = 1, cfg: float = 1.0, **options
 ) -> Request:
-    """What a sampler node asks for, with an end image where the order takes one."""
-    prompt = [[torch.zeros(1, TEXT, 4096), {"pooled_output": torch.zeros(1, 768)}]]
+    """What a sampler node asks for, with a start image, an end image where the order takes one, and all that the model's family
+    looks at. `steps` are those of each stage."""
+    own = family_of(model)
+    pooled = own.family.pooled
+    prompt = [[torch.zeros(1, TEXT, own.text_width(model.model)), {"pooled_output": torch.zeros(1, pooled)} if pooled else {}]]
+    width = own.image_width(model.model)
     image = {"samples": torch.zeros(batch, 16, 1, *size)}
+    plan = own.family.fit(plan)
     timeline = Given(image, image if plan.order.end else None).timeline(plan)
     sections = plan.bind(timeline)
+    with with_values():
+        sigmas = own.sigmas(sections, timeline, steps * own.stages, 0.0)
     return Request(
         guider=make_guider(model, prompt, prompt if cfg != 1 else None, cfg, 10.0),
-        sampler=sampler_named("unipc_bh1"),
+        sampler=own.sampler(AUTO),
         plan=plan,
         timeline=timeline,
         sections=sections,
-        sigmas=section_sigmas(sections, timeline, steps, 0.0),
+        sigmas=sigmas,
         seed=1,
-        clip_vision_output={"last_hidden_state": torch.zeros(1, IMAGE, 1152)},
+        clip_vision_output={"last_hidden_state": torch.zeros(1, IMAGE, width)} if width else None,
         **options,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
-from .names import Weights
+from .names import Module, Weights
 
 MARK = "patch_short.weight"  # which Wan lacks
 _OLD_MARKS = ("multi_term_memory_patch.patch_short.weight", "clean_patch_embedding.proj.weight")
@@ -70,6 +70,13 @@ def rename_module(module: str) -> str | None:
 def made_of(name: str) -> str | None:
     """The official/diffusers module or parameter that becomes a ComfyUI one, or None if the name is not one."""
     return _renamed(name, _OFFICIAL, _OFFICIAL_BLOCK)
+
+
+def modules_for(name: str) -> dict[str, Module]:
+    """What becomes a ComfyUI module, by its official/diffusers name and those of earlier files; nothing for an unknown name."""
+    official = made_of(name)
+    older = [old for old, new in _OLDER.items() if new == official]
+    return dict.fromkeys([official, *older], Module(name)) if official else {}
 
 
 def _renamed(name: str, transformer: Mapping[str, str], block: Mapping[str, str]) -> str | None:

@@ -139,6 +139,11 @@ def made_of(name: str) -> list[str]:
     return [old for old, new in _TRANSFORMER.items() if new == name]
 
 
+def modules_for(name: str) -> dict[str, Module]:
+    """What becomes a ComfyUI module, or part of it, by its official/diffusers name; nothing for an unknown name."""
+    return {official: module for official in made_of(name) if (module := rename_module(official))}
+
+
 def _within(module: str, blocks: str) -> tuple[str, str] | None:
     """(number of the block, name within it), if the module is in one of these blocks."""
     match = re.fullmatch(rf"{re.escape(blocks)}\.(\d+)\.(.+)", module)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framepack_core.weights.loras import DOTTED, UNDERSCORED, family, spellings, split
+from framepack_core.weights.loras import DOTTED, FRAMEPACK, HELIOS, UNDERSCORED, family, spellings, split
 
 MODULES = ("single_transformer_blocks.12.proj_mlp", "double_blocks.0.img_attn.qkv", "norm_out.linear", "x_embedder.proj")
 SUFFIXES = {  # in a file: what it is of the module
@@ -71,4 +71,18 @@ def test_whatever_is_split_begins_with_a_module_that_exists(key, modules):
     ],
 )
 def test_names_tell_models_of_another_family(name, expected):
-    assert family([name]) == expected
+    assert family([name], FRAMEPACK) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight", "HunyuanVideo"),
+        ("lora_unet_single_transformer_blocks_19_attn_to_q.lora_down.weight", "HunyuanVideo"),
+        ("context_embedder.token_refiner.refiner_blocks.0.attn.to_q.lora_A.weight", "HunyuanVideo"),
+        ("transformer.transformer_blocks.0.attn1.to_q.lora_A.weight", "LTX-Video or CogVideoX"),
+        ("diffusion_model.blocks.0.self_attn.q.lora_A.weight", None),
+    ],
+)
+def test_on_helios_wan_s_names_are_its_own(name, expected):
+    assert family([name], HELIOS) == expected

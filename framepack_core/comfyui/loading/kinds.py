@@ -1,4 +1,4 @@
-"""What a checkpoint file is, and what of loading depends on it. FramePack and Helios part in `kind_of`, and nowhere else."""
+"""What a checkpoint file is, and what of loading depends on it. FramePack and Helios part here, and nowhere else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ...trained import Trained
-from ...weights import helios, names
+from ...weights import helios, loras, names
+from ...weights.loras import LoraNames
 from ...weights.variants import AUTO, KEY, VARIANTS, variant_of
 from .. import private
 
@@ -23,7 +24,7 @@ class Kind:
     `marks` are weights of its own in any spelling, `shape_weights` those whose shapes tell ComfyUI how to build the
     transformer. `module_of` names the ComfyUI module that an official tensor becomes part of, if any. `describe` notes on a
     loaded model what the header, the path and the user's choice of a variant say of it, and `said` has the entries of a header
-    that say the same without the path.
+    that say the same without the path. `loras` is about LoRAs for these models.
     """
 
     name: str
@@ -35,15 +36,21 @@ class Kind:
     module_of: Callable[[str], str | None]
     describe: Callable[[Any, Mapping[str, str], Path, str], None]
     said: Callable[[Mapping[str, str], Path], dict[str, str]]
+    loras: LoraNames
 
 
 def kind_of(weights: Collection[str], name: str) -> Kind:
     """Which of them it is, by the names of its weights. Raises a ValueError that says what the file is instead."""
-    for kind in (FRAMEPACK, HELIOS):
+    for kind in KINDS:
         if any(prefix + mark in weights for prefix in ("", *names.PREFIXES) for mark in kind.marks):
             return kind
     what, remedy = _something_else(weights)
     raise ValueError(f"{name} is {what}; {remedy}")
+
+
+def kind_of_model(model: Any) -> Kind:
+    """Which of them a loaded model of a family is (see `families.family_of`)."""
+    return next(kind for kind in KINDS if kind.name == model.family)
 
 
 def _something_else(weights: Collection[str]) -> tuple[str, str]:
@@ -101,6 +108,7 @@ FRAMEPACK = Kind(
     names.module_of,
     _describe_framepack,
     lambda metadata, path: {key: value for key, value in metadata.items() if key.startswith("framepack.")},
+    loras.FRAMEPACK,
 )
 HELIOS = Kind(
     "Helios",
@@ -119,4 +127,6 @@ HELIOS = Kind(
     helios.module_of,
     _describe_helios,
     lambda metadata, path: {KEY: variant} if (variant := variant_of(AUTO, metadata, path)) else {},
+    loras.HELIOS,
 )
+KINDS = (FRAMEPACK, HELIOS)

@@ -1,4 +1,4 @@
-"""LoRA files of every trainer, on a FramePack model. ComfyUI reads and applies them; we find what they are for."""
+"""LoRA files of every trainer, on a FramePack or Helios model. ComfyUI reads and applies them; we find what they are for."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ...weights import loras
-from ...weights.names import Module, made_of, rename_module, swap_halves
+from ...weights.loras import LoraNames
+from ...weights.names import Module, swap_halves
 from .. import private
 from ..families import family_of
 from ..log import log
+from .kinds import Kind, kind_of_model
 
 # What a damaged file raises, or a pickle of something else than weights.
 UNREADABLE = (SafetensorError, pickle.UnpicklingError, EOFError, OSError, ValueError, RuntimeError, TypeError, AttributeError,
@@ -30,7 +32,6 @@ KEY = "diffusion_model.{}.{}"
 HEADER = ("modelspec.architecture", "ss_base_model_version")  # where trainers say what they trained
 SCALES = "weight.dora_scale"
 BY_ROW = (SCALES, "weight.set_weight")  # ordered like the rows of the weight itself
-GROUPS = {"double_blocks.": "the double blocks", "single_blocks.": "the single blocks", "txt_in.": "the text refiner"}
 OTHERS = "other layers"
 
 Size = tuple[int, int]  # rows and columns
@@ -60,11 +61,11 @@ def load(patcher, name: str, strength: float) -> tuple[Any, str]:
     if strength == 0:
         return patcher, f"{name}: the strength is 0, so the model stays as it is"
     weights, header = read(name)
-    match = matched(patcher.model, weights, name)
+    kind, match = kind_of_model(patcher.model), matched(patcher.model, weights, name)
     trained = next((header[entry] for entry in HEADER if header.get(entry)), None)
     if not match.modules:
-        raise ValueError(nothing_matched(match, weights, trained, name))
-    report = described(match, weights, trained, f"{name} at strength {strength:g}")
+        raise ValueError(nothing_matched(kind, match, weights, trained, name))
+    report = described(kind, match, weights, trained, f"{name} at strength {strength:g}")
     log.log(logging.WARNING if match.misfits or match.unknown else logging.INFO, "FramePack: %s", report.replace("\n", "; "))
     patched = patcher.clone()
     for patches in apart(match.patches):
@@ -91,13 +92,14 @@ def read(name: str) -> tuple[dict[str, Tensor], Mapping[str, str]]:
 def targets(model: nn.Module) -> dict[str, Module]:
     """The part of a model that a LoRA's module changes, by every name that trainers give the module."""
     core = private.model_lora_keys_unet(model, {})
+    originals = {key: name.removeprefix(ORIGINAL) for name, key in core.items() if name.startswith(ORIGINAL)}
+    modules_for = kind_of_model(model).loras.modules_for
     found: dict[str, Module] = {}
-    for name, key in core.items():
-        if name.startswith(ORIGINAL):
-            native = key.removeprefix("diffusion_model.").removesuffix(".weight")
-            own = {name.removeprefix(ORIGINAL): Module(native), native: Module(native)}
-            official = {old: module for old in made_of(native) if (module := rename_module(old))}
-            found |= {spelled: module for old, module in (own | official).items() for spelled in loras.spellings(old)}
+    for key in dict.fromkeys(key for key in core.values() if key.endswith(".weight")):
+        native = key.removeprefix("diffusion_model.").removesuffix(".weight")
+        own = {originals.get(key, native): Module(native), native: Module(native)}
+        for old, module in (own | dict(modules_for(native))).items():
+            found |= dict.fromkeys(loras.spellings(old), module)
     return found
 
 
@@ -231,39 +233,40 @@ def apart(patches: Iterable[tuple[PatchKey, Any]]) -> list[dict[PatchKey, Any]]:
 # What is said of a file
 
 
-def described(match: Match, weights: Mapping[str, Tensor], trained: str | None, title: str) -> str:
+def described(kind: Kind, match: Match, weights: Mapping[str, Tensor], trained: str | None, title: str) -> str:
     """What matches and what does not, a line each."""
-    counts = Counter(_group(module.name) for module in match.modules)
-    where = ", ".join(f"{counts[group]} in {group}" for group in (*GROUPS.values(), OTHERS) if counts[group])
+    groups = kind.loras.groups
+    counts = Counter(_group(module.name, groups) for module in match.modules)
+    where = ", ".join(f"{counts[group]} in {group}" for group in (*groups.values(), OTHERS) if counts[group])
     of_text, others = _unknown(match)
     lines = [
         f"{title}: changes {len(match.modules)} weights ({where})",
-        of_text and f"not used: {len(of_text)} tensors for text encoders, which FramePack's LoRAs leave as they are",
+        of_text and f"not used: {len(of_text)} tensors for text encoders, which {kind.name}'s LoRAs leave as they are",
         others and f"not used: {len(others)} tensors that are not of this model, first {others[0]}",
         match.misfits and f"not used: {len(match.misfits)} weights of another size, first {match.misfits[0]}",
         trained and f"made for {trained}, as its header says",
     ]
-    if (others or match.misfits) and (family := loras.family(weights)):
+    if (others or match.misfits) and (family := loras.family(weights, kind.loras)):
         lines.append(f"by its names it may be for {family}")
     return "\n".join(line for line in lines if line)
 
 
-def nothing_matched(match: Match, weights: Mapping[str, Tensor], trained: str | None, name: str) -> str:
-    family = trained or loras.family(weights)
+def nothing_matched(kind: Kind, match: Match, weights: Mapping[str, Tensor], trained: str | None, name: str) -> str:
+    family = trained or loras.family(weights, kind.loras)
     of_text, others = _unknown(match)
     if match.misfits:
-        why = f"all {len(match.misfits)} of its weights that FramePack has too have another size, first {match.misfits[0]}"
+        why = f"all {len(match.misfits)} of its weights that {kind.name} has too have another size, first {match.misfits[0]}"
     elif of_text and not others:
         why = "all its weights are for text encoders"
     else:
-        why = f"none of its {len(weights)} tensors, first {next(iter(weights))}, is of FramePack or HunyuanVideo"
+        why = f"none of its {len(weights)} tensors, first {next(iter(weights))}, is of {kind.loras.made_for}"
     seems = f"; it seems to be for {family}" if family else ""
-    remedy = (
-        "load it on a Wan model, with ComfyUI's Load LoRA: Wan's names are left to the models that have them"
-        if family and "wan" in family.lower()
-        else "choose a LoRA for FramePack or HunyuanVideo"
-    )
-    return f"{name} changes nothing of the model: {why}{seems}; {remedy}"
+    return f"{name} changes nothing of the model: {why}{seems}; {_remedy(kind.loras, family or '')}"
+
+
+def _remedy(names: LoraNames, family: str) -> str:
+    elsewhere = (remedy for part, remedy in names.elsewhere.items() if part in family.lower())
+    return next(elsewhere, f"choose a LoRA for {names.made_for}")
 
 
 def _unknown(match: Match) -> tuple[list[str], list[str]]:
@@ -272,8 +275,8 @@ def _unknown(match: Match) -> tuple[list[str], list[str]]:
     return of_text, [key for key in match.unknown if not key.startswith(loras.OF_TEXT_ENCODERS)]
 
 
-def _group(module: str) -> str:
-    return next((group for start, group in GROUPS.items() if module.startswith(start)), OTHERS)
+def _group(module: str, groups: Mapping[str, str]) -> str:
+    return next((group for start, group in groups.items() if module.startswith(start)), OTHERS)
 
 
 def _first_line(error: BaseException) -> str:
