@@ -234,8 +234,8 @@ class SamplerNode(io.ComfyNode):
                     "sampler",
                     options=[AUTO, *OWN, *private.SAMPLER_NAMES],
                     default=AUTO,
-                    tooltip="auto is the model's own sampler, as in the official programs: unipc_bh1 for FramePack, unipc or dmd "
-                    "for Helios. All of ComfyUI's samplers work.",
+                    tooltip="auto is the model's own sampler, as in the official programs: unipc_bh1 for FramePack, unipc or "
+                    "dmd for Helios. All of ComfyUI's samplers work.",
                 ),
                 _preview_vae(),
                 *_stopping(),
