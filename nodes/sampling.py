@@ -12,7 +12,7 @@ from ..framepack_core.comfyui.sampling.identity import by_content, origin
 from ..framepack_core.comfyui.sampling.loras import unused
 from ..framepack_core.comfyui.sampling.request import ON_CANCEL, Given, Request, make_guider, overruled
 from ..framepack_core.comfyui.sampling.sample import sample
-from ..framepack_core.comfyui.sampling.samplers import OWN, without_repeats
+from ..framepack_core.comfyui.sampling.samplers import OWN, UNIPC, without_repeats
 from ..framepack_core.family import FRAMEPACK
 from ..framepack_core.oneframe import HISTORIES, LAST, MAX_INDEX, History, OneFrame
 from ..framepack_core.placing import Frames
@@ -234,8 +234,8 @@ class SamplerNode(io.ComfyNode):
                     "sampler",
                     options=[AUTO, *OWN, *private.SAMPLER_NAMES],
                     default=AUTO,
-                    tooltip="auto is the model's own sampler: unipc_bh1, as in the official program. All of ComfyUI's samplers "
-                    "work.",
+                    tooltip="auto is the model's own sampler, as in the official programs: unipc_bh1 for FramePack, unipc or "
+                    "dmd for Helios. All of ComfyUI's samplers work.",
                 ),
                 _preview_vae(),
                 *_stopping(),
@@ -416,7 +416,7 @@ class OneFrameNode(io.ComfyNode):
                 *_strengths(),
                 io.Combo.Input(
                     "sampler",
-                    options=[AUTO, *OWN, *private.SAMPLER_NAMES],
+                    options=[AUTO, *UNIPC, *private.SAMPLER_NAMES],
                     default=AUTO,
                     tooltip="auto is the model's own sampler: unipc_bh1, as in the official program. All of ComfyUI's samplers "
                     "work.",

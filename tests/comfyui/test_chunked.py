@@ -35,8 +35,8 @@ def clip(frames: int) -> torch.Tensor:
     return torch.rand(frames, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(1))
 
 
-def placed(vae, images: torch.Tensor, at: str = "start", fps: float = 24.0):
-    frames, used = place(Picture(images, at, "fixed", fps=fps), Frames(fps=24.0), vae, None, SIZE)
+def placed(vae, images: torch.Tensor, fps: float = 24.0):
+    frames, used = place(Picture(images, "start", "fixed", fps=fps), Frames(fps=24.0), vae, None, SIZE)
     return frames.placed[0], used
 
 

@@ -1,5 +1,7 @@
 """What Helios is asked for: what it cannot do is refused with the reason, and what it is given is placed and told about."""
 
+from typing import Any
+
 import pytest
 import torch
 from support.helios import SMALL, write_helios
@@ -29,8 +31,8 @@ def still(at: str = "start", **changes) -> Placed:
     return Placed(**{"latents": latent(), "picture": latent(), "at": at, "apart": True, **changes})
 
 
-EMPTY = {"latent_image": {"samples": torch.zeros(1, 16, 1, H, W)}}
-IMAGE = {"start_latent": {"samples": latent(), STILL: latent(seed=5)}}
+EMPTY: dict[str, Any] = {"latent_image": {"samples": torch.zeros(1, 16, 1, H, W)}}
+IMAGE: dict[str, Any] = {"start_latent": {"samples": latent(), STILL: latent(seed=5)}}
 
 
 def plan_of(chunks: int = 2, **options) -> Plan:

@@ -100,10 +100,11 @@ def test_choices(object_info, node, name):
 
 
 def test_the_samplers_offer_unipc_and_all_of_comfyui_s_samplers(object_info):
-    ours = ["auto", "unipc_bh1", "unipc_bh2", *choices(object_info, "KSamplerSelect", "sampler_name")]
+    framepack, helios = ["auto", "unipc_bh1", "unipc_bh2"], ["unipc", "dmd"]
+    comfyui = choices(object_info, "KSamplerSelect", "sampler_name")
 
-    assert choices(object_info, "FramePack_Sampler", "sampler") == ours
-    assert choices(object_info, "FramePack_OneFrame", "sampler") == ours
+    assert choices(object_info, "FramePack_Sampler", "sampler") == [*framepack, *helios, *comfyui]
+    assert choices(object_info, "FramePack_OneFrame", "sampler") == [*framepack, *comfyui]
 
 
 def test_the_loader_lists_files_and_sharded_folders_but_no_single_shards(object_info):
