@@ -3,13 +3,16 @@
 speed (default): paired comparisons, printed as ratios; exits non-zero if a bound is missed. Each figure is the median of
 interleaved runs in one process, so that it holds even if the machine's speed drifts.
 
+helios: Helios against ComfyUI's Wan on as many tokens, printed as ratios in the same way.
+
 memory: peak memory and time of real servers, by the length of the video, the sampler and the way of saving.
 
 decode: how close the ways to decode a long video in little memory come to ComfyUI's decode of the whole video.
 
 load: the computer's memory that loading a checkpoint takes, by the names and the format of the file.
 
-card: what the released models keep, fetch and compute on cards of each size, counted on a fake card.
+card: what the released models keep, fetch and compute on cards of each size, counted on a fake card;
+with --helios, Helios.
 
 gpu: the released size with random weights on a real card: seconds a step, their share of the card's peak, the memory of
 sampling and decoding on cards of 6, 8 and 12 GB, and a video of 1800 frames.
@@ -40,7 +43,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from scripts.support.environment import prepare_or_exit, run_module
 
 BENCHMARKS = (
-    "speed", "memory", "decode", "load", "card", "gpu", "flags", "profile", "waits", "previews", "cache", "expected", "steps",
+    "speed", "helios", "memory", "decode", "load", "card", "gpu", "flags", "profile", "waits", "previews", "cache", "expected",
+    "steps",
 )  # fmt: skip
 
 
