@@ -18,6 +18,8 @@ from ..model.modulation import Modulations, require_sharing
 from .samplers import section_sigmas
 from .section import Call
 
+private.require_for(private.MODELS)  # without them, there is nothing to sample
+
 
 def text_width(model: Any) -> int:
     return model.diffusion_model.params.context_in_dim

@@ -26,7 +26,7 @@ Folders = Mapping[str, Sequence[Path]]  # of each kind
 
 @dataclass(frozen=True)
 class Linked:
-    """A file that the example workflows link to, and the kind of folder that it belongs into."""
+    """A file that FramePack's example workflows link to, and the kind of folder that it belongs into."""
 
     name: str
     kind: str
@@ -44,7 +44,7 @@ class File:
 
 def linked_files(workflows: Path = ROOT / "example_workflows") -> list[Linked]:
     found = {}
-    for workflow in sorted(workflows.glob("*.json")):
+    for workflow in sorted(workflows.glob("FramePack *.json")):
         for node in json.loads(workflow.read_text(encoding="utf-8"))["nodes"]:
             for model in node["properties"].get("models", []):
                 found[model["name"]] = Linked(model["name"], model["directory"], model["url"])
