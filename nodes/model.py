@@ -67,8 +67,8 @@ class LoadLoraNode(io.ComfyNode):
             display_name="Load FramePack LoRA",
             category="FramePack/loaders",
             description="Adds a LoRA to a FramePack or Helios model, however its trainer named the weights: the names that "
-            "ComfyUI's own loaders know, and those of diffusers, finetrainers, diffusion-pipe and musubi, which these leave out. Chain "
-            "several for a stack.",
+            "ComfyUI's own loaders know, and those of diffusers, finetrainers, diffusion-pipe and musubi, which they leave "
+            "out. Chain several for a stack.",
             search_aliases=[
                 "framepack lora",
                 "load lora framepack",

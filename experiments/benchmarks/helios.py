@@ -1,8 +1,8 @@
 """Our Helios against ComfyUI's Wan, of the same width and depth, on as many tokens: `python3 scripts/bench.py helios`.
 
 Helios adds history to Wan: two rows of modulation, rotary phases of its own for each kernel, and blocks in which only the
-generated tokens see the prompt. That must not make a call slower than Wan's on as many tokens. Both are in one process, with random
-weights, and take turns; the figure is the ratio of the medians.
+generated tokens see the prompt. That must not make a call slower than Wan's on as many tokens. Both are in one process, with
+random weights, and take turns; the figure is the ratio of the medians.
 """
 
 from __future__ import annotations
