@@ -2,58 +2,47 @@
 
 import comfy.ldm.flux.math
 import comfy.ldm.wan.model
-import comfy.samplers
 import pytest
 import torch
 
 from experiments.card.card import ADA, AMPERE, BLACKWELL, GB, TURING, FakeCard
 from experiments.card.models import helios_weights, quantised, released_transformer
-from experiments.card.steps import Calls, watched
+from experiments.card.steps import Calls, request, sampled, watched
 from framepack_core.comfyui.loading.quantise import FORMATS
-from framepack_core.comfyui.model.helios.conditions import STAGE_KEY, PackedStage, Timesteps
-from framepack_core.packing import gather
-from framepack_core.plan import Plan
-from framepack_core.timeline import Timeline
+from framepack_core.helios.chunks import plan_of
 
 BLOCKS = 2  # which have the activations of all forty
 SIZE = (48, 80)  # latent height and width of 640x384
-TEXT = 512  # tokens
-STAGES = [(12, 20), (24, 40), SIZE]
 
 
-def helios(weights, **options):
-    return released_transformer(weights, "Helios-Base", **options)
+def helios(weights, variant: str = "Base", **options):
+    return released_transformer(weights, f"Helios-{variant}", **options)
 
 
-def stepped(card: FakeCard, model, target: tuple[int, int] = SIZE, batch: int = 1, cfg: float = 1.0) -> Calls:
-    """One step of a stage of a section that sees frames of the whole history."""
+def stepped(card: FakeCard, model, batch: int = 1, cfg: float = 1.0) -> Calls:
+    """One step of each stage of a section."""
     calls = watched(card, model)
-    plan = Plan.of(1.2, "forward")
-    timeline = Timeline(torch.zeros(batch, 16, 28, *SIZE), set(range(19)))
-    context = gather(plan.bind(timeline)[0], timeline)
-    table = Timesteps(torch.tensor([0.999, 0.0]), torch.tensor([998.0, 742.0]))
-    packed = PackedStage(context, SIZE, target, model.model.diffusion_model.axes, table).to(model.load_device)
-    guider = comfy.samplers.CFGGuider(model)
-    prompt = [[torch.zeros(1, TEXT, 4096), {STAGE_KEY: packed}]]
-    guider.set_conds(prompt, prompt)
-    guider.set_cfg(cfg)
-    noise = torch.zeros(batch, 16, 9, *target)
-    sampler = comfy.samplers.KSAMPLER(one_step)
-    guider.sample(noise, torch.zeros_like(noise), sampler, torch.tensor([0.999, 0.0]), disable_pbar=True, seed=1)
+    sampled(request(model, plan_of(1), SIZE, batch, cfg=cfg))
     return calls
 
 
-def one_step(model, x, sigmas, **kwargs):
-    return model(x, sigmas[:1].expand(len(x)), **kwargs["extra_args"])
-
-
-@pytest.mark.parametrize("target", STAGES)
-def test_every_stage_runs_without_a_wait_and_within_the_estimate(target):
+def test_every_stage_runs_without_a_wait_and_within_the_estimate():
     with FakeCard(60 * GB) as card:
-        calls = stepped(card, helios(helios_weights(blocks=BLOCKS)), target)
+        calls = stepped(card, helios(helios_weights(blocks=BLOCKS), "Mid"))
 
     assert not calls.waits
-    assert max(calls.live) <= min(calls.estimates)
+    assert len(set(calls.live)) == 3
+    assert all(live <= estimate for live, estimate in zip(calls.live, calls.estimates, strict=True))
+
+
+def test_memory_does_not_grow_with_the_number_of_chunks():
+    peaks = []
+    for chunks in (2, 4):
+        with FakeCard(60 * GB) as card:
+            sampled(request(helios(helios_weights(blocks=1), "Base"), plan_of(chunks), SIZE))
+        peaks.append(card.memory.peak)
+
+    assert peaks[0] == peaks[1]
 
 
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "unfused"])
