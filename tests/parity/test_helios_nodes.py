@@ -88,15 +88,6 @@ def ours(model, mode: str, inputs: Inputs, count: int, sampler: str = "auto", st
     return model.model.latent_format.process_in(sample(request, say=lambda text: None).latents)
 
 
-def given_to_diffusers(mode: str, inputs: Inputs) -> dict:
-    match mode:
-        case "text":
-            return {}
-        case "image":
-            return {"image_latents": inputs.image, "fake_image_latents": inputs.still}
-    return {"image_latents": inputs.image, "video_latents": inputs.clip, "add_noise_to_image_latents": False}
-
-
 def diffusers(oracle, variant: str, mode: str, inputs: Inputs, count: int, solver: str = "unipc", steps: int = STEPS):
     """All latents that are made."""
     stages = {"pyramid_num_inference_steps_list": [steps] * 3}
@@ -107,7 +98,7 @@ def diffusers(oracle, variant: str, mode: str, inputs: Inputs, count: int, solve
             pipeline, options = Pyramid.mid(oracle, solver, GAMMA), stages
         case _:
             pipeline, options = Pyramid.distilled(oracle, GAMMA), {**stages, "is_amplify_first_chunk": True}
-    video = pipeline.video(inputs, count, RECIPES[variant].cfg, SEED, **options, **given_to_diffusers(mode, inputs))
+    video = pipeline.video(inputs, count, RECIPES[variant].cfg, SEED, **options, **inputs.given(mode))
     return video[:, :, -9 * count :]
 
 

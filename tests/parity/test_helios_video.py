@@ -70,28 +70,19 @@ def sample(transformer, inputs, recipe, mode, count, steps, cfg, solver=None, re
     return timeline.latents
 
 
-def given_to_diffusers(mode: str, inputs: Inputs) -> dict:
-    match mode:
-        case "text":
-            return {}
-        case "image":
-            return {"image_latents": inputs.image, "fake_image_latents": inputs.still}
-    return {"image_latents": inputs.image, "video_latents": inputs.clip, "add_noise_to_image_latents": False}
-
-
 def base(transformer, inputs: Inputs, mode: str, solver: str = "euler", count: int = 3, reanchor: bool = True):
     steps = {"num_inference_steps": STEPS, "is_skip_first_chunk": reanchor}
-    return Whole.on(transformer, solver).video(inputs, count, CFG, SEED, **steps, **given_to_diffusers(mode, inputs))
+    return Whole.on(transformer, solver).video(inputs, count, CFG, SEED, **steps, **inputs.given(mode))
 
 
 def mid(transformer, inputs: Inputs, mode: str, solver: str = "unipc"):
     steps = {"pyramid_num_inference_steps_list": [STEPS] * 3}
-    return Pyramid.mid(transformer, solver, GAMMA).video(inputs, 2, CFG, SEED, **steps, **given_to_diffusers(mode, inputs))
+    return Pyramid.mid(transformer, solver, GAMMA).video(inputs, 2, CFG, SEED, **steps, **inputs.given(mode))
 
 
 def distilled(transformer, inputs: Inputs, mode: str, count: int = 2):
     steps = {"pyramid_num_inference_steps_list": [2] * 3, "is_amplify_first_chunk": True}
-    return Pyramid.distilled(transformer, GAMMA).video(inputs, count, 1.0, SEED, **steps, **given_to_diffusers(mode, inputs))
+    return Pyramid.distilled(transformer, GAMMA).video(inputs, count, 1.0, SEED, **steps, **inputs.given(mode))
 
 
 def our_base(

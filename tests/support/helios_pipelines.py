@@ -59,6 +59,15 @@ class Inputs:
             clip=normal(1, 16, 18, height, width),
         )
 
+    def given(self, mode: str) -> dict:
+        """What the pipelines are told of what a video begins with: nothing (`text`), an `image` or a `clip`."""
+        match mode:
+            case "text":
+                return {}
+            case "image":
+                return {"image_latents": self.image, "fake_image_latents": self.still}
+        return {"image_latents": self.image, "video_latents": self.clip, "add_noise_to_image_latents": False}
+
 
 class Given:
     """What both pipelines need to run on given embeddings: no text encoder, and a VAE that does nothing."""
