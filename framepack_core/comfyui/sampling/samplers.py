@@ -53,8 +53,8 @@ def window_sigmas(latent: Tensor, window: int, steps: int, shift: float) -> Tens
 
 def descents(sigmas: Tensor) -> tuple[Tensor, ...]:
     """The sigmas of a section's stages, each of which goes down from about 1 to 0: most models have one."""
-    rises = (sigmas.diff() > 0).nonzero().flatten() + 1
-    return sigmas.tensor_split(rises.tolist())
+    values = sigmas.tolist()
+    return sigmas.tensor_split([step for step in range(1, len(values)) if values[step] > values[step - 1]])
 
 
 def step_count(sigmas: Tensor) -> int:
