@@ -51,6 +51,7 @@ def plan_of(graph: Graph, node: str) -> Plan:
         paddings=value("paddings", PADDINGS[0]),
         exact_length=value("exact_length", False),
         loop=int(value("loop", 0)),
+        reanchored=value("reanchor", False),
     )
     return plan.in_parts(seconds_of(value("parts", ""), "parts"))
 

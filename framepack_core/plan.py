@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .frames import MAX_FPS, PIXEL_FRAMES, Length
 from .layout import BASE_KERNEL, PRESETS, TAIL_POOL, Group, Kernel, Layout, Pool, Side, tail_kernel, token_count
-from .orders import INVERTED, PADDINGS, Order, Paddings, Step, order_named, orders_with_end
+from .orders import FORWARD, INVERTED, PADDINGS, Order, Paddings, Step, order_named, orders_with_end
 
 if TYPE_CHECKING:
     from .timeline import Timeline
@@ -69,6 +69,9 @@ class Plan:
     `seconds` are about how long it is to be; None if it is to have just these sections. Where sections are `apart`, each is a
     clip of its own for the VAE, and only they are shown, not what they continue. The first of a video that continues nothing
     then sees frames that do not exist yet, as others do.
+
+    In a `reanchored` plan, sections after the second see its first frame wherever they would see the video's start. `anchor` is
+    that frame if the second section is none of these.
     """
 
     sections: int
@@ -83,6 +86,8 @@ class Plan:
     parts: tuple[int, ...] = ()
     apart: bool = False
     seconds: float | None = None
+    reanchored: bool = False
+    anchor: int | None = None
 
     @classmethod
     def of(
@@ -95,12 +100,13 @@ class Plan:
         paddings: Paddings = "released",
         exact_length: bool = False,
         loop: int = 0,
+        reanchored: bool = False,
     ) -> Plan:
         """The plan for a video of about `seconds` in the order of this name; `layout` is `auto`, a preset or a layout string.
 
         `seconds` do not count the `loop` sections that connect the end with the beginning. Raises ValueError for a value out
         of range, for more sections than can be planned in a second, for a bad layout string, for a layout that does not fit the
-        order, and for a loop of an exact length.
+        order, for a loop of an exact length, and for `reanchored` in an order or a layout where it means nothing.
         """
         chosen = order_named(order)
         if paddings not in PADDINGS:
@@ -117,10 +123,16 @@ class Plan:
             )
         name = chosen.layout if layout == "auto" else layout
         fitted = chosen.fit(name).with_window(window)
+        if reanchored and (chosen != FORWARD or not fitted.left.far):
+            raise ValueError(
+                f"reanchor moves the place of the start image from the third section on, but the {chosen} order with layout "
+                f"{fitted} has none that could move; choose order forward and layout f1, or switch reanchor off"
+            )
         name = name if name in PRESETS else "custom"
         exact = max(round(seconds * fps), 1) if exact_length else None
         count = section_count(seconds, fps, window)
-        plan = cls(count, chosen, window, fitted, fps, paddings, name, exact, loop, seconds=seconds).beside(1)
+        plan = cls(count, chosen, window, fitted, fps, paddings, name, exact, loop, seconds=seconds)
+        plan = replace(plan, reanchored=reanchored).beside(1)
         if (sections := plan.sections + loop) > (most := max_sections(fitted, window)):
             raise ValueError(
                 f"{seconds:g} s at {fps:g} fps and window {window} are {sections:,} sections, but in layout {fitted} a video "
@@ -229,13 +241,20 @@ class Plan:
                 windows = [tuple(range(first, first + self.window)) for first in range(start, stop, self.window)]
                 for step in self.order.steps(windows, self.layout, self.paddings):
                     done.end = end and step.target[-1] + 1 == main
-                    guide = _covering(step.target, guides)
-                    shown = None if guide is None else frames + 1 + guide
-                    sections.append(_section(len(sections), step, done, shown, self.apart))
+                    anchor = self.anchor_of(sections)
+                    if anchor is None or step.target[0] <= anchor:
+                        anchor = _covering(step.target, guides, frames + 1)
+                    sections.append(_section(len(sections), step, done, anchor, self.apart))
                     done.add(step.target)
                     exist.update(step.target)
         connecting = _connecting(self.connection, main) if self.loop else ()
         return (*sections, *(replace(section, number=number) for number, section in enumerate(connecting, len(sections))))
+
+    def anchor_of(self, sections: Sequence[Section]) -> int | None:
+        """The frame that later sections than these, which are the plan's first, see in the place of the start image, if any."""
+        if self.anchor is not None or not self.reanchored or len(sections) < 2:
+            return self.anchor
+        return sections[1].target[0]
 
     def _parts(self, main: int, known: Collection[int]) -> Iterator[tuple[int, Sequence[tuple[int, int]]]]:
         """Of each part, where the video ends as far as it can be seen, and the stretches of frames that do not exist yet, as
@@ -277,6 +296,7 @@ class Plan:
 
     def _described(self) -> str:
         described = f"{self.order}, {self.sections} x {self.window} latent frames, {self.name} layout {self.layout}"
+        described += ", reanchored" if self.reanchored else ""
         return described + (f", in {len(self.parts) + 1} parts" if self.parts else "")
 
 
@@ -295,7 +315,7 @@ def seconds_of(text: str, name: str) -> list[float]:
         raise ValueError(f"{name} is {text!r}; write seconds of the video, like 2, 3.5") from None
 
 
-def without_effect(order: str, layout: str, custom_layout: str, paddings: str, parts: str = "") -> list[str]:
+def without_effect(order: str, layout: str, custom_layout: str = "", paddings: str = PADDINGS[0], parts: str = "") -> list[str]:
     """Lines that name the values of a plan that are not used."""
     found = []
     if parts.strip() and not order_named(order).backwards:
@@ -426,10 +446,10 @@ class _Past:
         return tuple(frame if frame in self else None for frame in range(first, stop))
 
 
-def _covering(target: Sequence[int], guides: Sequence[tuple[int, int]]) -> int | None:
-    """Which of the guides covers most of these frames, if any covers one."""
+def _covering(target: Sequence[int], guides: Sequence[tuple[int, int]], first: int) -> int | None:
+    """Which of the guides, whose frames are numbered from `first` on, covers most of these frames, if any covers one."""
     covered = [sum(start <= frame < stop for frame in target) for start, stop in guides]
-    return covered.index(max(covered)) if any(covered) else None
+    return first + covered.index(max(covered)) if any(covered) else None
 
 
 def _connecting(connection: Plan, main: int) -> Iterator[Section]:
@@ -451,13 +471,14 @@ def _turned(frames: Iterable[int | None], turn: int) -> tuple[int | None, ...]:
     return tuple(None if frame is None else frame % turn + 1 for frame in frames)
 
 
-def _section(number: int, step: Step, done: _Done, guide: int | None, apart: bool) -> Section:
+def _section(number: int, step: Step, done: _Done, anchor: int | None, apart: bool) -> Section:
+    """A section that sees the frame `anchor` in the place of the start image, unless it is None."""
     target, layout, blank = step
     last = done.last
     left = _left_spans(layout.left, target[0], done.forwards(), blank)
     far = len(layout.left.far)
-    if guide is not None:
-        left = [*(_Span(span.length, (guide,) * span.length, span.kernel) for span in left[:far]), *left[far:]]
+    if anchor is not None:
+        left = [*(_Span(span.length, (anchor,) * span.length, span.kernel) for span in left[:far]), *left[far:]]
     elif not apart and done.forwards().nearest(target[0]) < 0:
         left = [_Span(span.length) for span in left]  # nothing, rather than zeros: no token, the same indices
     right = _left_spans(layout.right.mirrored(), last - target[-1], done.backwards(), None)

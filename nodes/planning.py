@@ -102,6 +102,14 @@ class PlanNode(io.ComfyNode):
                     "each in the plan's order, so that what comes later goes on from what came before. For timed prompts.",
                     advanced=True,
                 ),
+                io.Boolean.Input(
+                    "reanchor",
+                    default=False,
+                    optional=True,
+                    tooltip="In the forward order, from the third section on, the second section's first frame takes the place "
+                    "of the start image. For Helios with a picture: later sections see a frame that the model has made itself.",
+                    advanced=True,
+                ),
             ],
             outputs=[
                 PlanType.Output(display_name="plan", tooltip="For the FramePack samplers and Draw Plan."),
@@ -111,37 +119,24 @@ class PlanNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls, seconds, order, window, layout, fps, custom_layout="", paddings="released", exact_length=False, loop=0, parts=""
-    ) -> bool:
+    def validate_inputs(cls, **values) -> bool:
         """Raises what is wrong: a text that is returned would be shown once for each of these inputs."""
-        values = (seconds, order, window, layout, fps, custom_layout, paddings, exact_length, loop, parts)
-        words = any(isinstance(number, str) for number in (seconds, window, fps, loop))  # which ComfyUI refuses itself
-        if None not in values and not words:  # a linked value is not known before the graph runs
+        words = any(
+            isinstance(values.get(number), str) for number in ("seconds", "window", "fps", "loop")
+        )  # refused by ComfyUI
+        if None not in values.values() and not words:  # a linked value is not known before the graph runs
             try:
-                _plan(*values)
+                _plan(**values)
             except ValueError as error:
                 raise ValueError(f"FramePack_Plan: {error}") from error
         return True
 
     @classmethod
     @named_errors
-    def execute(
-        cls,
-        seconds: float,
-        order: str,
-        window: int,
-        layout: str,
-        fps: float,
-        custom_layout: str = "",
-        paddings: str = "released",
-        exact_length: bool = False,
-        loop: int = 0,
-        parts: str = "",
-    ) -> io.NodeOutput:
-        seconds, window, fps, loop = float(seconds), int(window), float(fps), int(loop)
-        plan = _plan(seconds, order, window, layout, fps, custom_layout, paddings, exact_length, loop, parts)
-        if unused := without_effect(order, layout, custom_layout, paddings, parts):
+    def execute(cls, **values) -> io.NodeOutput:
+        plan = _plan(**values)
+        names = ("order", "layout", "custom_layout", "paddings", "parts")
+        if unused := without_effect(**{name: values[name] for name in names if name in values}):
             progress_text(cls)("\n".join(unused))
         return io.NodeOutput(plan, plan.table())
 
@@ -196,6 +191,8 @@ class DrawPlanNode(io.ComfyNode):
         return io.NodeOutput(to_image(picture), plan.table(known, guides))
 
 
-def _plan(seconds, order, window, layout, fps, custom_layout, paddings, exact_length, loop, parts) -> Plan:
-    plan = Plan.of(seconds, order, window, chosen_layout(layout, custom_layout), fps, paddings, exact_length, loop)
+def _plan(seconds, order, window, layout, fps, custom_layout="", parts="", loop=0, reanchor=False, **options) -> Plan:
+    """`options` are the other inputs of the node, which Plan.of has by the same names."""
+    chosen = chosen_layout(layout, custom_layout)
+    plan = Plan.of(float(seconds), order, int(window), chosen, float(fps), loop=int(loop), reanchored=reanchor, **options)
     return plan.in_parts(seconds_of(parts, "parts"))

@@ -8,7 +8,6 @@ are only there to be seen (`hidden`); the video is what follows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor
@@ -99,25 +98,11 @@ def hidden_frames(timeline: Timeline) -> int:
     return timeline.guides[0].start if timeline.guides else 0
 
 
-def plan_of(chunks: int) -> Plan:
+def plan_of(chunks: int, reanchored: bool = False) -> Plan:
     """The plan of so many chunks."""
-    return Plan(chunks, FORWARD, WINDOW, LAYOUT, FPS, name="f1", apart=True)
+    return Plan(chunks, FORWARD, WINDOW, LAYOUT, FPS, name="f1", apart=True, reanchored=reanchored)
 
 
-def sections_of(timeline: Timeline, reanchor: bool = False) -> tuple[Section, ...]:
-    """The chunks that fill a timeline; with `reanchor` those from the third on have the second's first frame for an anchor.
-
-    That lets a video that begins with a still get further away from it (the official `is_skip_first_chunk`). Raises ValueError
-    for a size that cannot be patchified.
-    """
-    sections = plan_of((timeline.frames - len(timeline.known)) // WINDOW).bind(timeline)
-    if not reanchor:
-        return sections
-    anchor = hidden_frames(timeline) + WINDOW
-    return tuple(_anchored(section, anchor) if section.target[0] > anchor else section for section in sections)
-
-
-def _anchored(section: Section, frame: int) -> Section:
-    """The section with this frame in the place of the anchor, which has the time index 0."""
-    context = tuple(replace(group, frames=(frame,)) if group.indices == (0,) else group for group in section.context)
-    return replace(section, context=context)
+def sections_of(timeline: Timeline, reanchored: bool = False) -> tuple[Section, ...]:
+    """The chunks that fill a timeline. Raises ValueError for a size that cannot be patchified."""
+    return plan_of((timeline.frames - len(timeline.known)) // WINDOW, reanchored).bind(timeline)

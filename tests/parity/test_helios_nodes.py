@@ -65,12 +65,14 @@ def prompt(text: torch.Tensor) -> list:
     return [[text, {"pooled_output": None}]]
 
 
-def ours(model, mode: str, inputs: Inputs, count: int, sampler: str = "auto", steps: int = STEPS, **options) -> torch.Tensor:
+def ours(
+    model, mode: str, inputs: Inputs, count: int, sampler: str = "auto", reanchored: bool = False, steps: int = STEPS
+) -> torch.Tensor:
     """All latents that are made, in the model's space."""
     own = families.family_of(model)
     cfg = own.family.cfg
     given = given_to_us(model, mode, inputs)
-    plan = given.fit(Plan.of(count * 1.5, "forward", fps=24.0), own.family)
+    plan = given.fit(Plan.of(count * 1.5, "forward", fps=24.0, reanchored=reanchored), own.family)
     timeline = given.timeline(plan)
     sections = plan.bind(timeline)
     request = Request(
@@ -82,13 +84,21 @@ def ours(model, mode: str, inputs: Inputs, count: int, sampler: str = "auto", st
         sigmas=own.sigmas(sections, timeline, steps * own.stages, 0.0),
         seed=SEED,
         given=given.known(plan),
-        **options,
     )
     assert len(sections) == count
     return model.model.latent_format.process_in(sample(request, say=lambda text: None).latents)
 
 
-def diffusers(oracle, variant: str, mode: str, inputs: Inputs, count: int, solver: str = "unipc", steps: int = STEPS):
+def diffusers(
+    oracle,
+    variant: str,
+    mode: str,
+    inputs: Inputs,
+    count: int,
+    solver: str = "unipc",
+    reanchored: bool = False,
+    steps: int = STEPS,
+) -> torch.Tensor:
     """All latents that are made."""
     stages = {"pyramid_num_inference_steps_list": [steps] * 3}
     match variant:
@@ -98,6 +108,7 @@ def diffusers(oracle, variant: str, mode: str, inputs: Inputs, count: int, solve
             pipeline, options = Pyramid.mid(oracle, solver, GAMMA), stages
         case _:
             pipeline, options = Pyramid.distilled(oracle, GAMMA), {**stages, "is_amplify_first_chunk": True}
+    options["is_skip_first_chunk"] = reanchored
     video = pipeline.video(inputs, count, RECIPES[variant].cfg, SEED, **options, **inputs.given(mode))
     return video[:, :, -9 * count :]
 
@@ -125,6 +136,18 @@ def test_a_whole_video_equals_diffusers(oracle, models, variant, mode, count, so
     found = ours(models[variant], mode, inputs, count, "euler" if solver == "euler" else "auto")
 
     assert relative_error(found, expected) < TOLERANCE
+
+
+@pytest.mark.parametrize(("variant", "mode"), [("base", "text"), ("base", "clip"), ("distilled", "image")])
+def test_a_reanchored_video_equals_diffusers(oracle, models, variant, mode):
+    """Its third chunk sees the second's first frame in the place of what is given, or of the first chunk's."""
+    inputs = inputs_of(variant)
+    expected = diffusers(oracle, variant, mode, inputs, 3, reanchored=True)
+
+    found = ours(models[variant], mode, inputs, 3, reanchored=True)
+
+    assert relative_error(found, expected) < TOLERANCE
+    assert relative_error(found, ours(models[variant], mode, inputs, 3)) > 10 * TOLERANCE
 
 
 def zeros_of_the_vae(patcher, timeline):

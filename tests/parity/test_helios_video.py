@@ -12,6 +12,7 @@ from framepack_core.helios import chunks, guidance, noise, solver, stages
 from framepack_core.helios.recipes import BASE, DISTILLED, MID
 from framepack_core.helios.solver import SAMPLERS
 from framepack_core.helios.videos import generate, solving
+from framepack_core.plan import Plan
 from framepack_core.timeline import Guide, Timeline
 
 SEED = 11
@@ -193,7 +194,7 @@ FAULTS = {
     "one strength for all frames": ("base", "clip", chunks, "noised", one_strength),
     "zeros in the VAE's space": ("base", "text", Timeline, "_frame", grey),
     "zeros for the anchor of every chunk": ("base", "text", chunks, "text_to_video", zeros_throughout),
-    "an anchor that stays": ("base", "image", chunks, "_anchored", lambda anchored: lambda section, frame: section),
+    "an anchor that stays": ("base", "image", Plan, "anchor_of", lambda anchor_of: lambda plan, sections: None),
     "timesteps one too low": ("distilled", "text", stages, "_timesteps", later),
     "timesteps not cut": ("distilled", "text", stages, "_timesteps", lambda timesteps: not_cut),
     "ordinary cfg": ("mid", "text", guidance, "zero_star", lambda zero_star: lambda x, sigma, positive, negative: negative),

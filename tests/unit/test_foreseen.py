@@ -31,6 +31,12 @@ def test_parts_are_read_and_wrong_ones_are_told():
         Foreseen.of(prompt({"seconds": 4.8, "parts": "2, 1"}), "1")
 
 
+def test_a_new_anchor_is_read():
+    values = {"seconds": 4.8, "order": "forward", "reanchor": True}
+
+    assert Foreseen.of(prompt(values), "1").plan == Plan.of(4.8, "forward", reanchored=True)
+
+
 def test_a_custom_layout_is_read_and_a_missing_one_is_told():
     custom = {"layout": "custom", "custom_layout": " f1k1_x_g9_f1k1_td "}
 

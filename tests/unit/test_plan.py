@@ -422,6 +422,31 @@ def test_seconds_are_read_with_and_without_their_unit():
         seconds_of("two", "parts")
 
 
+def test_a_reanchored_plan_shows_the_second_section_s_first_frame_in_the_place_of_the_start_image():
+    ordinary = Plan.of(4.8, "forward")
+    reanchored = Plan.of(4.8, "forward", reanchored=True)
+
+    found = reanchored.fill(37)
+
+    assert found[:2] == ordinary.fill(37)[:2]
+    assert [section.context[2].frames for section in ordinary.fill(37)[2:]] == [(0,), (0,)]
+    assert [section.context[2].frames for section in found[2:]] == [(10,), (10,)]
+    assert [section.indices for section in found] == [section.indices for section in ordinary.fill(37)]
+    assert "reanchored" in reanchored.table() and "reanchored" not in ordinary.table()
+
+
+def test_a_reanchored_plan_shows_a_guide_only_until_then():
+    sections = Plan.of(4.8, "forward", reanchored=True).fill(37, guides=[(0, 37)])
+
+    assert [section.context[2].frames for section in sections] == [(38,), (38,), (10,), (10,)]
+
+
+@pytest.mark.parametrize(("order", "layout"), [("inverted", "auto"), ("endpoints", "auto"), ("forward", "vanilla")])
+def test_only_a_forward_plan_with_a_place_for_the_start_image_is_reanchored(order, layout):
+    with pytest.raises(ValueError, match=r"reanchor moves the place of the start image .* choose order forward and layout f1"):
+        Plan.of(4.8, order, layout=layout, reanchored=True)
+
+
 @pytest.mark.parametrize(("tail", "pool"), [("ta", "frame"), ("tc", "global")])
 def test_a_tail_holds_the_frames_beyond_the_schedule_at_the_nearest_kernel(tail, pool):
     plan = Plan.of(2.4, "forward", layout=f"f1k1_{tail}_f4k2f1k1_g9")

@@ -83,6 +83,17 @@ def test_a_video_of_another_plan_is_refused(order, frames):
         given_frames(Plan.of(2.4, order), frames)
 
 
+def test_a_section_that_is_made_again_sees_the_same_anchor():
+    plan, latents = Plan.of(4.8, "forward", reanchored=True), torch.zeros(1, 16, 37, 2, 2)
+    whole = plan.fill(37)
+
+    shorter, _ = redo(plan, latents, {0}, {3})
+
+    (again,) = shorter.fill(37, range(28))
+    assert again.context == whole[3].context
+    assert again.context != Plan.of(4.8, "forward").fill(37)[3].context
+
+
 def test_the_forward_order_does_not_see_what_stays_after():
     forward, inverted = (Plan.of(3.6, order) for order in ("forward", "inverted"))
 
