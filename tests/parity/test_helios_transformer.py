@@ -23,7 +23,7 @@ SIZES = {
     "quarter": ((16, 24), (4, 6)),
     "odd half": ((20, 12), (10, 6)),
 }
-TOLERANCE = 2e-5
+TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
