@@ -15,8 +15,10 @@ from scripts.support.doctor.models import Linked
 COMFYUI = {MARK: 64, "double_blocks.0.img_attn.qkv.weight": 128}
 NORM = "transformer_blocks.0.norm1.linear.weight"
 OFFICIAL = {MARK: 64, NORM: 128}
+HELIOS = {"patch_short.weight": 64, "condition_embedder.time_proj.weight": 128}
 PUBLISHED = Linked("FramePackI2V.safetensors", "diffusion_models", "https://example.org/FramePackI2V.safetensors")
 VAE = Linked("vae.safetensors", "vae", "https://example.org/vae.safetensors")
+WAN_VAE = Linked("wan_vae.safetensors", "vae", "https://example.org/wan_vae.safetensors", "Helios")
 
 
 def safetensors(path: Path, tensors: dict[str, int], dtype: str = "BF16", metadata: dict[str, str] | None = None) -> Path:
@@ -127,6 +129,14 @@ def test_a_whole_checkpoint_is_described(folder, tensors, naming):
     assert found.value.startswith(f"FramePack, {naming}, BF16")
 
 
+def test_a_checkpoint_of_helios_is_one_too(folder):
+    safetensors(folder / "diffusion_models" / "Helios-Base.safetensors", HELIOS)
+
+    (found,) = checkpoints(folder)
+
+    assert (found.status, found.value) == ("ok", "Helios, official names, BF16, 0.0 GB")
+
+
 def test_a_checkpoint_that_is_cut_off_is_a_fault(folder):
     cut(safetensors(folder / "diffusion_models" / PUBLISHED.name, COMFYUI))
 
@@ -143,7 +153,7 @@ def test_other_models_are_counted_and_not_described(folder):
     described, counted = checkpoints(folder)
 
     assert described.what.endswith(PUBLISHED.name)
-    assert counted.value.startswith("1 beside FramePack's")
+    assert counted.value.startswith("1 beside those of FramePack and Helios")
 
 
 def test_another_model_that_is_called_framepack_is_warned_of(folder):
@@ -286,13 +296,37 @@ def test_a_companion_that_is_cut_off_is_a_fault(folder):
     assert found.status == "fault"
 
 
-def test_the_files_of_the_example_workflows_are_those_of_the_readme():
-    readme = (models.ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("family", "page", "kinds"),
+    [
+        ("FramePack", "README.md", {"diffusion_models", "text_encoders", "clip_vision", "vae"}),
+        ("Helios", "docs/helios.md", {"text_encoders", "vae"}),
+    ],
+)
+def test_the_files_of_the_example_workflows_are_those_of_the_page_about_them(family, page, kinds):
+    text = (models.ROOT / page).read_text(encoding="utf-8")
 
-    linked = models.linked_files()
+    linked = [file for file in models.linked_files() if file.family == family]
 
-    assert {file.kind for file in linked} == {"diffusion_models", "text_encoders", "clip_vision", "vae"}
-    assert all(file.url in readme and file.name in readme for file in linked)
+    assert {file.kind for file in linked} == kinds
+    assert all(file.url in text and file.name in text for file in linked)
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted"),
+    [
+        ({}, ["vae/vae.safetensors"]),
+        ({"FramePackI2V.safetensors": COMFYUI}, ["vae/vae.safetensors"]),
+        ({"Helios.safetensors": HELIOS}, ["vae/wan_vae.safetensors"]),
+        ({"a.safetensors": COMFYUI, "b.safetensors": HELIOS}, ["vae/vae.safetensors", "vae/wan_vae.safetensors"]),
+    ],
+    ids=["nothing", "FramePack", "Helios", "both"],
+)
+def test_companions_are_those_of_the_checkpoints_that_are_there(folder, there, wanted):
+    for name, tensors in there.items():
+        safetensors(folder / "diffusion_models" / name, tensors)
+
+    assert [found.what for found in models.companions([VAE, WAN_VAE], files(folder))] == wanted
 
 
 def test_folders_that_are_links_are_followed(folder, tmp_path_factory):

@@ -49,7 +49,9 @@ class VideoTime:
 def encode(clip, prompts: Sequence[Prompt]) -> list:
     """The CONDITIONING of prompts, each text encoded once. Raises ValueError without a text encoder."""
     if clip is None:
-        raise ValueError("clip holds no text encoder; load it with DualCLIPLoader (type hunyuan_video)")
+        raise ValueError(
+            "clip holds no text encoder; load it with DualCLIPLoader (type hunyuan_video), or CLIPLoader (type wan)"
+        )
     encoded = cache(lambda words: clip.encode_from_tokens_scheduled(clip.tokenize(words)))
     if len(prompts) == 1 and prompts[0].span is None:
         return encoded(prompts[0].words)

@@ -8,19 +8,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from framepack_core.weights import names
+from framepack_core.weights import helios, names
 from framepack_core.weights.stored import Header, Unreadable
 
 SIDECARS = (".scale_weight", ".weight_scale", ".comfy_quant", "_scale", "scaled_fp8")
 
 
-def is_framepack(tensors: Mapping[str, Any]) -> bool:
-    return names.is_framepack(names.strip_prefix(dict(tensors)))
+FAMILIES = {"FramePack": names, "Helios": helios}  # and the module that knows the names of their weights
+
+
+def family(tensors: Mapping[str, Any]) -> str | None:
+    """Which of FAMILIES a transformer is of; None for any other file."""
+    found = (name for name, known in FAMILIES.items() if any(mark in _plain(tensors) for mark in known.MARKS))
+    return next(found, None)
 
 
 def naming(tensors: Mapping[str, Any]) -> str:
-    """Which names a FramePack checkpoint uses."""
-    return "official names" if names.is_diffusers(names.strip_prefix(dict(tensors))) else "ComfyUI's names"
+    """Which names a transformer of a family uses."""
+    known = FAMILIES[family(tensors) or "FramePack"]
+    return "official names" if known.is_diffusers(_plain(tensors)) else "ComfyUI's names"
+
+
+def _plain(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the prefix of a whole checkpoint."""
+    return names.strip_prefix(dict(tensors), [mark for known in FAMILIES.values() for mark in known.MARKS])
 
 
 def formats(path: Path, header: Header) -> list[str]:

@@ -1,4 +1,4 @@
-"""The model files: those that the example workflows link to, and every FramePack checkpoint, whole or cut off."""
+"""The model files: those that the example workflows link to, and every checkpoint of FramePack and Helios, whole or cut off."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from framepack_core.weights.stored import Header, Unreadable, read_header, require_whole
 from scripts.support.doctor.findings import Finding, gigabytes
-from scripts.support.doctor.headers import formats, gguf_types, is_framepack, naming
+from scripts.support.doctor.headers import FAMILIES, family, formats, gguf_types, naming
 from scripts.support.environment import ROOT
 
 KINDS = ("diffusion_models", "diffusers", "text_encoders", "clip_vision", "vae")
@@ -26,11 +26,12 @@ Folders = Mapping[str, Sequence[Path]]  # of each kind
 
 @dataclass(frozen=True)
 class Linked:
-    """A file that FramePack's example workflows link to, and the kind of folder that it belongs into."""
+    """A file that a family's example workflows link to, and the kind of folder that it belongs into."""
 
     name: str
     kind: str
     url: str
+    family: str = "FramePack"
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,11 @@ class File:
 
 def linked_files(workflows: Path = ROOT / "example_workflows") -> list[Linked]:
     found = {}
-    for workflow in sorted(workflows.glob("FramePack *.json")):
-        for node in json.loads(workflow.read_text(encoding="utf-8"))["nodes"]:
-            for model in node["properties"].get("models", []):
-                found[model["name"]] = Linked(model["name"], model["directory"], model["url"])
+    for name in FAMILIES:
+        for workflow in sorted(workflows.glob(f"{name} *.json")):
+            for node in json.loads(workflow.read_text(encoding="utf-8"))["nodes"]:
+                for model in node["properties"].get("models", []):
+                    found[model["name"]] = Linked(model["name"], model["directory"], model["url"], name)
     return list(found.values())
 
 
@@ -73,10 +75,26 @@ def all_files(folders: Folders) -> list[File]:
 
 
 def companions(linked: Iterable[Linked], files: Sequence[File]) -> Iterator[Finding]:
-    """Text encoders, vision model and VAE, under the names that the example workflows expect."""
+    """Text encoders, vision model and VAE, under the names that the example workflows expect.
+
+    They are those of the families whose transformers are there, and FramePack's if there are none.
+    """
+    here = {family_of(file) for file in files if file.kind in TRANSFORMERS} & set(FAMILIES) or {"FramePack"}
     for wanted in linked:
-        if wanted.kind not in TRANSFORMERS:
+        if wanted.kind not in TRANSFORMERS and wanted.family in here:
             yield companion(wanted, files)
+
+
+def family_of(file: File) -> str | None:
+    """None for what is of no family, or cannot be read."""
+    try:
+        if file.name.endswith(INDEX):
+            return family(weight_map(file.path) or {})
+        if file.path.suffix == ".gguf":
+            return family(gguf_types(file.path)[0])
+        return family(read_header(file.path).tensors) if file.path.suffix in SUFFIXES else None
+    except (Unreadable, ImportError):
+        return None
 
 
 def companion(wanted: Linked, files: Sequence[File]) -> Finding:
@@ -113,11 +131,11 @@ def whole(what: str, path: Path) -> Finding:
     return Finding(what, gigabytes(path.stat().st_size))
 
 
-# FramePack checkpoints
+# Checkpoints
 
 
 def checkpoints(linked: Iterable[Linked], files: Sequence[File]) -> Iterator[Finding]:
-    """Every FramePack transformer that is there, and whether it can be loaded."""
+    """Every transformer of a family that is there, and whether it can be loaded."""
     shards = set()
     found, others = [], 0
     for file in files:
@@ -135,7 +153,7 @@ def checkpoints(linked: Iterable[Linked], files: Sequence[File]) -> Iterator[Fin
     if not any(finding.status == "ok" for finding in found):
         yield from absent(linked, files)
     if others:
-        yield Finding("other models", f"{others} beside FramePack's, which were not looked at")
+        yield Finding("other models", f"{others} beside those of FramePack and Helios, which were not looked at")
 
 
 def absent(linked: Iterable[Linked], files: Sequence[File]) -> Iterator[Finding]:
@@ -149,25 +167,27 @@ def absent(linked: Iterable[Linked], files: Sequence[File]) -> Iterator[Finding]
 
 
 def single(file: File) -> Finding | None:
-    """None for a readable file that is not FramePack."""
+    """None for a readable file that is of no family."""
     what = f"{file.kind}/{file.name}"
     try:
         header = read_header(file.path)
-        if not is_framepack(header.tensors):
+        found = family(header.tensors)
+        if found is None:
             return misnamed(what, file, header)
         require_whole(file.path, header)
     except Unreadable as error:
         return Finding(what, str(error), "fault", AGAIN)
     kinds = ", ".join(formats(file.path, header))
-    return Finding(what, f"FramePack, {naming(header.tensors)}, {kinds}, {gigabytes(file.path.stat().st_size)}")
+    return Finding(what, f"{found}, {naming(header.tensors)}, {kinds}, {gigabytes(file.path.stat().st_size)}")
 
 
 def misnamed(what: str, file: File, header: Header) -> Finding | None:
-    if "framepack" not in file.name.lower():
+    claimed = next((name for name in FAMILIES if name.lower() in file.name.lower()), None)
+    if claimed is None:
         return None
     first = next(iter(header.tensors), "nothing")
     return Finding(
-        what, f"is not a FramePack transformer: it begins with {first}", "warning", "choose another file, or move it"
+        what, f"is not a {claimed} transformer: it begins with {first}", "warning", "choose another file, or move it"
     )
 
 
@@ -179,9 +199,10 @@ def gguf(file: File) -> Finding | None:
         return Finding(what, "needs the gguf package", "warning", "python -m pip install gguf, with ComfyUI's Python")
     except Unreadable as error:
         return Finding(what, str(error), "fault", AGAIN)
-    if not is_framepack(tensors):
+    found = family(tensors)
+    if found is None:
         return None
-    return Finding(what, f"FramePack, GGUF {', '.join(types[:3])}, {gigabytes(file.path.stat().st_size)}")
+    return Finding(what, f"{found}, GGUF {', '.join(types[:3])}, {gigabytes(file.path.stat().st_size)}")
 
 
 def sharded(index: File) -> list[Finding]:
@@ -191,7 +212,8 @@ def sharded(index: File) -> list[Finding]:
     wanted = weight_map(index.path)
     if wanted is None:
         return [Finding(what, f"{index.path.name} is damaged", "fault", "download the folder again")]
-    if not is_framepack(wanted):
+    found = family(wanted)
+    if found is None:
         return []
     missing = [shard for shard in sorted(set(wanted.values())) if not (folder / shard).is_file()]
     if missing:
@@ -209,7 +231,7 @@ def sharded(index: File) -> list[Finding]:
         return [Finding(what, f"lacks {len(lost)} weights of its index, first {lost[0]}", "fault", "download the folder again")]
     size = sum((folder / shard).stat().st_size for shard in headers)
     kinds = sorted({kind for shard, header in headers.items() for kind in formats(folder / shard, header)})
-    return [Finding(what, f"FramePack, {naming(wanted)}, {', '.join(kinds)}, {len(headers)} shards, {gigabytes(size)}")]
+    return [Finding(what, f"{found}, {naming(wanted)}, {', '.join(kinds)}, {len(headers)} shards, {gigabytes(size)}")]
 
 
 def weight_map(index: Path) -> dict[str, str] | None:
@@ -224,14 +246,10 @@ def shard_names(index: Path) -> set[str]:
 
 
 def is_misplaced(file: File) -> bool:
-    """Whether a FramePack checkpoint lies where no loader of transformers looks."""
-    if file.path.suffix not in (".safetensors", ".sft"):
-        return False
-    try:
-        return is_framepack(read_header(file.path).tensors)
-    except Unreadable:
-        return False
+    """Whether a checkpoint lies where no loader of transformers looks."""
+    return file.path.suffix in (".safetensors", ".sft") and family_of(file) is not None
 
 
 def misplaced(file: File) -> Finding:
-    return Finding(f"{file.kind}/{file.name}", "is a FramePack transformer", "warning", "move it to models/diffusion_models")
+    what, found = f"{file.kind}/{file.name}", f"is a {family_of(file)} transformer"
+    return Finding(what, found, "warning", "move it to models/diffusion_models")
