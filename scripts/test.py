@@ -1,7 +1,8 @@
 """The checks: `python3 scripts/test.py [--all] [pytest arguments]`.
 
 Sets up the environment if necessary (see environment.py), then runs ruff, the type checker and pytest in it. Tests marked
-slow only run with --all. Browser tests need a Chromium: without one they are left out, which in CI is an error.
+slow only run with --all, which runs two halves at once unless there are more arguments. Browser tests need a Chromium: without
+one they are left out, which in CI is an error.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.support.chromium import find_chromium
 from scripts.support.environment import ROOT, Environment, prepare_or_exit
 
+HALVES = ("(server or browser)", "not (server or browser)")
 HANGING = "faulthandler_timeout=900"  # seconds in one test after which pytest prints where every thread is
 
 
@@ -33,7 +38,10 @@ def main() -> int:
         print(f"{remedy}; the browser tests are left out")
         left_out.append("browser")
     environment = prepare_or_exit()
-    return check(environment) or pytest(environment, left_out, [argument for argument in chosen if argument != "--all"])
+    marks = [f"not {mark}" for mark in left_out]
+    if chosen == ["--all"]:
+        return check(environment) or pytest_in_halves(environment, marks)
+    return check(environment) or pytest(environment, marks, [argument for argument in chosen if argument != "--all"]).wait()
 
 
 def check(environment: Environment) -> int:
@@ -52,13 +60,31 @@ def check(environment: Environment) -> int:
     return 0
 
 
-def pytest(environment: Environment, left_out: list[str], arguments: list[str]) -> int:
-    """Runs pytest with -P, which keeps this folder off sys.path, where `nodes/` would shadow ComfyUI's nodes.py."""
+def pytest_in_halves(environment: Environment, marks: list[str]) -> int:
+    """Tests mostly keep one core busy. So those that drive a ComfyUI run beside the others, each with half the threads."""
+    threads = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // 2, 1))}
+    with tempfile.TemporaryFile("w+") as later:
+        second = pytest(environment, [*marks, HALVES[1]], [], threads, later)
+        status = pytest(environment, [*marks, HALVES[0]], [], threads).wait()
+        status = second.wait() or status
+        later.seek(0)
+        print(later.read(), flush=True)
+    return status
+
+
+def pytest(
+    environment: Environment,
+    marks: list[str],
+    arguments: list[str],
+    variables: Mapping[str, str] = {},
+    output: TextIO | None = None,
+) -> subprocess.Popen:
+    """Starts pytest with -P, which keeps this folder off sys.path, where `nodes/` would shadow ComfyUI's nodes.py."""
     command = [environment.python, "-P", "-m", "pytest", "--durations=10", "-o", HANGING]
-    if left_out:
-        command += ["-m", " and ".join(f"not {mark}" for mark in left_out)]
+    if marks:
+        command += ["-m", " and ".join(marks)]
     places = {"FRAMEPACK_COMFYUI": str(environment.comfyui), "FRAMEPACK_CACHE": str(environment.cache)}
-    return subprocess.call([*command, *arguments], cwd=ROOT, env={**os.environ, **places})
+    return subprocess.Popen([*command, *arguments], cwd=ROOT, env={**os.environ, **variables, **places}, stdout=output)
 
 
 if __name__ == "__main__":
