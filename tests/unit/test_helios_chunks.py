@@ -117,7 +117,7 @@ def test_the_noise_on_what_is_given_is_drawn_anchor_first():
 @pytest.mark.parametrize(("timeline", "anchor"), [(text_to_video(4, SHAPE), 9),
                                                   (image_to_video(4, frame(1), frame(1), generator()), 10)])  # fmt: skip
 def test_reanchored_chunks_from_the_third_on_have_the_first_frame_of_the_second(timeline, anchor):
-    usual, reanchored = seen(timeline), seen(timeline, reanchor=True)
+    usual, reanchored = seen(timeline), seen(timeline, reanchored=True)
 
     assert reanchored[:2] == usual[:2]
     assert [groups[2] for groups in reanchored[2:]] == [(anchor,)] * 2
