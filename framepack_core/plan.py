@@ -70,8 +70,8 @@ class Plan:
     clip of its own for the VAE, and only they are shown, not what they continue. The first of a video that continues nothing
     then sees frames that do not exist yet, as others do.
 
-    In a `reanchored` plan, sections after the second see its first frame wherever they would see the video's start. `anchor` is
-    that frame if the second section is none of these.
+    In a `reanchored` plan, sections after the second see the second's first frame wherever they would see the video's start.
+    `anchor` is that frame where it was made by another plan, of which this one makes some sections again.
     """
 
     sections: int
@@ -131,8 +131,9 @@ class Plan:
         name = name if name in PRESETS else "custom"
         exact = max(round(seconds * fps), 1) if exact_length else None
         count = section_count(seconds, fps, window)
-        plan = cls(count, chosen, window, fitted, fps, paddings, name, exact, loop, seconds=seconds)
-        plan = replace(plan, reanchored=reanchored).beside(1)
+        plan = cls(
+            count, chosen, window, fitted, fps, paddings, name, exact, loop, seconds=seconds, reanchored=reanchored
+        ).beside(1)
         if (sections := plan.sections + loop) > (most := max_sections(fitted, window)):
             raise ValueError(
                 f"{seconds:g} s at {fps:g} fps and window {window} are {sections:,} sections, but in layout {fitted} a video "

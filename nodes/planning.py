@@ -1,3 +1,5 @@
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..framepack_core.comfyui.encoding import to_image
@@ -10,6 +12,9 @@ from ..framepack_core.orders import ORDERS, PADDINGS
 from ..framepack_core.placing import Arrangement, Frames
 from ..framepack_core.plan import MAX_LOOP, MAX_SECONDS, MAX_WINDOW, Plan, seconds_of, without_effect
 from .schema import FramesType, PlanType, named_errors, progress_text
+
+NUMBERS = ("seconds", "window", "fps", "loop")
+UNUSED = ("order", "layout", "custom_layout", "paddings", "parts")  # what decides which inputs are without effect
 
 
 class PlanNode(io.ComfyNode):
@@ -119,11 +124,9 @@ class PlanNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, **values) -> bool:
+    def validate_inputs(cls, **values: Any) -> bool:
         """Raises what is wrong: a text that is returned would be shown once for each of these inputs."""
-        words = any(
-            isinstance(values.get(number), str) for number in ("seconds", "window", "fps", "loop")
-        )  # refused by ComfyUI
+        words = any(isinstance(values.get(name), str) for name in NUMBERS)  # which ComfyUI refuses itself
         if None not in values.values() and not words:  # a linked value is not known before the graph runs
             try:
                 _plan(**values)
@@ -133,10 +136,10 @@ class PlanNode(io.ComfyNode):
 
     @classmethod
     @named_errors
-    def execute(cls, **values) -> io.NodeOutput:
+    def execute(cls, **values: Any) -> io.NodeOutput:
+        """`values` are the inputs by their names; optional ones may be missing."""
         plan = _plan(**values)
-        names = ("order", "layout", "custom_layout", "paddings", "parts")
-        if unused := without_effect(**{name: values[name] for name in names if name in values}):
+        if unused := without_effect(**{name: values[name] for name in UNUSED if name in values}):
             progress_text(cls)("\n".join(unused))
         return io.NodeOutput(plan, plan.table())
 

@@ -44,17 +44,23 @@ def test_a_section_is_made_again_after_its_image(server: Server, start_image):
     assert not torch.equal(again_latents[:, :, 9:], made[:, :, 9:])
 
 
-def test_comfyui_s_easycache_leaves_calls_out(server: Server, start_image):
-    """What it skips depends on the model; with a generous threshold, some."""
+def test_comfyui_s_easycache_changes_a_video_only_with_a_threshold(server: Server, start_image):
     base = {"model_name": "Helios-Base.safetensors", "weight_dtype": "default"}
-    cache = {"model": ["model", 0], "reuse_threshold": 1.0, "start_percent": 0.1, "end_percent": 0.9, "verbose": True}
-    nodes: Nodes = {"model": ("FramePack_LoadModel", base), "cached": ("EasyCache", cache)}
-    asked = {"plan": {"seconds": 1.0}, "steps": 20}
+    cache = {"model": ["model", 0], "start_percent": 0.1, "end_percent": 0.9, "verbose": False}
+    nodes: Nodes = {
+        "model": ("FramePack_LoadModel", base),
+        "generous": ("EasyCache", {**cache, "reuse_threshold": 1.0}),
+        "strict": ("EasyCache", {**cache, "reuse_threshold": 0.0}),
+    }
+    asked = {"plan": {"seconds": 1.0}, "steps": 20, "resume": False}
 
-    exact = latents(server, server.run(prompt(start_image, "text", others=nodes, **asked)))
-    cached = latents(server, server.run(prompt(start_image, "text", others=nodes, model=["cached", 0], **asked)))
+    exact, generous, strict = (
+        latents(server, server.run(prompt(start_image, "text", others=nodes, model=[model, 0], **asked)))
+        for model in ("model", "generous", "strict")
+    )
 
-    assert cached.isfinite().all() and not torch.equal(cached, exact)
+    assert torch.equal(strict, exact)
+    assert generous.isfinite().all() and not torch.equal(generous, exact)
 
 
 @pytest.mark.parametrize(

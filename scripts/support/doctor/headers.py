@@ -12,15 +12,13 @@ from framepack_core.weights import helios, names
 from framepack_core.weights.stored import Header, Unreadable
 
 SIDECARS = (".scale_weight", ".weight_scale", ".comfy_quant", "_scale", "scaled_fp8")
-
-
 FAMILIES = {"FramePack": names, "Helios": helios}  # and the module that knows the names of their weights
 
 
 def family(tensors: Mapping[str, Any]) -> str | None:
     """Which of FAMILIES a transformer is of; None for any other file."""
-    found = (name for name, known in FAMILIES.items() if any(mark in _plain(tensors) for mark in known.MARKS))
-    return next(found, None)
+    plain = _plain(tensors)
+    return next((name for name, known in FAMILIES.items() if any(mark in plain for mark in known.MARKS)), None)
 
 
 def naming(tensors: Mapping[str, Any]) -> str:
