@@ -30,11 +30,11 @@ class Foreseen:
     @classmethod
     def of(cls, graph: Graph, node: str) -> Foreseen:
         """From the FramePack_Plan with this id, and the sampler behind it. Raises ValueError for values that do not fit."""
-        plan = plan_of(graph, node)
         sampler = sampler_behind(graph, node)
+        files = [file_before(graph, name) for name in (node, sampler) if name is not None]
+        plan = family_named(next(filter(None, files), "")).fit(plan_of(graph, node))
         if sampler is None:
             return cls(plan)
-        plan = family_named(file_before(graph, sampler)).fit(plan)
         arrangement = Arrangement.of(plan, given_to(graph, sampler, plan))
         return cls(arrangement.plan, frozenset(arrangement.known), tuple(arrangement.guides))
 

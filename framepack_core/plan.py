@@ -130,7 +130,7 @@ class Plan:
             )
         name = name if name in PRESETS else "custom"
         exact = max(round(seconds * fps), 1) if exact_length else None
-        count = section_count(seconds, fps, window)
+        count = section_count(seconds, fps, PIXEL_FRAMES * window)
         plan = cls(
             count, chosen, window, fitted, fps, paddings, name, exact, loop, seconds=seconds, reanchored=reanchored
         ).beside(1)
@@ -158,9 +158,9 @@ class Plan:
     def in_clips(self, apart: bool) -> Plan:
         """This plan where sections are `apart`, or not: such sections are shorter, so there may be more of them."""
         plan = replace(self, apart=apart)
-        if not apart or plan.seconds is None or plan.exact is not None:
+        if apart == self.apart or plan.seconds is None or plan.exact is not None:
             return plan
-        return replace(plan, sections=max(round(plan.seconds / plan.section_seconds), 1))
+        return replace(plan, sections=section_count(plan.seconds, plan.fps, plan.section_frames))
 
     @property
     def generated(self) -> int:
@@ -182,10 +182,15 @@ class Plan:
         return replace(self, sections=max(math.ceil(needed / self.window), 1))
 
     @property
-    def section_seconds(self) -> float:
-        """How long a section is that is not the first."""
+    def section_frames(self) -> int:
+        """How many frames of the video a section makes that is not the first."""
         length = self.length(0).uncut
-        return (length.begins(2 * self.window) - length.begins(self.window)) / self.fps
+        return length.begins(2 * self.window) - length.begins(self.window)
+
+    @property
+    def section_seconds(self) -> float:
+        """How long such a section is."""
+        return self.section_frames / self.fps
 
     def length(self, frames: int, given: int = 0) -> Length:
         """What is shown of this plan's video of so many latent frames, of which the first may be `given`."""
@@ -328,9 +333,9 @@ def without_effect(order: str, layout: str, custom_layout: str = "", paddings: s
     return found
 
 
-def section_count(seconds: float, fps: float, window: int) -> int:
-    """Number of sections in a video, rounded half to even as the official program does."""
-    return max(round(seconds * fps / (PIXEL_FRAMES * window)), 1)
+def section_count(seconds: float, fps: float, frames: int) -> int:
+    """Number of sections of so many `frames` in a video, rounded half to even as the official program does."""
+    return max(round(seconds * fps / frames), 1)
 
 
 def max_sections(layout: Layout, window: int) -> int:

@@ -3,6 +3,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..framepack_core.comfyui.encoding import to_image
+from ..framepack_core.comfyui.families import family_of
 from ..framepack_core.comfyui.settings import is_light
 from ..framepack_core.drawing.painting import draw_plan
 from ..framepack_core.drawing.palette import DARK, LIGHT
@@ -115,6 +116,12 @@ class PlanNode(io.ComfyNode):
                     "of the start image. For Helios with a picture: later sections see a frame that the model has made itself.",
                     advanced=True,
                 ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The model that the plan is for, which is Helios if its sections are to be counted as Helios makes "
+                    "them. FramePack needs none here.",
+                ),
             ],
             outputs=[
                 PlanType.Output(display_name="plan", tooltip="For the FramePack samplers and Draw Plan."),
@@ -124,7 +131,7 @@ class PlanNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, **values: Any) -> bool:
+    def validate_inputs(cls, model: Any = None, **values: Any) -> bool:
         """Raises what is wrong: a text that is returned would be shown once for each of these inputs."""
         words = any(isinstance(values.get(name), str) for name in NUMBERS)  # which ComfyUI refuses itself
         if None not in values.values() and not words:  # a linked value is not known before the graph runs
@@ -136,9 +143,11 @@ class PlanNode(io.ComfyNode):
 
     @classmethod
     @named_errors
-    def execute(cls, **values: Any) -> io.NodeOutput:
-        """`values` are the inputs by their names; optional ones may be missing."""
+    def execute(cls, model: Any = None, **values: Any) -> io.NodeOutput:
+        """`values` are the other inputs by their names; optional ones may be missing."""
         plan = _plan(**values)
+        if model is not None:
+            plan = family_of(model).family.fit(plan)
         if unused := without_effect(**{name: values[name] for name in UNUSED if name in values}):
             progress_text(cls)("\n".join(unused))
         return io.NodeOutput(plan, plan.table())

@@ -1,5 +1,6 @@
 """Helios through the nodes of a real ComfyUI, on stand-ins: text, image and video to video, resumed, made again and saved."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,29 @@ def test_comfyui_s_easycache_changes_a_video_only_with_a_threshold(server: Serve
 
     assert torch.equal(strict, exact)
     assert generous.isfinite().all() and not torch.equal(generous, exact)
+
+
+def test_a_plan_with_its_model_counts_chunks_wherever_it_goes(server: Server, start_image):
+    """2.75 s are two chunks of 33 frames; as FramePack's sections they would be 72."""
+    told = {"clip": ["clip", 0], "plan": ["plan", 0], "text": "a cat [1.4s: it jumps]"}
+    nodes: Nodes = {
+        "drawn": ("FramePack_DrawPlan", {"plan": ["plan", 0], "width": 640, "height": 384, "start_image": False}),
+        "told": ("FramePack_PromptTimeline", told),
+        **{f"{name} text": ("PreviewAny", {"source": [name, 1]}) for name in ("plan", "drawn", "told")},
+    }
+    model = {"plan": {"seconds": 2.75, "model": ["model", 0]}}
+
+    entry = server.run(prompt(start_image, "text", others=nodes, **model))
+
+    planned, drawn, told = (entry["outputs"][f"{name} text"]["text"][0] for name in ("plan", "drawn", "told"))
+    assert all("= 66 frames = 2.75 s at 24 fps" in table for table in (planned, drawn))
+    assert re.search(r"^1 +0.00-1.38 +a cat\n2 +1.38-2.75 +it jumps$", told, re.MULTILINE)
+    assert latents(server, entry).shape[2] == 18
+
+
+def test_a_plan_refuses_what_its_model_cannot_do(server: Server, start_image):
+    with pytest.raises(RunFailed, match="FramePack_Plan: the plan's order is inverted, but Helios Distilled makes videos"):
+        server.run(prompt(start_image, "text", plan={"order": "inverted", "model": ["model", 0]}))
 
 
 @pytest.mark.parametrize(

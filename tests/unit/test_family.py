@@ -43,6 +43,7 @@ def test_clips_of_their_own_are_shorter_so_a_long_video_has_more_of_them():
     plan = Plan.of(60, "forward", fps=24)
 
     assert plan.sections == 40 and IN_CLIPS.fit(plan).sections == 44
+    assert FRAMEPACK.fit(IN_CLIPS.fit(plan)) == plan
 
 
 @pytest.mark.parametrize(("seconds", "sections"), [(33 / 24, 1), (34 / 24, 2), (99 / 24, 3), (100 / 24, 4)])

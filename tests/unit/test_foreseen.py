@@ -75,6 +75,18 @@ def test_a_video_of_helios_is_drawn_in_chunks_of_33_frames(name):
     assert foreseen.plan.length(44 * 9).frames == 44 * 33
 
 
+@pytest.mark.parametrize("sampler", [None, {"model": ["5", 0]}])
+def test_the_model_of_the_plan_itself_comes_first(sampler):
+    models = {
+        name: ("FramePack_LoadModel", {"model_name": file}) for name, file in (("4", "Helios-Mid"), ("5", "FramePackI2V"))
+    }
+    plan = {"seconds": 60, "order": "forward", "fps": 24, "model": ["4", 0]}
+
+    assert Foreseen.of(prompt(plan, sampler, **models), "1").plan.sections == 44
+    with pytest.raises(ValueError, match="order is inverted, but Helios Mid"):
+        Foreseen.of(prompt({**plan, "order": "inverted"}, sampler, **models), "1")
+
+
 def test_a_chain_of_placed_frames_is_where_the_sampler_will_put_it():
     """A clip, whose length is not known before it is loaded, is as long as what is used of it at most."""
     foreseen = Foreseen.of(

@@ -30,7 +30,7 @@ from framepack_core.timeline import Timeline
     ],
 )
 def test_sections_are_counted_half_to_even_and_there_is_at_least_one(seconds, fps, window, sections):
-    assert section_count(seconds, fps, window) == sections
+    assert section_count(seconds, fps, 4 * window) == sections
     assert Plan.of(seconds, "forward", window, fps=fps).generated == sections * window
 
 

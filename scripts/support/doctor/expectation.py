@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from framepack_core.plan import section_count
+from framepack_core.plan import Plan
 from scripts.support.doctor.findings import Finding, gigabytes
 from scripts.support.doctor.machine import Card
 
@@ -71,7 +71,7 @@ def times(step: float, decode: float) -> Iterator[Finding]:
     value = f"{duration(section)}: {STEPS} steps of {step:.2f} s, and {decode:.1f} s to decode"
     yield Finding(f"a section at {STEPS} steps", value)
     for length in LENGTHS:
-        sections = section_count(length, FPS, WINDOW)
+        sections = Plan.of(length, fps=FPS, window=WINDOW).sections
         yield Finding(f"a video of {length:g} s", f"{duration(sections * section)}, {sections} sections")
 
 
