@@ -19,6 +19,7 @@ NODES = {
     "sampling": ("SamplerNode", "SamplerCustomNode", "OneFrameNode"),
     "solver": ("UniPCNode", "SchedulerNode"),
     "video": ("SaveVideoNode",),
+    "measuring": ("MeasureVideoNode",),
 }
 
 

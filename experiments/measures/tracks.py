@@ -25,8 +25,7 @@ from framepack_core.demo.world import (
     Scene,
     signed_distance,
 )
-
-from .drift import to_lab
+from framepack_core.measures.looks import to_lab
 
 CHUNK = 128  # frames at once
 SMALLEST = 12  # pixels of area below which a shape counts as not seen

@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 
-from experiments.measures import drift, motions
+from experiments.measures import motions
 from experiments.measures.tracks import Track, follow
 from experiments.study.videos import WINDOW, Video
 from framepack_core.demo.world import MOTIONS, Scene
 from framepack_core.frames import PIXEL_FRAMES
+from framepack_core.measures.sections import Sections
+from framepack_core.measures.series import Series, distance
 
 EVERY = 4  # frames: averages over a section use one frame in four
 
@@ -20,6 +22,7 @@ def findings(video: Video, frames: np.ndarray) -> dict:
     scene = video.told
     tracks, starts = follow(frames, scene), follow(scene.render(1), scene)
     first, start = tracks[0], starts[0]
+    series = Series.of(frames)
     return {
         "obeys": [_obeys(actor.motion, track) for actor, track in zip(scene.actors, tracks, strict=True)],
         "halves": _halves(video, first),
@@ -30,17 +33,18 @@ def findings(video: Video, frames: np.ndarray) -> dict:
         "fit": motions.fit(first),
         "speed": motions.speed(first),
         "comeback": _comeback(first),
-        "motion": drift.motion(frames),
-        "flow": drift.flow(frames),
-        "joins": drift.joins(frames, borders(video)),
-        "drift": drift.drift(frames),
-        "by_section": [_look(frames, part, first, start) for part in sections(video)],
+        "motion": series.motion,
+        "flow": series.flow,
+        "joins": joins(series),
+        "drift": series.drift(),
+        "by_section": [_look(series, part, first, start) for part in sections(video)],
     }
 
 
-def borders(video: Video) -> list[int]:
-    """Latent frames that open a section after another one."""
-    return [1 + WINDOW * number for number in range(1, video.sections)]
+def joins(series: Series) -> float:
+    """The change into sections relative to that into other latent frames (1: no visible join)."""
+    found = Sections.of(series.frames, WINDOW)
+    return float(series.joins(found.begins, found.latents).mean()) if found.begins else 1.0
 
 
 def sections(video: Video) -> list[slice]:
@@ -76,13 +80,13 @@ def _comeback(track: Track) -> dict | None:
     return None if found is None else {"color": found.colour, "fit": found.fit_after, "same": found.same, "away": found.away}
 
 
-def _look(frames: np.ndarray, part: slice, track: Track, start: Track) -> dict:
+def _look(series: Series, part: slice, track: Track, start: Track) -> dict:
     """A section compared with the start image: the shape's colour, the picture's mean colour, and its sharpness."""
-    here, first = drift.averages(frames[part][::EVERY]), drift.averages(frames[:1])
+    here = {name: values[part][::EVERY].mean(dim=0) for name, values in series.looks.items()}
     return {
         "color": motions.colour_distance(track[part], start),
-        "lab": float((here["lab_mean"] - first["lab_mean"]).norm()),
-        "sharpness": float(here["laplacian"] / first["laplacian"]),
+        "lab": distance("lab_mean", here["lab_mean"], series.looks["lab_mean"][0]),
+        "sharpness": float(here["laplacian"] / series.looks["laplacian"][0]),
     }
 
 

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable
 
-from experiments.measures.drift import MEASURES
+from framepack_core.measures.looks import LOOKS
 
 Found = dict
 Pick = Callable[[Found], float | None]
@@ -44,7 +44,7 @@ DRIFT: dict[str, Pick] = {
     "the shape's colour at the end (Lab distance)": colour,
     "the picture's mean colour in the last section (Lab distance)": in_last_section("lab"),
     "sharpness in the last section (doublings or halvings)": softened,
-    **{f"first to last 15%: {name.replace('_', ' ')}": drifted(name) for name in MEASURES},
+    **{f"first to last 15%: {name.replace('_', ' ')}": drifted(name) for name in LOOKS},
     "joins (times the change elsewhere)": value("joins"),
     "motion (levels a frame)": value("motion"),
 }

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-from experiments.measures.drift import MEASURES
 from experiments.study import plots, strips
 from experiments.study.intervals import Interval, mean, paired, share
 from experiments.study.long import uneven
@@ -41,6 +40,7 @@ from experiments.study.videos import (
     prompts,
 )
 from framepack_core.demo.world import MOTIONS
+from framepack_core.measures.looks import LOOKS
 from framepack_core.orders import ORDERS
 
 TEMPLATE = Path(__file__).with_name("report.md")
@@ -215,7 +215,7 @@ class Study:
             [
                 str(sections),
                 source,
-                *(figure(mean([found["drift"][name] for _, found in made]), 3, short=True) for name in MEASURES),
+                *(figure(mean([found["drift"][name] for _, found in made]), 3, short=True) for name in LOOKS),
                 *(
                     figure(mean([found[name] for _, found in made]), 2, short=True)
                     for name in ("joins", "motion", "flow", "speed")

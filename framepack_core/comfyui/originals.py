@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-import av
-import comfy.model_management
 from comfy_api.latest import Input, InputImpl
 from torch import Tensor
 
@@ -18,6 +16,7 @@ from ..media.sound import Audio, Sound
 from ..media.video import Encoding, Footage
 from .encoding import fit_images
 from .latent import Made, length_of
+from .watching import until_interrupted
 
 CROSSFADE = 8
 
@@ -98,7 +97,7 @@ def fitted(video: Input.Video, fps: float, width: int, height: int) -> Clip:
     """A VIDEO at this rate and size. One from a file is decoded as it is needed, and once before to know its length."""
     if isinstance(video, InputImpl.VideoFromFile):
         file = VideoFile(video.get_stream_source(), *video.get_active_trim_window())
-        length = file.length(_watched(file.frames()))
+        length = file.length(until_interrupted(file.frames()))
         indices, frames, sound = nearest_frames(length.count, length.fps, fps), file.pictures(), file.sound(length.begin)
     else:
         parts = video.get_components()
@@ -109,13 +108,6 @@ def fitted(video: Input.Video, fps: float, width: int, height: int) -> Clip:
 
 def _fitted(frames: Iterator[Tensor], width: int, height: int) -> Iterator[Tensor]:
     return (fit_images(frame[None], height, width)[0].float().cpu() for frame in frames)
-
-
-def _watched(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """The same, until the run is interrupted."""
-    for frame in frames:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        yield frame
 
 
 def soundtrack(count: int, before: Clip | None, after: Clip | None, sound: Sound | None, rate: Fraction) -> Sound | None:

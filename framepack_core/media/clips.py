@@ -43,9 +43,7 @@ class VideoFile:
     def frames(self) -> Iterator[av.VideoFrame]:
         """What can be decoded. Raises ValueError for a file without pictures, and OSError."""
         with self._opened() as container:
-            if not container.streams.video:
-                raise ValueError("it has no pictures")
-            stream = container.streams.video[0]
+            stream = pictures_of(container)
             stream.thread_type = "AUTO"
             assert stream.time_base is not None
             first, stop = (int(time / stream.time_base) for time in (self.start, self.start + self.duration))
@@ -65,8 +63,12 @@ class VideoFile:
                 begin = frame.time
         if not count:
             raise ValueError("no picture can be decoded")
+        return Length(count, self.rate(), begin)
+
+    def rate(self) -> float:
+        """Frames a second, on average. Raises ValueError for a file without pictures, and OSError."""
         with self._opened() as container:
-            return Length(count, float(container.streams.video[0].average_rate or 1), begin)
+            return float(pictures_of(container).average_rate or 1)
 
     def sound(self, begin: float) -> FileSound | None:
         """What is heard from `begin` seconds on; None if nothing can be decoded."""
@@ -122,6 +124,13 @@ class FileSound:
                 early -= part.samples
         for part in resampler.resample(None):
             yield torch.from_numpy(part.to_ndarray())
+
+
+def pictures_of(container: av.container.InputContainer) -> av.VideoStream:
+    """Raises ValueError for a file without pictures."""
+    if not container.streams.video:
+        raise ValueError("it has no pictures")
+    return container.streams.video[0]
 
 
 def decoded(container: av.container.InputContainer, stream) -> Iterator:

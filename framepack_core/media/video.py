@@ -154,7 +154,7 @@ class VideoTrack:
         self.container.mux(self.stream.encode(None))
 
 
-def pixels(frames: Tensor, deep: bool = False) -> Iterator[numpy.ndarray]:
+def pixels(frames: Iterable[Tensor], deep: bool = False) -> Iterator[numpy.ndarray]:
     """Each frame `H W 3` in 8 bits, or in 16 if `deep`."""
     scale, kind = (65535, numpy.uint16) if deep else (255, numpy.uint8)
     for frame in frames:

@@ -40,6 +40,7 @@ ALL = {
     "FramePack_Scheduler",
     "FramePack_Decode",
     "FramePack_SaveVideo",
+    "FramePack_MeasureVideo",
 }
 SAMPLING = {"FramePack_Sampler", "FramePack_SamplerCustom", "FramePack_OneFrame"}
 COSTS = {  # the nodes that are lost; any other symbol only costs a part of what a node does

@@ -116,7 +116,7 @@ def experiments(installed: Installed) -> None:
     files = sorted(path.relative_to(ROOT) for path in (ROOT / "experiments").rglob("*.py") if path.stem != "__main__")
     imported = installed.run("-c", WITHOUT_COMFYUI, *(".".join(file.with_suffix("").parts) for file in files), inside=True)
 
-    assert {"experiments.study.plots", "experiments.measures.drift", "experiments.making.clips"} <= set(imported.split())
+    assert {"experiments.study.plots", "experiments.measures.motions", "experiments.making.clips"} <= set(imported.split())
 
 
 def runs_tests(installed: Installed) -> None:

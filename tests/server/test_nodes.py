@@ -53,6 +53,7 @@ NODES = {
         "container=auto codec=auto",
         "video",
     ),
+    "FramePack_MeasureVideo": ("latent_window=9", "images video fps=30.0", "table plot"),
 }
 CHOICES = {
     ("FramePack_LoadModel", "weight_dtype"): ["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"],

@@ -1,0 +1,1 @@
+"""What a video looks like from frame to frame, without any downloaded model: drift, motion and joins."""
