@@ -37,7 +37,10 @@ class Series:
 
     @classmethod
     def of(cls, frames: Iterable[np.ndarray]) -> Series:
-        """Of frames `H W 3` in uint8, as they arrive. Raises ValueError for fewer than two, and if their sizes differ."""
+        """Of frames `H W 3` in uint8, as they arrive.
+
+        Raises ValueError for fewer than two, for smaller ones than 4 by 4, and if their sizes differ.
+        """
         looks, changes, flows = [], [], []
         height = width = 0
         for part, first in parts(frames):
@@ -111,6 +114,8 @@ def parts(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]:
     part: list[np.ndarray] = []
     first = True
     for frame in frames:
+        if min(frame.shape[:2]) < 4:
+            raise ValueError(f"frames are {frame.shape[1]}x{frame.shape[0]}; use 4x4 or larger ones")
         if part and frame.shape != part[0].shape:
             raise ValueError(f"frames of a video have one size, but {frame.shape[1]}x{frame.shape[0]} follows "
                              f"{part[0].shape[1]}x{part[0].shape[0]}; resize them first")  # fmt: skip

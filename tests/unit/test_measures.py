@@ -126,6 +126,8 @@ def test_lab_is_cie_lab():
 def test_what_cannot_be_measured_is_refused(still):
     with pytest.raises(ValueError, match="fewer than two frames"):
         Series.of(still[:1])
+    with pytest.raises(ValueError, match="frames are 64x3; use 4x4 or larger ones"):
+        Series.of(still[:, :3, :64])
     with pytest.raises(ValueError, match="frames of a video have one size, but 64x128 follows 128x128"):
         Series.of([still[0], still[1][:, :64]])
     with pytest.raises(ValueError, match="nothing changes into frame 40 of a video of 40"):
