@@ -142,8 +142,8 @@ class SaveVideoNode(io.ComfyNode):
                     "mark_as_ai",
                     default=True,
                     optional=True,
-                    tooltip="The file and each PNG say in their tags that they are AI-generated. If you have certificates, a key "
-                    "and c2pa-python, mp4, mov and PNG are signed too (C2PA). No pixel is changed.",
+                    tooltip="The file and each PNG say in their tags that they are AI-generated. If there are certificates, a "
+                    "key and c2pa-python, mp4, mov and PNG are signed too (C2PA). No pixel is changed.",
                 ),
             ],
             outputs=[
