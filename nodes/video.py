@@ -4,6 +4,7 @@ from comfy_api.latest import Input, InputImpl, io, ui
 from ..framepack_core.comfyui.decoding.heap import large_blocks_returned
 from ..framepack_core.comfyui.decoding.stream import ATTENTION_FRAMES, EXACT, LINEAR, footage, reported
 from ..framepack_core.comfyui.latent import marked_length
+from ..framepack_core.comfyui.marking import chosen_mark
 from ..framepack_core.comfyui.originals import CROSSFADE, Originals
 from ..framepack_core.comfyui.output import output_place, require_prefix
 from ..framepack_core.frames import MAX_FPS
@@ -137,6 +138,13 @@ class SaveVideoNode(io.ComfyNode):
                     tooltip="auto: h264, or vp9 in webm. vp9 and av1 make smaller files and take longer; prores makes large "
                     "ones for editing.",
                 ),
+                io.Boolean.Input(
+                    "mark_as_ai",
+                    default=True,
+                    optional=True,
+                    tooltip="The file and each PNG say in their tags that they are AI-generated. If there are certificates, a "
+                    "key and c2pa-python, mp4, mov and PNG are signed too (C2PA). No pixel is changed.",
+                ),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The saved file, for Save Video or any node that takes a VIDEO.")
@@ -146,12 +154,16 @@ class SaveVideoNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix, pixel_format=PIXEL_FORMATS[0], container=AUTO, codec=AUTO) -> bool | str:
-        if None in (filename_prefix, pixel_format, container, codec):
-            return True  # a linked value is not known before the graph runs
+    def validate_inputs(
+        cls, filename_prefix, pixel_format=PIXEL_FORMATS[0], container=AUTO, codec=AUTO, mark_as_ai=True
+    ) -> bool | str:
+        """A linked value is None, and not known before the graph runs."""
         try:
-            encoding = Encoding(pixel_format=pixel_format, container=container, codec=codec)
-            require_prefix(filename_prefix, encoding.chosen.suffix)
+            if mark_as_ai is not None:
+                chosen_mark(mark_as_ai)
+            if None not in (filename_prefix, pixel_format, container, codec):
+                encoding = Encoding(pixel_format=pixel_format, container=container, codec=codec)
+                require_prefix(filename_prefix, encoding.chosen.suffix)
         except ValueError as error:
             return f"FramePack_SaveVideo: {error}"
         return True
@@ -175,18 +187,20 @@ class SaveVideoNode(io.ComfyNode):
         crossfade: int = CROSSFADE,
         container: str = AUTO,
         codec: str = AUTO,
+        mark_as_ai: bool = True,
     ) -> io.NodeOutput:
         encoding = Encoding(fps, crf, pixel_format, container, codec)
+        mark = chosen_mark(mark_as_ai, before, after)
         video = footage(vae, latent["samples"], blending, attention_frames, marked_length(latent))
         sound = None if audio is None else Audio.of(audio)
         joined = Originals(before, after, crossfade).join(latent, video, encoding, sound)
-        if joined.notes:
-            progress_text(cls)("\n".join(joined.notes))
+        if notes := (*joined.notes, *(mark.notes(encoding.chosen.suffix) if mark else ())):
+            progress_text(cls)("\n".join(notes))
         place, subfolder = output_place(
             filename_prefix, encoding.chosen.suffix, cls.hidden.prompt or {}, video.width, video.height
         )
         with large_blocks_returned():
-            file = save_video(place, reported(joined.video), encoding, joined.sound, cls.metadata(), png_frames)
+            file = save_video(place, reported(joined.video), encoding, joined.sound, cls.metadata(), png_frames, mark)
         saved = ui.SavedResult(file.name, subfolder, io.FolderType.output)
         return io.NodeOutput(InputImpl.VideoFromFile(str(file)), ui=ui.PreviewVideo([saved]))
 

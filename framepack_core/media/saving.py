@@ -10,10 +10,12 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from .files import Numbered, name_first_free, require_name, unfinished_file, unfinished_folder
+from .marking import Mark
 from .remedies import named_failure
 from .sound import Sound
 from .video import Encoding, Footage, write_video
 
+SIGN_AGAIN = "make room on the disk for the video twice, and queue the graph again"
 DEFLATE = 1032  # a PNG's compression makes one byte of no more than this many
 
 
@@ -24,19 +26,21 @@ def save_video(
     audio: Sound | None = None,
     metadata: Mapping[str, object] | None = None,
     pngs: bool = False,
+    mark: Mark | None = None,
 ) -> Path:
     """Write frames as they arrive and return the path of the video.
 
-    `audio` is cut to the video's length. `metadata` is stored as JSON in tags of these names. With `pngs`, every frame is
-    also saved as a PNG in a folder of the same name beside it, starting with `frame_00001.png`. Until all is written, file
-    and folder have hidden names; if it fails they are removed. Neither ever replaces anything: what has the number when they
-    are complete keeps it, and they go on to the next one.
+    `audio` is cut to the video's length. `metadata` is stored as JSON in tags of these names, and the tags of `mark` as they
+    are; its signature is the last thing that is written. With `pngs`, every frame is also saved as a PNG in a folder of the
+    same name beside it, starting with `frame_00001.png`. Until all is written, file and folder have hidden names; if it fails
+    they are removed. Neither ever replaces anything: what has the number when they are complete keeps it, and they go on to
+    the next one.
 
-    Before the first frame is asked for, everything that can be known is checked. Raises OSError, with the path and what to
-    do, if the name cannot be used, the disk has too little space or cannot be written to; ValueError for what the encoder
-    does not take.
+    Before the first frame is asked for, everything that can be known is checked, apart from the signer (`Mark.require`). Raises
+    OSError, with the path and what to do, if the name cannot be used, the disk has too little space or cannot be written to;
+    ValueError for what the encoder does not take, and for a signature that fails once the video is saved without it.
     """
-    texts = tags(metadata or {})
+    texts = tags(metadata or {}) | ({} if mark is None else mark.tags)
     suffix = encoding.chosen.suffix
     first = next(place.paths(suffix))
     with (
@@ -47,9 +51,28 @@ def save_video(
         require_name(first)
         require_space(place.folder, least_bytes(footage, texts, pngs))
         write_video(file, footage, encoding, audio, texts, folder)
-        if folder is None:
-            return name_first_free([file], ([path] for path in place.paths(suffix)))[0]
-        return name_first_free([folder, file], zip(place.paths(), place.paths(suffix), strict=True))[1]
+        refusal = None if mark is None else refused_signature(mark, file, suffix, folder)
+        path = named(place, file, suffix, folder)
+    if refusal is not None:
+        raise ValueError(f"{path} is saved with its tags, but without a signature ({refusal}); {SIGN_AGAIN}") from refusal
+    return path
+
+
+def refused_signature(mark: Mark, file: Path, suffix: str, folder: Path | None) -> Exception | None:
+    """Sign the video and its pictures. What has been made is worth more than its signature, so an error is not raised yet."""
+    pictures = [] if folder is None else sorted(folder.iterdir())
+    try:
+        mark.sign([*((picture, picture.suffix) for picture in pictures), (file, suffix)])
+    except (ValueError, OSError) as error:
+        return error
+    return None
+
+
+def named(place: Numbered, file: Path, suffix: str, folder: Path | None) -> Path:
+    """The video's path, once it and its folder have their names."""
+    if folder is None:
+        return name_first_free([file], ([path] for path in place.paths(suffix)))[0]
+    return name_first_free([folder, file], zip(place.paths(), place.paths(suffix), strict=True))[1]
 
 
 def tags(metadata: Mapping[str, object]) -> dict[str, str]:

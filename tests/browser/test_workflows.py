@@ -19,7 +19,7 @@ DEFAULTS = {
     "FramePack_LoadModel": {"variant": "auto"},
     "FramePack_Sampler": {"end_strength": 1, "colour_anchor": 0, "denoise": 1},
     "FramePack_Plan": {"exact_length": False, "loop": 0, "parts": "", "reanchor": False},
-    "FramePack_SaveVideo": {"crossfade": 8, "container": "auto", "codec": "auto"},
+    "FramePack_SaveVideo": {"crossfade": 8, "container": "auto", "codec": "auto", "mark_as_ai": True},
 }
 PLAYER = "video-preview"  # what the front end adds to Load Video, after a while
 GAINED = {"frames", "latent_image", "before", "after", *(name for widgets in DEFAULTS.values() for name in widgets)}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from support import given as inputs_given
 
-from framepack_core.comfyui import private
+from framepack_core.comfyui import private, version
 from framepack_core.comfyui.loading import loras
 from framepack_core.comfyui.loading.checkpoints import load_path
 from framepack_core.comfyui.sampling import identity
@@ -344,7 +344,7 @@ def test_the_machine_is_named_by_all_that_the_last_bit_hangs_on():
 
 
 def test_the_pack_s_version_is_that_of_its_project():
-    assert f'version = "{identity.pack_version()}"' in identity.PYPROJECT.read_text(encoding="utf-8")
+    assert f'version = "{version.pack_version()}"' in version.PYPROJECT.read_text(encoding="utf-8")
 
 
 def test_upcasting_attention_makes_another_run_and_its_absence_the_one_of_earlier_versions(monkeypatch):

@@ -111,6 +111,11 @@ def reads_gguf(installed: Installed) -> None:
     assert installed.found(["torch", "numpy"]) == ["numpy"]
 
 
+def signs(installed: Installed) -> None:
+    installed.imports(["c2pa", "framepack_core.media.signing"])
+    assert installed.found(["torch", "numpy"]) == []
+
+
 def experiments(installed: Installed) -> None:
     """Each module can be imported unless ComfyUI is missing for it; nothing else is missing."""
     files = sorted(path.relative_to(ROOT) for path in (ROOT / "experiments").rglob("*.py") if path.stem != "__main__")
@@ -132,6 +137,7 @@ def develops(installed: Installed) -> None:
 PROMISES: dict[str, Callable[[Installed], None]] = {
     "train": trains,
     "gguf": reads_gguf,
+    "c2pa": signs,
     "experiments": experiments,
     "test": runs_tests,
     "dev": develops,

@@ -50,7 +50,7 @@ NODES = {
     "FramePack_SaveVideo": (
         "latent vae fps=30.0 filename_prefix=video/FramePack crf=16",
         "pixel_format=yuv420p audio png_frames=False blending=exact attention_frames=96 before after crossfade=8 "
-        "container=auto codec=auto",
+        "container=auto codec=auto mark_as_ai=True",
         "video",
     ),
     "FramePack_MeasureVideo": ("latent_window=9", "images video fps=30.0", "table plot"),

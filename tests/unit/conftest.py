@@ -1,4 +1,5 @@
-"""The paper and the files, without ComfyUI: `python3 -m pytest tests/unit` only needs torch, av, Pillow and hypothesis."""
+"""The paper and the files, without ComfyUI: `python3 -m pytest tests/unit` only needs torch, av, Pillow, c2pa-python
+and hypothesis."""
 
 from hypothesis import settings
 from support.threads import one_thread  # noqa: F401 - autouse

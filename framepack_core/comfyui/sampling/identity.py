@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import platform
-import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -27,6 +25,7 @@ from ...store.digest import digest
 from ...store.identity import Identity
 from .. import private
 from ..families import family_of
+from ..version import pack_version
 from .timed import VideoTime, is_timed
 
 if TYPE_CHECKING:
@@ -45,7 +44,6 @@ NO_PATH = (
     ValueError,
     RuntimeError,
 )  # what systems raise for a text that is no path: too long, null bytes, loops of links
-PYPROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"
 
 Stat = tuple[int, int]  # size, and time of change in ns
 
@@ -134,11 +132,6 @@ def origin(prompt: DynamicPrompt, node_id: str, conditioning: bool = True) -> st
 
 def versions() -> dict[str, str]:
     return {"framepack": pack_version(), "comfyui": comfyui_version.__version__, "torch": torch.__version__}
-
-
-@cache
-def pack_version() -> str:
-    return tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["version"]
 
 
 def machine(device: torch.device) -> dict[str, Any]:
