@@ -11,7 +11,8 @@ from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.layout import PRESETS, chosen_layout
 from ..framepack_core.orders import ORDERS, PADDINGS
 from ..framepack_core.placing import Arrangement, Frames
-from ..framepack_core.plan import MAX_LOOP, MAX_SECONDS, MAX_WINDOW, Plan, seconds_of, without_effect
+from ..framepack_core.plan import MAX_LOOP, MAX_SECONDS, MAX_WINDOW, Plan, without_effect
+from ..framepack_core.spelling import seconds_of
 from .schema import FramesType, PlanType, named_errors, progress_text
 
 NUMBERS = ("seconds", "window", "fps", "loop")

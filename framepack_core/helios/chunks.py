@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
+from ..filling import Section
 from ..frames import pixel_frames
 from ..orders import FORWARD
-from ..plan import Plan, Section
+from ..plan import Plan
 from ..timeline import Guide, Timeline
 from .noise import noised
 

@@ -17,8 +17,8 @@ from functools import cache, partial
 import torch
 from torch import Generator, Tensor
 
+from ..filling import Section
 from ..packing import Context
-from ..plan import Section
 from ..sections import Draw, fill
 from ..timeline import Timeline
 from . import noise

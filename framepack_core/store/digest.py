@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..filling import ContextGroup, Section
 from ..helios import solver as helios
-from ..plan import ContextGroup, Section
 from ..solver import sample_unipc
 
 PACK = __name__.removesuffix(".store.digest")

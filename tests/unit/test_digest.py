@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from framepack_core.filling import ContextGroup, Section
 from framepack_core.helios import solver as helios
-from framepack_core.plan import ContextGroup, Plan, Section
+from framepack_core.plan import Plan
 from framepack_core.solver import sample_unipc
 from framepack_core.store.digest import NAMES, digest
 from framepack_core.store.identity import Identity

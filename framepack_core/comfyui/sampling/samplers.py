@@ -8,9 +8,9 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ...filling import Section
 from ...helios import solver as helios
 from ...layout import BASE_KERNEL, token_count
-from ...plan import Section
 from ...solver import VARIANTS, flow_sigmas, sample_unipc
 from ...timeline import Timeline
 from .. import private
