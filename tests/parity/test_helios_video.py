@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support import helios_video
 from support.helios_pipelines import Inputs, Pyramid, Whole, small_transformer
+from support.helios_video import after, generate, sections_of, solving
 from support.ours import relative_error
 
 from framepack_core.helios import chunks, guidance, noise, solver, stages
 from framepack_core.helios.recipes import BASE, DISTILLED, MID
 from framepack_core.helios.solver import SAMPLERS
-from framepack_core.helios.videos import generate, solving
 from framepack_core.plan import Plan
 from framepack_core.timeline import Guide, Timeline
 
@@ -55,10 +56,10 @@ def of_transformer(transformer, inputs: Inputs):
 def timeline_of(mode: str, count: int, inputs: Inputs, generator: torch.Generator):
     match mode:
         case "text":
-            return chunks.text_to_video(count, inputs.image.shape)
+            return helios_video.text_to_video(count, inputs.image.shape)
         case "image":
-            return chunks.image_to_video(count, inputs.image, inputs.still, generator)
-    return chunks.continue_video(count, inputs.image, inputs.clip, generator)
+            return after(count, inputs.image, inputs.still, generator)
+    return after(count, inputs.image, inputs.clip, generator)
 
 
 def sample(transformer, inputs, recipe, mode, count, steps, cfg, solver=None, reanchor=False):
@@ -66,7 +67,7 @@ def sample(transformer, inputs, recipe, mode, count, steps, cfg, solver=None, re
     generator = torch.Generator().manual_seed(SEED)
     timeline = timeline_of(mode, count, inputs, generator)
     one = solving(of_transformer(transformer, inputs), recipe, cfg, SAMPLERS[solver or recipe.solver])
-    sections = chunks.sections_of(timeline, reanchor)
+    sections = sections_of(timeline, reanchor)
     assert len(list(generate(recipe, steps, sections, timeline, one, generator))) == count
     return timeline.latents
 
@@ -193,7 +194,7 @@ FAULTS = {
     "strength after the noise": ("base", "image", chunks, "noised", lambda noised: late_strength),
     "one strength for all frames": ("base", "clip", chunks, "noised", one_strength),
     "zeros in the VAE's space": ("base", "text", Timeline, "_frame", grey),
-    "zeros for the anchor of every chunk": ("base", "text", chunks, "text_to_video", zeros_throughout),
+    "zeros for the anchor of every chunk": ("base", "text", helios_video, "text_to_video", zeros_throughout),
     "an anchor that stays": ("base", "image", Plan, "anchor_of", lambda anchor_of: lambda plan, sections: None),
     "timesteps one too low": ("distilled", "text", stages, "_timesteps", later),
     "timesteps not cut": ("distilled", "text", stages, "_timesteps", lambda timesteps: not_cut),

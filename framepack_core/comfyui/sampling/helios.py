@@ -19,8 +19,8 @@ from ...helios.chunks import hidden_frames, with_noise
 from ...helios.guidance import prepared
 from ...helios.noise import ChunkNoise
 from ...helios.recipes import Recipe
+from ...helios.sections import drawing, section_stages, through
 from ...helios.stages import Stage, stage_sizes, stage_with
-from ...helios.videos import drawing, section_stages, through
 from ...packing import Context
 from ...sections import Draw
 from ...timeline import Timeline
