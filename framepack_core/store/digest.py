@@ -22,7 +22,6 @@ NAMES: dict[object, str] = {
     Section: "plan.Section",
     sample_unipc: "solver.sample_unipc",
     helios.sample_unipc: "helios.solver.sample_unipc",
-    helios.sample_euler: "helios.solver.sample_euler",
     helios.sample_dmd: "helios.solver.sample_dmd",
 }
 

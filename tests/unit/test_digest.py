@@ -82,7 +82,6 @@ def test_things_of_this_pack_have_names_that_do_not_follow_the_code():
         Section: "plan.Section",
         sample_unipc: "solver.sample_unipc",
         helios.sample_unipc: "helios.solver.sample_unipc",
-        helios.sample_euler: "helios.solver.sample_euler",
         helios.sample_dmd: "helios.solver.sample_dmd",
     } == NAMES
     with pytest.raises(TypeError, match="Run has no lasting name"):
