@@ -13,7 +13,8 @@ from .helios import chunks
 from .layout import chosen_layout
 from .orders import PADDINGS
 from .placing import SEEN, Arrangement, At, Frames, Placed, Use, spelled_places
-from .plan import Plan, seconds_of
+from .plan import Plan
+from .spelling import seconds_of
 
 PLAN, PLACE = "FramePack_Plan", "FramePack_Place"
 CLIPS = ("LoadVideo", "GetVideoComponents", "RepeatImageBatch")  # what gives images of which several are used

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -71,3 +72,16 @@ def nearest_frames(count: int, fps: float, wanted: float) -> list[int]:
     if fps == wanted:
         return list(range(count))
     return [min(round(index * fps / wanted), count - 1) for index in range(max(1, round(count * wanted / fps)))]
+
+
+def runs(frames: Iterable[int | None]) -> list[tuple[int, int]]:
+    """Stretches of consecutive frames as (start, stop); None is left out."""
+    found: list[tuple[int, int]] = []
+    for frame in frames:
+        if frame is None:
+            continue
+        if found and frame == found[-1][1]:
+            found[-1] = found[-1][0], frame + 1
+        else:
+            found.append((frame, frame + 1))
+    return found

@@ -11,11 +11,12 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from .filling import ContextGroup, Section
 from .frames import Length
 from .layout import BASE_KERNEL
 from .orders import INVERTED
 from .placing import Frames, Placed, latent_frame
-from .plan import ContextGroup, Plan, Section
+from .plan import Plan
 from .timeline import Guide, Timeline
 
 History = Literal["full", "no 4x", "no 2x 4x", "none"]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .filling import ContextGroup, Section
 from .layout import BASE_KERNEL, FRAME_POOL, Kernel, Pool
-from .plan import ContextGroup, Section
 from .timeline import Timeline
 
 Convolutions = Mapping[Kernel, Callable[[Tensor], Tensor]]

@@ -9,9 +9,10 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from .frames import Length
+from .filling import Section
+from .frames import Length, runs
 from .orders import orders_with_end
-from .plan import MAX_SECONDS, Plan, Section, runs
+from .plan import MAX_SECONDS, Plan
 from .timeline import Guide, Timeline
 
 At = Literal["start", "end", "time"]

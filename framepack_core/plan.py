@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from .frames import MAX_FPS, PIXEL_FRAMES, Length
-from .layout import BASE_KERNEL, PRESETS, TAIL_POOL, Group, Kernel, Layout, Pool, Side, tail_kernel, token_count
+from .filling import Done, Section, covering, section_of, turned
+from .frames import MAX_FPS, PIXEL_FRAMES, Length, runs
+from .layout import BASE_KERNEL, PRESETS, TAIL_POOL, Layout
 from .orders import FORWARD, INVERTED, PADDINGS, Order, Paddings, Step, order_named, orders_with_end
+from .spelling import spell, spell_length, spell_seconds, spell_seen
 
 if TYPE_CHECKING:
     from .timeline import Timeline
@@ -19,38 +21,6 @@ if TYPE_CHECKING:
 MAX_SECONDS, MAX_WINDOW, MAX_SECTIONS, MAX_LOOP = 3600.0, 64, 4000, 100
 MAX_LOOKS = 500_000  # of all sections at frames; those of a tail look at all frames from the video's beginning on
 LOOKS_A_GROUP = 4  # what a group costs beside its frames
-
-
-@dataclass(frozen=True)
-class ContextGroup:
-    """Frames of the video that become tokens with one kernel; None is a frame that does not exist yet (zeros)."""
-
-    kernel: Kernel
-    frames: tuple[int | None, ...]
-    indices: tuple[int, ...]
-    pool: Pool = "none"
-
-    def tokens(self, height: int, width: int) -> int:
-        return token_count(len(self.frames), self.kernel, height, width, self.pool)
-
-
-@dataclass(frozen=True)
-class Section:
-    """One call of the sampler: the frames it generates, what it sees, and the time indices of both.
-
-    `context` is in the released token order: coarsest kernel first, then by time.
-    """
-
-    number: int
-    target: tuple[int, ...]
-    indices: tuple[int, ...]
-    context: tuple[ContextGroup, ...]
-
-    def target_tokens(self, height: int, width: int) -> int:
-        return token_count(len(self.target), BASE_KERNEL, height, width)
-
-    def context_tokens(self, height: int, width: int) -> int:
-        return sum(group.tokens(height, width) for group in self.context)
 
 
 @dataclass(frozen=True)
@@ -218,49 +188,40 @@ class Plan:
         Each guide counts for the sections that generate any frame from its start up to but not including its stop; it has the
         index `frames` + 1 or, if there are more, the next one. A loop's connecting sections come last.
         """
-        plan = self.beside(len(known))
-        if guides and not self.layout.left.far:
+        self._check(frames, len(known), end, bool(guides))
+        main = frames - self.loop * self.window
+        sections: list[Section] = []
+        exist = {frame for frame in known if frame < main}
+        for stop, gaps in self._parts(main, frozenset(exist)):
+            done = Done(stop, exist)
+            for step in self._steps(gaps):
+                done.end = end and step.target[-1] + 1 == main
+                anchor = self.anchor_of(sections)
+                if anchor is None or step.target[0] <= anchor:
+                    anchor = covering(step.target, guides, frames + 1)
+                sections.append(section_of(len(sections), step, done, anchor, self.apart))
+                done.add(step.target)
+                exist.update(step.target)
+        connecting = self._connecting(main) if self.loop else ()
+        return (*sections, *(replace(section, number=number) for number, section in enumerate(connecting, len(sections))))
+
+    def _check(self, frames: int, known: int, end: bool, guided: bool) -> None:
+        """Raises ValueError if a video of so many latent frames, of which so many are `known`, is not what the plan fills."""
+        if guided and not self.layout.left.far:
             raise ValueError(
                 f"a guide is shown in the place of the start image, but layout {self.layout} has no such place; choose "
                 "framepack or f1, or make it fixed"
             )
-        if frames != len(known) + plan.generated:
+        plan = self.beside(known)
+        if frames != known + plan.generated:
             raise ValueError(
                 f"the plan generates {plan.sections + self.loop} x {self.window} = {plan.generated} latent frames, but "
-                f"{frames - len(known)} of the video's {frames} are unknown; plan for {frames - len(known)} frames"
+                f"{frames - known} of the video's {frames} are unknown; plan for {frames - known} frames"
             )
         if end and self.order.end != "beyond":
             raise ValueError(
                 f"an end frame beyond the video is shown in the {orders_with_end('beyond')} order, not in {self.order}"
             )
-        sections: list[Section] = []
-        main = frames - self.loop * self.window
-        exist = {frame for frame in known if frame < main}
-        for seen, gaps in self._parts(main, frozenset(exist)):
-            done = _Done(seen, exist)
-            for start, stop in gaps:
-                if (stop - start) % self.window:
-                    raise ValueError(
-                        f"latent frames {start} to {stop - 1} are unknown: {stop - start} frames, which is not a multiple "
-                        f"of the window {self.window}; move the known frames"
-                    )
-                windows = [tuple(range(first, first + self.window)) for first in range(start, stop, self.window)]
-                for step in self.order.steps(windows, self.layout, self.paddings):
-                    done.end = end and step.target[-1] + 1 == main
-                    anchor = self.anchor_of(sections)
-                    if anchor is None or step.target[0] <= anchor:
-                        anchor = _covering(step.target, guides, frames + 1)
-                    sections.append(_section(len(sections), step, done, anchor, self.apart))
-                    done.add(step.target)
-                    exist.update(step.target)
-        connecting = _connecting(self.connection, main) if self.loop else ()
-        return (*sections, *(replace(section, number=number) for number, section in enumerate(connecting, len(sections))))
-
-    def anchor_of(self, sections: Sequence[Section]) -> int | None:
-        """The frame that later sections than these, which are the plan's first, see in the place of the start image, if any."""
-        if self.anchor is not None or not self.reanchored or len(sections) < 2:
-            return self.anchor
-        return sections[1].target[0]
 
     def _parts(self, main: int, known: Collection[int]) -> Iterator[tuple[int, Sequence[tuple[int, int]]]]:
         """Of each part, where the video ends as far as it can be seen, and the stretches of frames that do not exist yet, as
@@ -276,6 +237,34 @@ class Plan:
         sections = {video.begins(first): first for start, stop in gaps for first in range(start, stop, self.window)}
         begins = list(sections)
         return sorted({sections[nearest(begins, frame)] for frame in self.parts if begins and frame < video.frames})
+
+    def _steps(self, gaps: Iterable[tuple[int, int]]) -> Iterator[Step]:
+        """What fills these stretches, one after another. Raises ValueError for one that is not a number of whole windows."""
+        for start, stop in gaps:
+            if (stop - start) % self.window:
+                raise ValueError(
+                    f"latent frames {start} to {stop - 1} are unknown: {stop - start} frames, which is not a multiple "
+                    f"of the window {self.window}; move the known frames"
+                )
+            windows = [tuple(range(first, first + self.window)) for first in range(start, stop, self.window)]
+            yield from self.order.steps(windows, self.layout, self.paddings)
+
+    def anchor_of(self, sections: Sequence[Section]) -> int | None:
+        """The frame that later sections than these, which are the plan's first, see in the place of the start image, if any."""
+        if self.anchor is not None or not self.reanchored or len(sections) < 2:
+            return self.anchor
+        return sections[1].target[0]
+
+    def _connecting(self, main: int) -> Iterator[Section]:
+        """The sections that lead from the end of a video of `main` latent frames to its beginning, after its last frame.
+
+        The first latent frame is an image by itself and not part of what repeats. The others are laid out before and after
+        the gap, so that a section sees the video's end before it and its beginning after it.
+        """
+        connection, once = self.connection, main - 1
+        turn = once + connection.generated
+        for section in connection.fill(turn + once, [*range(once), *range(turn, turn + once)]):
+            yield turned(section, turn)
 
     def table(self, known: Collection[int] = (0,), guides: Sequence[tuple[int, int]] = ()) -> str:
         """The plan as text, one line per section, for a video whose `known` frames exist already (default: a start image)."""
@@ -313,14 +302,6 @@ def connecting_layout(layout: Layout) -> Layout:
     return next(sees_both, INVERTED.fit(INVERTED.layout).with_window(layout.window))
 
 
-def seconds_of(text: str, name: str) -> list[float]:
-    """Seconds that are separated by commas or spaces. Raises a ValueError that calls the text by this name."""
-    try:
-        return [float(word.removesuffix("s")) for word in text.replace(",", " ").split()]
-    except ValueError:
-        raise ValueError(f"{name} is {text!r}; write seconds of the video, like 2, 3.5") from None
-
-
 def without_effect(order: str, layout: str, custom_layout: str = "", paddings: str = PADDINGS[0], parts: str = "") -> list[str]:
     """Lines that name the values of a plan that are not used."""
     found = []
@@ -352,196 +333,3 @@ def nearest(values: Sequence[int], value: int) -> int:
     """Of ascending values, the one nearest to this one."""
     place = bisect_left(values, value)
     return min(values[max(place - 1, 0) : place + 1], key=lambda one: abs(one - value))
-
-
-def runs(frames: Iterable[int | None]) -> list[tuple[int, int]]:
-    """Stretches of consecutive frames as (start, stop); None is left out."""
-    found: list[tuple[int, int]] = []
-    for frame in frames:
-        if frame is None:
-            continue
-        if found and frame == found[-1][1]:
-            found[-1] = found[-1][0], frame + 1
-        else:
-            found.append((frame, frame + 1))
-    return found
-
-
-def spell(frames: Iterable[int | None]) -> str:
-    """Frames as runs: `0..8`, `.` for frames that do not exist yet."""
-    return ",".join(f"{start}..{stop - 1}" if stop > start + 1 else f"{start}" for start, stop in runs(frames)) or "."
-
-
-def spell_seen(frames: Sequence[int | None], latents: int) -> str:
-    """Context frames of a video of so many latent frames: those beyond the end image's are guides (`Plan.fill`)."""
-    guides = [f"guide {frame - latents}" for frame in frames if frame is not None and frame > latents]
-    return ",".join(guides) or spell(frames)
-
-
-def spell_length(length: Length, fps: float) -> str:
-    """How long a video is, in latent frames, frames and seconds."""
-    frames = f"a loop of {length.frames}" if length.loop else f"{length.frames}"
-    if length.exact is not None:
-        frames += f" of {length.uncut.frames}"
-    return f"{length.latents} latent frames = {frames} frames = {length.frames / fps:.2f} s at {fps:g} fps"
-
-
-def seconds_shown(section: Section, length: Length, fps: float) -> list[tuple[float, float]]:
-    """When in the video the section's frames are shown: from, up to; one pair for each run of frames."""
-    return [(length.begins(start) / fps, length.begins(stop) / fps) for start, stop in runs(section.target)]
-
-
-def spell_seconds(section: Section, length: Length, fps: float, separator: str = "-") -> str:
-    return ", ".join(f"{begin:.2f}{separator}{end:.2f}" for begin, end in seconds_shown(section, length, fps))
-
-
-@dataclass(frozen=True)
-class _Span:
-    """A stretch of time indices: context frames, generated frames (no kernel), or blanks (no frames)."""
-
-    length: int
-    frames: tuple[int | None, ...] = ()
-    kernel: Kernel | None = None
-    pool: Pool = "none"
-
-    def reversed(self, last: int) -> _Span:
-        """The same stretch in a video of frames 0..last played backwards."""
-        frames = tuple(None if frame is None else last - frame for frame in self.frames[::-1])
-        return _Span(self.length, frames, self.kernel, self.pool)
-
-
-class _Done:
-    """The frames of a video that exist already. Each question about them takes the same time, however long the video is.
-
-    `end` says whether the frame beyond the last, an end image, is there too.
-    """
-
-    def __init__(self, frames: int, known: Iterable[int]) -> None:
-        self.last, self.end = frames - 1, False
-        self._forwards, self._backwards = bytearray(frames), bytearray(frames)  # 1 for a frame that exists
-        self.add(known)
-
-    def add(self, frames: Iterable[int]) -> None:
-        for frame in frames:
-            self._forwards[frame] = self._backwards[self.last - frame] = 1
-
-    def forwards(self) -> _Past:
-        return _Past(self._forwards, beyond=False)
-
-    def backwards(self) -> _Past:
-        """The same in the video played backwards."""
-        return _Past(self._backwards, beyond=self.end)
-
-
-@dataclass(frozen=True)
-class _Past:
-    """The frames that exist, seen from a section that looks at those before it; `beyond`: whether there is a frame -1."""
-
-    flags: bytearray
-    beyond: bool
-
-    def __contains__(self, frame: int) -> bool:
-        return self.beyond if frame == -1 else frame in range(len(self.flags)) and self.flags[frame] == 1
-
-    def nearest(self, start: int) -> int:
-        """The last frame before `start`, or -1."""
-        return self.flags.rfind(1, 0, start)
-
-    def frames(self, first: int, stop: int) -> tuple[int | None, ...]:
-        """The frames from `first` up to but not including `stop`; None for one that does not exist."""
-        return tuple(frame if frame in self else None for frame in range(first, stop))
-
-
-def _covering(target: Sequence[int], guides: Sequence[tuple[int, int]], first: int) -> int | None:
-    """Which of the guides, whose frames are numbered from `first` on, covers most of these frames, if any covers one."""
-    covered = [sum(start <= frame < stop for frame in target) for start, stop in guides]
-    return first + covered.index(max(covered)) if any(covered) else None
-
-
-def _connecting(connection: Plan, main: int) -> Iterator[Section]:
-    """The sections that lead from the end of a video of `main` latent frames to its beginning, after its last frame.
-
-    The first latent frame is an image by itself and not part of what repeats. The others are laid out before and after the
-    gap, so that a section sees the video's end before it and its beginning after it.
-    """
-    once = main - 1
-    turn = once + connection.generated
-    both = [*range(once), *range(turn, turn + once)]
-    for section in connection.fill(turn + once, both):
-        context = tuple(replace(group, frames=_turned(group.frames, turn)) for group in section.context)
-        yield replace(section, target=tuple(frame + 1 for frame in section.target), context=context)
-
-
-def _turned(frames: Iterable[int | None], turn: int) -> tuple[int | None, ...]:
-    """Frames of a loop that is laid out several times, as frames of its video."""
-    return tuple(None if frame is None else frame % turn + 1 for frame in frames)
-
-
-def _section(number: int, step: Step, done: _Done, anchor: int | None, apart: bool) -> Section:
-    """A section that sees the frame `anchor` in the place of the start image, unless it is None."""
-    target, layout, blank = step
-    last = done.last
-    left = _left_spans(layout.left, target[0], done.forwards(), blank)
-    far = len(layout.left.far)
-    if anchor is not None:
-        left = [*(_Span(span.length, (anchor,) * span.length, span.kernel) for span in left[:far]), *left[far:]]
-    elif not apart and done.forwards().nearest(target[0]) < 0:
-        left = [_Span(span.length) for span in left]  # nothing, rather than zeros: no token, the same indices
-    right = _left_spans(layout.right.mirrored(), last - target[-1], done.backwards(), None)
-    spans = [*left, *_target_spans(target), *(span.reversed(last) for span in right[::-1])]
-    indices: list[int] = []
-    groups: list[ContextGroup] = []
-    at = 0
-    for span in spans:
-        stretch = range(at, at + span.length)
-        at += span.length
-        if span.kernel:
-            groups.append(ContextGroup(span.kernel, span.frames, tuple(stretch), span.pool))
-        elif span.frames:
-            indices += stretch
-    groups.sort(key=lambda group: group.kernel.t * group.kernel.h * group.kernel.w, reverse=True)
-    return Section(number, target, tuple(indices), tuple(groups))
-
-
-def _target_spans(target: tuple[int, ...]) -> list[_Span]:
-    """The generated frames, with blanks between two runs."""
-    spans: list[_Span] = []
-    end = target[0]
-    for start, stop in runs(target):
-        spans += [_Span(start - end), _Span(stop - start, tuple(range(start, stop)))]
-        end = stop
-    return spans
-
-
-def _left_spans(side: Side, start: int, past: _Past, blank: int | None) -> list[_Span]:
-    """Everything before the generated frames, which begin at `start`, in time order.
-
-    Near groups are the frames just before. Far groups are the video's first frames beyond a tail, or, next to a skip, the
-    frames nearest to the generated ones that exist.
-    """
-    first_near = start - side.near_frames
-    near = _group_spans(side.near, first_near, past)
-    if side.skip and not side.near:
-        nearest = past.nearest(start)
-        blank = start - nearest - 1 if blank is None else blank
-        return [*_group_spans(side.far, nearest + 1 - side.far_frames, past), _Span(blank)]
-    far = _group_spans(side.far, 0, past, start)
-    between = max(0, first_near - side.far_frames)
-    if side.skip:
-        return [*far, _Span(between), *near]
-    if between and side.tail in TAIL_POOL:
-        tail = _Span(between, past.frames(side.far_frames, first_near), tail_kernel(side), TAIL_POOL[side.tail])
-        return [*far, tail, *near]
-    return [*far, *near]
-
-
-def _group_spans(groups: tuple[Group, ...], first: int, past: _Past, stop: int | None = None) -> list[_Span]:
-    """Groups of frames from `first` on; those from `stop` on do not count as existing."""
-    spans = []
-    for group in groups:
-        frames = past.frames(first, first + group.frames)
-        if stop is not None:
-            frames = tuple(frame if frame is not None and frame < stop else None for frame in frames)
-        spans.append(_Span(group.frames, frames, group.kernel))
-        first += group.frames
-    return spans

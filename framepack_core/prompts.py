@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from .filling import Section, seconds_shown
 from .frames import Length
-from .plan import Plan, Section, seconds_shown
+from .plan import Plan
 
 MAX_SECONDS = 3600.0
 LEAST_WEIGHT = 0.05  # of a prompt while one fades into another: less does not show

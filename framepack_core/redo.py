@@ -9,9 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .frames import Length
+from .filling import Section
+from .frames import Length, runs
 from .placing import Frames, Placed
-from .plan import Plan, Section, runs
+from .plan import Plan
 
 
 def redo(

@@ -8,8 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from .filling import Section
 from .packing import Context, gather
-from .plan import Section
 from .timeline import Timeline
 
 Noise = TypeVar("Noise")

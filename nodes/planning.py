@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, NotRequired, TypedDict, Unpack
 
 from comfy_api.latest import io
 
@@ -9,13 +9,29 @@ from ..framepack_core.drawing.painting import draw_plan
 from ..framepack_core.drawing.palette import DARK, LIGHT
 from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.layout import PRESETS, chosen_layout
-from ..framepack_core.orders import ORDERS, PADDINGS
+from ..framepack_core.orders import ORDERS, PADDINGS, Paddings
 from ..framepack_core.placing import Arrangement, Frames
-from ..framepack_core.plan import MAX_LOOP, MAX_SECONDS, MAX_WINDOW, Plan, seconds_of, without_effect
+from ..framepack_core.plan import MAX_LOOP, MAX_SECONDS, MAX_WINDOW, Plan, without_effect
+from ..framepack_core.spelling import seconds_of
 from .schema import FramesType, PlanType, named_errors, progress_text
 
 NUMBERS = ("seconds", "window", "fps", "loop")
-UNUSED = ("order", "layout", "custom_layout", "paddings", "parts")  # what decides which inputs are without effect
+
+
+class PlanInputs(TypedDict):
+    """What a plan is made of: the inputs of FramePack Plan but the model. ComfyUI leaves out those that a workflow has not."""
+
+    seconds: float
+    order: str
+    window: int
+    layout: str
+    fps: float
+    custom_layout: NotRequired[str]
+    paddings: NotRequired[Paddings]
+    exact_length: NotRequired[bool]
+    loop: NotRequired[int]
+    parts: NotRequired[str]
+    reanchor: NotRequired[bool]
 
 
 class PlanNode(io.ComfyNode):
@@ -131,7 +147,7 @@ class PlanNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: Any = None, **values: Any) -> bool:
+    def validate_inputs(cls, model: Any = None, **values: Unpack[PlanInputs]) -> bool:
         """Raises what is wrong: a text that is returned would be shown once for each of these inputs."""
         words = any(isinstance(values.get(name), str) for name in NUMBERS)  # which ComfyUI refuses itself
         if None not in values.values() and not words:  # a linked value is not known before the graph runs
@@ -143,12 +159,12 @@ class PlanNode(io.ComfyNode):
 
     @classmethod
     @named_errors
-    def execute(cls, model: Any = None, **values: Any) -> io.NodeOutput:
-        """`values` are the other inputs by their names; optional ones may be missing."""
+    def execute(cls, model: Any = None, **values: Unpack[PlanInputs]) -> io.NodeOutput:
         plan = _plan(**values)
         if model is not None:
             plan = family_of(model).family.fit(plan)
-        if unused := without_effect(**{name: values[name] for name in UNUSED if name in values}):
+        optional = values.get("custom_layout", ""), values.get("paddings", PADDINGS[0]), values.get("parts", "")
+        if unused := without_effect(values["order"], values["layout"], *optional):
             progress_text(cls)("\n".join(unused))
         return io.NodeOutput(plan, plan.table())
 

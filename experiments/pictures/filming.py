@@ -11,7 +11,8 @@ from torch import Tensor
 from experiments.pictures.take import Preview, Take, span
 from experiments.study.studio import Studio
 from experiments.study.videos import Video
-from framepack_core.plan import Section, runs
+from framepack_core.filling import Section
+from framepack_core.frames import runs
 
 PREVIEWS = 12  # per section, at most
 

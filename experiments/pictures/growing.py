@@ -21,8 +21,9 @@ from framepack_core.drawing.chart import LATENT_PIXEL, Chart, Mark, looks
 from framepack_core.drawing.marks import Box, empty_painter, swatch, typeface
 from framepack_core.drawing.painting import Rows, draw_frames
 from framepack_core.drawing.palette import LIGHT, Colour
-from framepack_core.frames import PIXEL_FRAMES
-from framepack_core.plan import Section, runs, spell_seconds
+from framepack_core.filling import Section
+from framepack_core.frames import PIXEL_FRAMES, runs
+from framepack_core.spelling import spell_seconds
 
 WIDTH, MARGIN, GAP = 960, 31, 14
 SCREEN = 256  # pixels: the side of the frame being played

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from framepack_core.frames import Length, pixel_frames
-from framepack_core.plan import Plan, Section, runs
+from framepack_core.filling import Section
+from framepack_core.frames import Length, pixel_frames, runs
+from framepack_core.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigm
 from framepack_core.comfyui.sampling.timed import Told, with_time
 from framepack_core.demo.scenes import picture
 from framepack_core.demo.world import FPS, Scene
+from framepack_core.filling import Section
 from framepack_core.frames import Length, pixel_frames
 from framepack_core.media.video import pixels
 from framepack_core.packing import Context
-from framepack_core.plan import Section
 from framepack_core.prompts import Span
 from framepack_core.sections import generate
 

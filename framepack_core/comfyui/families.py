@@ -11,8 +11,8 @@ import comfy.samplers
 from torch import Tensor
 
 from ..family import FRAMEPACK, HELIOS, Family
+from ..filling import Section
 from ..helios.recipes import RECIPES, Recipe
-from ..plan import Section
 from ..sections import Draw
 from ..timeline import Timeline
 from .sampling import framepack, helios

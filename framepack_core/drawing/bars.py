@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..filling import Section, seconds_shown
 from ..frames import Length
-from ..plan import Section, seconds_shown
 from ..prompts import Choice, Prompt, Span, called, choices, spell_choice, stretches
 from .palette import Colour, Palette, as_css, mixed
 

@@ -9,9 +9,11 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
+from ..filling import Section
 from ..frames import Length
 from ..layout import BASE_KERNEL, Kernel, Pool, token_count
-from ..plan import Plan, Section, spell_length
+from ..plan import Plan
+from ..spelling import spell_length
 from .palette import LIGHT, Palette
 
 LATENT_PIXEL = 8  # video pixels along each side of a latent pixel

@@ -11,8 +11,10 @@ from itertools import groupby
 
 from PIL import Image, ImageDraw
 
-from ..frames import PIXEL_FRAMES
-from ..plan import Plan, Section, runs, spell_seconds
+from ..filling import Section
+from ..frames import PIXEL_FRAMES, runs
+from ..plan import Plan
+from ..spelling import spell_seconds
 from .chart import LATENT_PIXEL, Chart, Mark, heading, looks, missing, skips, spell_tokens, title
 from .marks import (
     LINE,

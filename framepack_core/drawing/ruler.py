@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from ..filling import seconds_shown
 from ..foreseen import Foreseen
-from ..plan import seconds_shown
 from ..prompts import Written, from_beginning, parse, without_section, written
 from .bars import Bar, Told
 from .chart import Chart

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
+from ..filling import Section
 from ..frames import PIXEL_FRAMES
-from ..plan import Plan, Section, spell, spell_seconds, spell_seen
+from ..plan import Plan
 from ..prompts import Prompt
+from ..spelling import spell, spell_seconds, spell_seen
 from .bars import Bar, Told
 from .chart import LATENT_PIXEL, Chart, spell_tokens
 from .marks import typeface

@@ -18,7 +18,7 @@ EPSILON = 1e-8
 def prepared(
     recipe: Recipe, stage: Stage, x: Tensor, sigma: Tensor, positive: Tensor, negative: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The x0 predictions for both prompts, all `B C T H W` as x, of which `guided` makes the recipe's guidance.
+    """The x0 predictions for both prompts, all `B C T H W` as x, of which ordinary cfg makes the recipe's guidance.
 
     `sigma` `B` is that of one of the stage's steps.
     """
@@ -28,11 +28,6 @@ def prepared(
         still = _of_each(sigma > stage.still_above, x)
         positive, negative = torch.where(still, x, positive), torch.where(still, x, negative)
     return positive, negative
-
-
-def guided(positive: Tensor, negative: Tensor, cfg: float) -> Tensor:
-    """Ordinary classifier-free guidance of strength `cfg`."""
-    return negative + cfg * (positive - negative)
 
 
 def zero_star(x: Tensor, sigma: Tensor, positive: Tensor, negative: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Solver = Literal["unipc", "euler", "dmd"]
+Solver = Literal["unipc", "dmd"]
 Shift = Literal["exponential", "linear"]
 
 # The negative prompt of the official program; Mid and Base were made for it.

@@ -1,6 +1,6 @@
 """The solvers that Helios was made for, with the signature of k-diffusion's samplers: the model predicts x0.
 
-All of them go along x = (1 - sigma) x0 + sigma noise, within one stage. Schedules end with 0.
+Both go along x = (1 - sigma) x0 + sigma noise, within one stage. Schedules end with 0.
 """
 
 from __future__ import annotations
@@ -46,23 +46,6 @@ def sample_unipc(
     return x0
 
 
-def sample_euler(
-    model: Model,
-    x: Tensor,
-    sigmas: Tensor,
-    extra_args: dict | None = None,
-    callback: Callback | None = None,
-    disable: bool | None = None,
-) -> Tensor:
-    """Euler's method along the velocity (x - x0) / sigma."""
-    s_in = x.new_ones(x.shape[0])
-    for i, (sigma, after) in enumerate(pairwise(sigmas)):
-        x0 = model(x, sigma * s_in, **(extra_args or {}))
-        _report(callback, i, sigma, x, x0)
-        x = x + (after - sigma) * (x - x0) / sigma
-    return x
-
-
 def sample_dmd(
     model: Model,
     x: Tensor,
@@ -80,7 +63,7 @@ def sample_dmd(
     return x
 
 
-SAMPLERS: dict[Solver, Sampler] = {"unipc": sample_unipc, "euler": sample_euler, "dmd": sample_dmd}
+SAMPLERS: dict[Solver, Sampler] = {"unipc": sample_unipc, "dmd": sample_dmd}
 
 
 def _lambda(sigma: float) -> float:

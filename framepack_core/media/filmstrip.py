@@ -7,7 +7,7 @@ from functools import partial
 
 from PIL import Image, ImageDraw
 
-from ..plan import runs
+from ..frames import runs
 
 COLUMNS = 10
 BAR = 6  # pixels under the thumbnails that show what is known, what is being made and what is playing

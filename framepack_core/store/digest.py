@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..filling import ContextGroup, Section
 from ..helios import solver as helios
-from ..plan import ContextGroup, Section
 from ..solver import sample_unipc
 
 PACK = __name__.removesuffix(".store.digest")
@@ -22,7 +22,6 @@ NAMES: dict[object, str] = {
     Section: "plan.Section",
     sample_unipc: "solver.sample_unipc",
     helios.sample_unipc: "helios.solver.sample_unipc",
-    helios.sample_euler: "helios.solver.sample_euler",
     helios.sample_dmd: "helios.solver.sample_dmd",
 }
 

@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..filling import Section
 from ..media.files import make_folder, whole_file
-from ..plan import Section
 from ..timeline import is_finite
 from .digest import digest
 

@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..frames import runs
 from ..media.files import whole_file
 from ..media.remedies import remedy
-from ..plan import runs
 
 SUFFIX = ".safetensors"
 EMPTY, CODEBOOK = "empty", "codebook"

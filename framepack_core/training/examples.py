@@ -14,10 +14,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ..filling import Section
 from ..layout import Kernel, resolve
 from ..orders import ORDERS, PADDINGS, Paddings, order_named
 from ..packing import gather, rotary_phases
-from ..plan import Plan, Section
+from ..plan import Plan
 from ..timeline import Timeline
 from .cache import Clip, ClipCache
 from .history import Codebook, corrupt

@@ -26,8 +26,9 @@ from framepack_core.comfyui.model.framepack import FramePackModel, PackedContext
 from framepack_core.comfyui.sampling.denoise import GuiderDenoiser, with_conditions
 from framepack_core.comfyui.sampling.request import make_guider
 from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
+from framepack_core.filling import Section
 from framepack_core.packing import Context, gather
-from framepack_core.plan import Plan, Section
+from framepack_core.plan import Plan
 from framepack_core.timeline import Timeline
 from scripts.support.quantising.sizes import HIDDEN, IMAGE, POOLED, TEXT, Shapes, released_shapes
 

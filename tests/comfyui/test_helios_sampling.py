@@ -6,13 +6,12 @@ import comfy.model_sampling
 import comfy.samplers
 import pytest
 import torch
+from support.helios_solvers import SAMPLERS
+from support.helios_video import generate, sections_of, solving, text_to_video
 from support.ours import relative_error
 
-from framepack_core.helios.chunks import sections_of, text_to_video
 from framepack_core.helios.guidance import prepared
 from framepack_core.helios.recipes import BASE, DISTILLED, MID
-from framepack_core.helios.solver import SAMPLERS
-from framepack_core.helios.videos import generate, solving
 
 STEPS = 15
 

@@ -12,7 +12,8 @@ import torch
 
 from experiments.benchmarks.live import LiveBytes
 from framepack_core.comfyui.sampling.kept import KeptSections, folder, limits
-from framepack_core.plan import Plan, Section
+from framepack_core.filling import Section
+from framepack_core.plan import Plan
 from framepack_core.sections import generate
 from framepack_core.store.identity import FILE, Identity
 from framepack_core.store.kept import Finished, write_section

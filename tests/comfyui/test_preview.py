@@ -20,8 +20,8 @@ from framepack_core.comfyui.preview import filmstrip, progress
 from framepack_core.comfyui.preview.clip import EVENT, Clip
 from framepack_core.comfyui.preview.filmstrip import Pictures
 from framepack_core.comfyui.preview.progress import Progress
-from framepack_core.frames import Length, pixel_frames
-from framepack_core.plan import Plan, runs
+from framepack_core.frames import Length, pixel_frames, runs
+from framepack_core.plan import Plan
 from framepack_core.timeline import Timeline
 
 SIZE = 4  # latent pixels

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from support.helios import SMALL, small_helios, write_helios
-from support.helios_pipelines import Inputs, Pyramid, Whole
+from support.helios_pipelines import Inputs, oracle_video
 from support.ours import relative_error
 
 from framepack_core.comfyui import families
@@ -65,9 +65,7 @@ def prompt(text: torch.Tensor) -> list:
     return [[text, {"pooled_output": None}]]
 
 
-def ours(
-    model, mode: str, inputs: Inputs, count: int, sampler: str = "auto", reanchored: bool = False, steps: int = STEPS
-) -> torch.Tensor:
+def ours(model, mode: str, inputs: Inputs, count: int, sampler: str = "auto", reanchored: bool = False) -> torch.Tensor:
     """All latents that are made, in the model's space."""
     own = families.family_of(model)
     cfg = own.family.cfg
@@ -81,7 +79,7 @@ def ours(
         plan=plan,
         timeline=timeline,
         sections=sections,
-        sigmas=own.sigmas(sections, timeline, steps * own.stages, 0.0),
+        sigmas=own.sigmas(sections, timeline, STEPS * own.stages, 0.0),
         seed=SEED,
         given=given.known(plan),
     )
@@ -89,27 +87,9 @@ def ours(
     return model.model.latent_format.process_in(sample(request, say=lambda text: None).latents)
 
 
-def diffusers(
-    oracle,
-    variant: str,
-    mode: str,
-    inputs: Inputs,
-    count: int,
-    solver: str = "unipc",
-    reanchored: bool = False,
-    steps: int = STEPS,
-) -> torch.Tensor:
+def diffusers(oracle, variant: str, mode: str, inputs: Inputs, count: int, **options) -> torch.Tensor:
     """All latents that are made."""
-    stages = {"pyramid_num_inference_steps_list": [steps] * 3}
-    match variant:
-        case "base":
-            pipeline, options = Whole.on(oracle, solver), {"num_inference_steps": steps}
-        case "mid":
-            pipeline, options = Pyramid.mid(oracle, solver, GAMMA), stages
-        case _:
-            pipeline, options = Pyramid.distilled(oracle, GAMMA), {**stages, "is_amplify_first_chunk": True}
-    options["is_skip_first_chunk"] = reanchored
-    video = pipeline.video(inputs, count, RECIPES[variant].cfg, SEED, **options, **inputs.given(mode))
+    video = oracle_video(oracle, variant, inputs, mode, count, steps=STEPS, seed=SEED, gamma=GAMMA, **options)
     return video[:, :, -9 * count :]
 
 
@@ -131,7 +111,7 @@ def diffusers(
 def test_a_whole_video_equals_diffusers(oracle, models, variant, mode, count, solver):
     """The first chunk of Distilled is amplified."""
     inputs = inputs_of(variant)
-    expected = diffusers(oracle, variant, mode, inputs, count, solver)
+    expected = diffusers(oracle, variant, mode, inputs, count, solver=solver)
 
     found = ours(models[variant], mode, inputs, count, "euler" if solver == "euler" else "auto")
 

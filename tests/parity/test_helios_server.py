@@ -11,7 +11,7 @@ from comfy.latent_formats import Wan21
 from PIL import Image
 from safetensors.torch import load_file
 from support.helios import small_helios
-from support.helios_pipelines import Inputs, Pyramid, Whole
+from support.helios_pipelines import Inputs, oracle_video
 from support.helios_prompt import Nodes, prompt
 from support.ours import relative_error
 from support.stand_ins.framepack_stand_ins import WanTarget, text_encoder
@@ -61,16 +61,10 @@ def exact_factor(monkeypatch):
 def diffusers(variant: str, mode: str, inputs: Inputs) -> torch.Tensor:
     """All latents that are made."""
     transformer = small_helios(seed=5 + list(HELIOS).index(variant), text_dim=4096)
-    stages = {"pyramid_num_inference_steps_list": [STEPS[variant] // 3] * 3}
-    match variant:
-        case "Base":
-            pipeline, options = Whole.on(transformer, "unipc"), {"num_inference_steps": STEPS["Base"]}
-        case "Mid":
-            pipeline, options = Pyramid.mid(transformer, "unipc", GAMMA), stages
-        case _:
-            pipeline, options = Pyramid.distilled(transformer, GAMMA), {**stages, "is_amplify_first_chunk": True}
-    cfg = RECIPES[variant.lower()].cfg
-    return pipeline.video(inputs, CHUNKS, cfg, SEED, **options, **inputs.given(mode))[:, :, -9 * CHUNKS :]
+    recipe = RECIPES[variant.lower()]
+    steps = STEPS[variant] // recipe.stages
+    video = oracle_video(transformer, recipe.name, inputs, mode, CHUNKS, steps=steps, seed=SEED, gamma=GAMMA)
+    return video[:, :, -9 * CHUNKS :]
 
 
 def ours(server: Server, start_image: str, variant: str, mode: str) -> torch.Tensor:

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.helios_pipelines import Inputs, Pyramid, Whole, small_transformer
+from support import helios_video
+from support.helios_pipelines import Inputs, oracle_video, small_transformer
+from support.helios_solvers import SAMPLERS
+from support.helios_video import after, generate, sections_of, solving
 from support.ours import relative_error
 
 from framepack_core.helios import chunks, guidance, noise, solver, stages
-from framepack_core.helios.recipes import BASE, DISTILLED, MID
-from framepack_core.helios.solver import SAMPLERS
-from framepack_core.helios.videos import generate, solving
+from framepack_core.helios.recipes import RECIPES
 from framepack_core.plan import Plan
 from framepack_core.timeline import Guide, Timeline
 
@@ -19,8 +20,7 @@ SEED = 11
 TOLERANCE = 1e-4
 GAMMA = 0.333  # with the released 1/3 the oracle's Cholesky factor fails on some processors
 WHOLE, PYRAMID = (10, 14), (16, 24)  # latent pixels: the first has no multiple of the coarser kernels
-STEPS = 5
-CFG = 5.0
+STEPS = {"base": 5, "mid": 5, "distilled": 2}  # of a stage
 
 
 @pytest.fixture(scope="module")
@@ -52,68 +52,46 @@ def of_transformer(transformer, inputs: Inputs):
     return velocity
 
 
+def inputs_of(variant: str) -> Inputs:
+    return Inputs.of(*(WHOLE if variant == "base" else PYRAMID))
+
+
 def timeline_of(mode: str, count: int, inputs: Inputs, generator: torch.Generator):
     match mode:
         case "text":
-            return chunks.text_to_video(count, inputs.image.shape)
+            return helios_video.text_to_video(count, inputs.image.shape)
         case "image":
-            return chunks.image_to_video(count, inputs.image, inputs.still, generator)
-    return chunks.continue_video(count, inputs.image, inputs.clip, generator)
+            return after(count, inputs.image, inputs.still, generator)
+    return after(count, inputs.image, inputs.clip, generator)
 
 
-def sample(transformer, inputs, recipe, mode, count, steps, cfg, solver=None, reanchor=False):
+def ours(
+    transformer, inputs: Inputs, variant: str, mode: str, count: int = 2, solver: str = "", reanchored: bool = False
+) -> torch.Tensor:
     """All latents of a video of ours, with those that are given before the chunks."""
+    recipe = replace(RECIPES[variant], gamma=GAMMA)
     generator = torch.Generator().manual_seed(SEED)
     timeline = timeline_of(mode, count, inputs, generator)
-    one = solving(of_transformer(transformer, inputs), recipe, cfg, SAMPLERS[solver or recipe.solver])
-    sections = chunks.sections_of(timeline, reanchor)
-    assert len(list(generate(recipe, steps, sections, timeline, one, generator))) == count
+    sample = solving(of_transformer(transformer, inputs), recipe, recipe.cfg, SAMPLERS[solver or recipe.solver])
+    sections, steps = sections_of(timeline, reanchored), STEPS[variant] * recipe.stages
+    assert len(list(generate(recipe, steps, sections, timeline, sample, generator))) == count
     return timeline.latents
 
 
-def base(transformer, inputs: Inputs, mode: str, solver: str = "euler", count: int = 3, reanchor: bool = True):
-    steps = {"num_inference_steps": STEPS, "is_skip_first_chunk": reanchor}
-    return Whole.on(transformer, solver).video(inputs, count, CFG, SEED, **steps, **inputs.given(mode))
-
-
-def mid(transformer, inputs: Inputs, mode: str, solver: str = "unipc"):
-    steps = {"pyramid_num_inference_steps_list": [STEPS] * 3}
-    return Pyramid.mid(transformer, solver, GAMMA).video(inputs, 2, CFG, SEED, **steps, **inputs.given(mode))
-
-
-def distilled(transformer, inputs: Inputs, mode: str, count: int = 2):
-    steps = {"pyramid_num_inference_steps_list": [2] * 3, "is_amplify_first_chunk": True}
-    return Pyramid.distilled(transformer, GAMMA).video(inputs, count, 1.0, SEED, **steps, **inputs.given(mode))
-
-
-def our_base(
-    transformer, inputs: Inputs, mode: str, solver: str = "euler", count: int = 3, reanchor: bool = True
-) -> torch.Tensor:
-    return sample(transformer, inputs, BASE, mode, count, STEPS, CFG, solver, reanchor)
-
-
-def our_mid(transformer, inputs: Inputs, mode: str, solver: str = "unipc"):
-    return sample(transformer, inputs, replace(MID, gamma=GAMMA), mode, 2, 3 * STEPS, CFG, solver)
-
-
-def our_distilled(transformer, inputs: Inputs, mode: str, count: int = 2):
-    return sample(transformer, inputs, replace(DISTILLED, gamma=GAMMA), mode, count, 6, 1.0)
-
-
-ORACLES = {"base": base, "mid": mid, "distilled": distilled}
-OURS = {"base": our_base, "mid": our_mid, "distilled": our_distilled}
+def diffusers(transformer, inputs: Inputs, variant: str, mode: str, count: int = 2, **options) -> torch.Tensor:
+    return oracle_video(transformer, variant, inputs, mode, count, steps=STEPS[variant], seed=SEED, gamma=GAMMA, **options)
 
 
 @pytest.mark.parametrize(
     ("variant", "mode", "options"),
     [
-        ("base", "text", {"solver": "euler", "reanchor": False}),
-        ("base", "text", {"solver": "unipc", "reanchor": False}),
-        ("base", "text", {"solver": "euler", "reanchor": True}),
-        ("base", "image", {"solver": "euler", "reanchor": False}),
-        ("base", "image", {"solver": "unipc", "reanchor": True}),
-        ("base", "clip", {"solver": "euler", "count": 2, "reanchor": False}),
-        ("base", "clip", {"solver": "unipc", "reanchor": True}),
+        ("base", "text", {"count": 3, "solver": "euler"}),
+        ("base", "text", {"count": 3, "solver": "unipc"}),
+        ("base", "text", {"count": 3, "solver": "euler", "reanchored": True}),
+        ("base", "image", {"count": 3, "solver": "euler"}),
+        ("base", "image", {"count": 3, "solver": "unipc", "reanchored": True}),
+        ("base", "clip", {"solver": "euler"}),
+        ("base", "clip", {"count": 3, "solver": "unipc", "reanchored": True}),
         ("mid", "text", {"solver": "euler"}),
         ("mid", "text", {"solver": "unipc"}),
         ("mid", "image", {"solver": "unipc"}),
@@ -125,10 +103,10 @@ OURS = {"base": our_base, "mid": our_mid, "distilled": our_distilled}
 )
 def test_a_whole_video_equals_diffusers(transformer, variant, mode, options):
     """The first chunk of Distilled is amplified."""
-    inputs = Inputs.of(*(WHOLE if variant == "base" else PYRAMID))
-    expected = ORACLES[variant](transformer, inputs, mode, **options)
+    inputs = inputs_of(variant)
+    expected = diffusers(transformer, inputs, variant, mode, **options)
 
-    found = OURS[variant](transformer, inputs, mode, **options)
+    found = ours(transformer, inputs, variant, mode, **options)
 
     assert relative_error(found, expected) < TOLERANCE
 
@@ -193,7 +171,7 @@ FAULTS = {
     "strength after the noise": ("base", "image", chunks, "noised", lambda noised: late_strength),
     "one strength for all frames": ("base", "clip", chunks, "noised", one_strength),
     "zeros in the VAE's space": ("base", "text", Timeline, "_frame", grey),
-    "zeros for the anchor of every chunk": ("base", "text", chunks, "text_to_video", zeros_throughout),
+    "zeros for the anchor of every chunk": ("base", "text", helios_video, "text_to_video", zeros_throughout),
     "an anchor that stays": ("base", "image", Plan, "anchor_of", lambda anchor_of: lambda plan, sections: None),
     "timesteps one too low": ("distilled", "text", stages, "_timesteps", later),
     "timesteps not cut": ("distilled", "text", stages, "_timesteps", lambda timesteps: not_cut),
@@ -205,10 +183,11 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_parity_notices(transformer, fault, monkeypatch):
     variant, mode, place, name, broken = FAULTS[fault]
-    inputs = Inputs.of(*(WHOLE if variant == "base" else PYRAMID))
-    expected = ORACLES[variant](transformer, inputs, mode)
+    inputs = inputs_of(variant)
+    options = {"count": 3, "solver": "euler", "reanchored": True} if variant == "base" else {}
+    expected = diffusers(transformer, inputs, variant, mode, **options)
     monkeypatch.setattr(place, name, broken(getattr(place, name)))
 
-    found = OURS[variant](transformer, inputs, mode)
+    found = ours(transformer, inputs, variant, mode, **options)
 
     assert relative_error(found, expected) > 10 * TOLERANCE

@@ -10,8 +10,9 @@ from support import given
 from support.given import GUIDANCE, SEED, Inputs
 from support.ours import relative_error, sample
 
-from framepack_core import plan as planning
+from framepack_core import filling
 from framepack_core.comfyui.loading import checkpoints
+from framepack_core.layout import PRESETS
 
 HEIGHT, WIDTH = 10, 14  # latent pixels: neither is a multiple of the 4x kernel
 STEPS = 4
@@ -102,8 +103,8 @@ def test_an_end_frame_equals_diffusers(oracle, model, inputs):
 @pytest.mark.parametrize("order", ORDERS)
 def test_parity_notices_one_wrong_time_index(oracle, model, inputs, order, monkeypatch):
     expected = run_diffusers(oracle, inputs, order, 3, 1.0)
-    target_spans = planning._target_spans
-    monkeypatch.setattr(planning, "_target_spans", lambda target: [planning._Span(1), *target_spans(target)])
+    target_spans = filling._target_spans
+    monkeypatch.setattr(filling, "_target_spans", lambda target: [filling._Span(1), *target_spans(target)])
 
     assert relative_error(sample(model, inputs, order, 3, 1.0), expected) > 10 * TOLERANCE
 
@@ -111,6 +112,6 @@ def test_parity_notices_one_wrong_time_index(oracle, model, inputs, order, monke
 def test_parity_notices_newest_frames_in_the_wrong_group(oracle, model, inputs, monkeypatch):
     """16 frames next to the target and the newest one last: same tokens, wrong frames."""
     expected = run_diffusers(oracle, inputs, "inverted", 3, 1.0)
-    monkeypatch.setitem(planning.PRESETS, "framepack", "f1k1_x_g9_f16k4f2k2f1k1_td")
+    monkeypatch.setitem(PRESETS, "framepack", "f1k1_x_g9_f16k4f2k2f1k1_td")
 
     assert relative_error(sample(model, inputs, "inverted", 3, 1.0), expected) > 10 * TOLERANCE

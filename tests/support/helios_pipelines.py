@@ -14,6 +14,8 @@ from diffusers import (
     HeliosTransformer3DModel,
 )
 
+from framepack_core.helios.recipes import RECIPES
+
 CONFIG = {
     "num_attention_heads": 2,
     "attention_head_dim": 12,
@@ -81,7 +83,6 @@ class Given:
         self.set_progress_bar_config(disable=True)
 
     def video(self, inputs: Inputs, chunks: int, cfg: float, seed: int, **options) -> torch.Tensor:
-        """All latents `1 16 T H W`, with those that are given before the chunks."""
         H, W = inputs.image.shape[-2:]
         return self(
             prompt_embeds=inputs.positive,
@@ -124,3 +125,32 @@ class Pyramid(Given, HeliosPyramidPipeline):
     @classmethod
     def distilled(cls, transformer, gamma: float) -> "Pyramid":
         return cls(transformer, HeliosDMDScheduler(gamma=gamma, use_dynamic_shifting=True), is_distilled=True)
+
+
+def oracle_video(
+    transformer: HeliosTransformer3DModel,
+    variant: str,
+    inputs: Inputs,
+    mode: str,
+    count: int,
+    *,
+    steps: int,
+    seed: int,
+    gamma: float,
+    solver: str = "unipc",
+    reanchored: bool = False,
+) -> torch.Tensor:
+    """All latents `1 16 T H W` of `count` chunks of a variant, with those that are given before them.
+
+    `steps` are those of a stage; Distilled has twice as many in its first chunk. `solver` is that of Base and Mid.
+    """
+    options = {"pyramid_num_inference_steps_list": [steps] * RECIPES[variant].stages}
+    match variant:
+        case "base":
+            pipeline, options = Whole.on(transformer, solver), {"num_inference_steps": steps}
+        case "mid":
+            pipeline = Pyramid.mid(transformer, solver, gamma)
+        case _:
+            pipeline, options = Pyramid.distilled(transformer, gamma), {**options, "is_amplify_first_chunk": True}
+    options |= {"is_skip_first_chunk": reanchored, **inputs.given(mode)}
+    return pipeline.video(inputs, count, RECIPES[variant].cfg, seed, **options)

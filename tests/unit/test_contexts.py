@@ -11,8 +11,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from framepack_core.filling import Section
 from framepack_core.packing import gather
-from framepack_core.plan import Plan, Section
+from framepack_core.plan import Plan
 from framepack_core.timeline import Timeline
 
 PREFIX, KEYFRAMES, NOTHING = frozenset(range(19)), frozenset((0, 10)), frozenset[int]()

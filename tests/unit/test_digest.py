@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from framepack_core.filling import ContextGroup, Section
 from framepack_core.helios import solver as helios
-from framepack_core.plan import ContextGroup, Plan, Section
+from framepack_core.plan import Plan
 from framepack_core.solver import sample_unipc
 from framepack_core.store.digest import NAMES, digest
 from framepack_core.store.identity import Identity
@@ -81,7 +82,6 @@ def test_things_of_this_pack_have_names_that_do_not_follow_the_code():
         Section: "plan.Section",
         sample_unipc: "solver.sample_unipc",
         helios.sample_unipc: "helios.solver.sample_unipc",
-        helios.sample_euler: "helios.solver.sample_euler",
         helios.sample_dmd: "helios.solver.sample_dmd",
     } == NAMES
     with pytest.raises(TypeError, match="Run has no lasting name"):

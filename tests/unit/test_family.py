@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from framepack_core.family import FRAMEPACK
+from framepack_core.filling import seconds_shown
 from framepack_core.orders import ORDERS
-from framepack_core.plan import Plan, seconds_shown
+from framepack_core.plan import Plan
 
 IN_CLIPS = replace(FRAMEPACK, name="Another", orders=("forward",), apart=True)
 

@@ -2,15 +2,9 @@
 
 import pytest
 import torch
+from support.helios_video import after, sections_of, text_to_video
 
-from framepack_core.helios.chunks import (
-    clip_chunks,
-    continue_video,
-    hidden_frames,
-    image_to_video,
-    sections_of,
-    text_to_video,
-)
+from framepack_core.helios.chunks import clip_chunks, hidden_frames
 from framepack_core.packing import gather
 
 SHAPE = (1, 16, 1, 4, 6)
@@ -74,7 +68,7 @@ def test_what_does_not_exist_is_seen_as_zeros_in_the_first_chunk_too():
 
 
 def test_after_an_image_the_anchor_is_the_image_and_the_frame_before_the_first_chunk_the_still():
-    timeline = image_to_video(2, frame(100), frame(-100), generator())
+    timeline = after(2, frame(100), frame(-100), generator())
     sections = sections_of(timeline)
 
     (_, _, anchor, newest), (*_, later_anchor, _) = (gather(section, timeline).latents for section in sections)
@@ -89,7 +83,7 @@ def test_after_an_image_the_anchor_is_the_image_and_the_frame_before_the_first_c
 
 
 def test_after_a_clip_the_anchor_is_its_first_frame_and_its_latents_are_hidden():
-    timeline = continue_video(2, frame(100), frame(-100, 18), generator())
+    timeline = after(2, frame(100), frame(-100, 18), generator())
     first = sections_of(timeline)[0]
 
     long, mid, anchor, newest = gather(first, timeline).latents
@@ -103,7 +97,7 @@ def test_after_a_clip_the_anchor_is_its_first_frame_and_its_latents_are_hidden()
 
 
 def test_the_noise_on_what_is_given_is_drawn_anchor_first():
-    image = image_to_video(1, frame(0), frame(0), generator())
+    image = after(1, frame(0), frame(0), generator())
     expected = generator()
     strengths, normals = zip(*((torch.rand(1, generator=expected), torch.randn(SHAPE, generator=expected)) for _ in range(2)),
                              strict=True)  # fmt: skip
@@ -115,7 +109,7 @@ def test_the_noise_on_what_is_given_is_drawn_anchor_first():
 
 
 @pytest.mark.parametrize(("timeline", "anchor"), [(text_to_video(4, SHAPE), 9),
-                                                  (image_to_video(4, frame(1), frame(1), generator()), 10)])  # fmt: skip
+                                                  (after(4, frame(1), frame(1), generator()), 10)])  # fmt: skip
 def test_reanchored_chunks_from_the_third_on_have_the_first_frame_of_the_second(timeline, anchor):
     usual, reanchored = seen(timeline), seen(timeline, reanchored=True)
 
@@ -127,15 +121,3 @@ def test_reanchored_chunks_from_the_third_on_have_the_first_frame_of_the_second(
 def test_a_size_of_odd_latent_pixels_is_refused():
     with pytest.raises(ValueError, match="the latent is 7x4, an odd number of latent pixels"):
         sections_of(text_to_video(1, (1, 16, 1, 4, 7)))
-
-
-def test_a_clip_that_is_not_in_chunks_is_refused():
-    with pytest.raises(
-        ValueError, match="the clip has 12 latent frames, which is not a multiple of the 9 of a chunk; encode 33"
-    ):
-        continue_video(1, frame(1), frame(1, 12), generator())
-
-
-def test_an_image_of_another_size_than_the_still_is_refused():
-    with pytest.raises(ValueError, match=r"differs in shape: \(1, 16, 1, 6, 4\) and \(1, 16, 1, 4, 6\); encode it at one size"):
-        image_to_video(1, frame(1).transpose(3, 4), frame(1), generator())

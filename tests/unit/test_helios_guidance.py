@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from support.helios_video import guided
 
-from framepack_core.helios.guidance import guided, prepared
+from framepack_core.helios.guidance import prepared
 from framepack_core.helios.recipes import BASE, MID
 from framepack_core.helios.stages import stages_of
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from framepack_core.filling import Section
 from framepack_core.oneframe import HISTORIES, MAX_INDEX, OneFrame
 from framepack_core.packing import gather, rotary_phases
 from framepack_core.placing import Arrangement, Frames, Placed
-from framepack_core.plan import Plan, Section
+from framepack_core.plan import Plan
 from framepack_core.solver import shift_mu
 
 SHAPE = (1, 16, 1, 4, 6)

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from framepack_core.filling import ContextGroup, Section
 from framepack_core.layout import BASE_KERNEL, PRESETS, Kernel, resolve, token_count
 from framepack_core.packing import context_tokens, gather, pad_to_multiple, patchify, pool_tail, rotary_phases
-from framepack_core.plan import ContextGroup, Plan, Section
+from framepack_core.plan import Plan
 from framepack_core.timeline import Timeline
 
 AXES, THETA = (16, 56, 56), 256.0

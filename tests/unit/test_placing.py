@@ -7,10 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from framepack_core.filling import Section
 from framepack_core.frames import Length
 from framepack_core.packing import gather
 from framepack_core.placing import Arrangement, Frames, Placed, latent_frame, spelled_places
-from framepack_core.plan import Plan, Section
+from framepack_core.plan import Plan
 
 SHAPE = (1, 16, 1, 4, 6)
 

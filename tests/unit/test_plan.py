@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from framepack_core.layout import Kernel
 from framepack_core.orders import ENDPOINTS, INVERTED, ORDERS, released_paddings
-from framepack_core.plan import Plan, seconds_of, without_effect
+from framepack_core.plan import Plan, without_effect
+from framepack_core.spelling import seconds_of
 
 K1, K2, K4 = Kernel(1, 2, 2), Kernel(2, 4, 4), Kernel(4, 8, 8)
 

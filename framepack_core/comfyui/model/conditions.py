@@ -9,9 +9,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from ...filling import Section
 from ...layout import BASE_KERNEL
 from ...packing import Context, rotary_phases
-from ...plan import Section
 from .. import private
 from .memory import token_cells
 

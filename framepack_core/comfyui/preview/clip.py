@@ -14,11 +14,10 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ...frames import Length, pixel_frames
+from ...frames import Length, pixel_frames, runs
 from ...media.files import Numbered
 from ...media.segments import join_segments, write_segment
 from ...media.video import pixels
-from ...plan import runs
 from ...timeline import Timeline
 from ..decoding.fitting import require_fitting
 from ..decoding.stream import chunks

@@ -12,8 +12,9 @@ import comfy.model_management
 import comfy.utils
 from torch import Tensor
 
+from ...filling import Section
 from ...frames import Length
-from ...plan import Section, spell_seconds
+from ...spelling import spell_seconds
 from ...timeline import Timeline
 from .. import private
 from ..log import log_once

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...filling import Section
 from ...packing import Context
-from ...plan import Section
 from ...timeline import is_finite
 from .. import private
 from ..families import family_of

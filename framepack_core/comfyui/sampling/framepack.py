@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ...filling import Section
 from ...packing import Context
-from ...plan import Section
 from ...sections import Draw, drawing
 from ...timeline import Timeline
 from .. import private

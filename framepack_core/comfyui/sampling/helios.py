@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...filling import Section
 from ...helios.chunks import hidden_frames, with_noise
 from ...helios.guidance import prepared
 from ...helios.noise import ChunkNoise
 from ...helios.recipes import Recipe
+from ...helios.sections import drawing, section_stages, through
 from ...helios.stages import Stage, stage_sizes, stage_with
-from ...helios.videos import drawing, section_stages, through
 from ...packing import Context
-from ...plan import Section
 from ...sections import Draw
 from ...timeline import Timeline
 from ..model.helios.conditions import STAGE_KEY, PackedStage, Timesteps

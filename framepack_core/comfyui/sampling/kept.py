@@ -13,7 +13,7 @@ from typing import Any
 import folder_paths
 from torch import Tensor
 
-from ...plan import Section
+from ...filling import Section
 from ...store.identity import Identity
 from ...store.kept import Damaged, Run
 from ...store.pruning import Limits, oldest_first, prune

@@ -12,10 +12,11 @@ import comfy.sd
 from torch import Tensor
 
 from ...family import Family, Wish
+from ...filling import Section
 from ...frames import Length
 from ...orders import orders_with_end
 from ...placing import Arrangement, Frames, Placed, require_end
-from ...plan import Plan, Section
+from ...plan import Plan
 from ...timeline import Timeline
 from .. import private
 from ..families import family_of

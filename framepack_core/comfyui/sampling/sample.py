@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from comfy.model_management import InterruptProcessingException
 from torch import Tensor
 
-from ...frames import Length
-from ...plan import runs
+from ...frames import Length, runs
 from ...sections import Denoise, fill
 from ...store.kept import section_keys
 from ...timeline import Timeline

@@ -8,24 +8,23 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ...filling import Section
 from ...helios import solver as helios
 from ...layout import BASE_KERNEL, token_count
-from ...plan import Section
 from ...solver import VARIANTS, flow_sigmas, sample_unipc
 from ...timeline import Timeline
 from .. import private
 
 UNIPC = tuple(f"unipc_{variant}" for variant in VARIANTS)
-HELIOS = {"unipc": helios.sample_unipc, "dmd": helios.sample_dmd}  # Euler's method is ComfyUI's
-OWN = (*UNIPC, *HELIOS)
+OWN = (*UNIPC, *helios.SAMPLERS)
 
 
 def sampler_named(name: str) -> comfy.samplers.Sampler:
     """One of our `OWN`, or any of ComfyUI's."""
     if name in UNIPC:
         return unipc(name.removeprefix("unipc_"))
-    if name in HELIOS:
-        return private.KSAMPLER(HELIOS[name])
+    if name in helios.SAMPLERS:
+        return private.KSAMPLER(helios.SAMPLERS[name])
     return private.sampler_object(name)
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from ...filling import Section
 from ...frames import Length
-from ...plan import Section
 from ...prompts import (
     Choice,
     Prompt,

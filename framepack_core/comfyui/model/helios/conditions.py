@@ -9,8 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from ....filling import Section
 from ....packing import Context
-from ....plan import Section
 from ..conditions import PackedContext
 
 STAGE_KEY = "helios"  # a stage's PackedStage in a conditioning dict

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from support.helios_video import after, generate, sections_of, solving, text_to_video
 
 from framepack_core.helios import noise
-from framepack_core.helios.chunks import image_to_video, sections_of, text_to_video
 from framepack_core.helios.recipes import BASE, DISTILLED, MID
+from framepack_core.helios.sections import section_stages
 from framepack_core.helios.solver import SAMPLERS
 from framepack_core.helios.stages import stages_of
-from framepack_core.helios.videos import generate, section_stages, solving
 
 SHAPE = (1, 16, 1, 8, 16)
 
@@ -56,7 +56,7 @@ def test_chunks_are_written_to_their_places_and_yielded():
 
 
 def test_only_the_first_chunk_is_amplified_wherever_it_begins():
-    for timeline in (text_to_video(3, SHAPE), image_to_video(3, torch.zeros(SHAPE), torch.zeros(SHAPE), generator())):
+    for timeline in (text_to_video(3, SHAPE), after(3, torch.zeros(SHAPE), torch.zeros(SHAPE), generator())):
         stages = section_stages(DISTILLED, 6, sections_of(timeline), timeline)
 
         assert [[len(stage.timesteps) for stage in of_chunk] for of_chunk in stages] == [[4] * 3, [2] * 3, [2] * 3]
