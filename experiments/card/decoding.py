@@ -16,7 +16,6 @@ from framepack_core.comfyui.decoding.stream import stream_frames
 from framepack_core.frames import pixel_frames
 
 SIZES = {"640x608": (76, 80), "832x480": (60, 104)}  # latent height and width
-CARDS = (2, 3, 4, 5, 6, 7, 8, 9, 10.5, 12, 16, 24)
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 LONG = 450  # latent frames: a minute
 BLOCKS = 3
