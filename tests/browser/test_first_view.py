@@ -8,13 +8,15 @@ from collections.abc import Callable
 
 import pytest
 from PIL import Image
+from playwright.sync_api import Page
 from support.canvas import Item, demo_at_once, groups_of, nodes_of, overlapping
 
 from scripts.support.environment import ROOT
 from scripts.support.server import Json
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
-SIZES = [(1366, 768), (1600, 1000), (1920, 1080)]
+LARGE = [path for path in WORKFLOWS if path.stem in ("FramePack demo", "FramePack timed prompts")]
+SIZE, LARGER = (1366, 768), [(1600, 1000), (1920, 1080)]
 WIDGET_TEXT = 12  # units: the size in which LiteGraph writes names and values of widgets
 LEAST_TEXT = 8.5  # pixels on the screen
 VIEW = """() => ({
@@ -45,9 +47,34 @@ def open_template(page, server, open_address, workflow) -> Callable[[tuple[int, 
     return go
 
 
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: "{}x{}".format(*size))
-def test_a_template_opens_whole_and_can_be_read(page, open_template, size):
+def test_a_template_opens_whole_and_can_be_read(page, open_template):
+    open_template(SIZE)
+
+    require_in_view(page, SIZE)
+
+
+@pytest.mark.parametrize("size", LARGER, ids=lambda size: "{}x{}".format(*size))
+@pytest.mark.parametrize("workflow", demo_at_once(LARGE), indirect=True)
+def test_in_larger_windows_it_does_too(page, open_template, size):
+    """The smallest template and the fullest."""
     open_template(size)
+
+    require_in_view(page, size)
+
+
+def test_nodes_have_room_in_their_groups(nodes_as_elements, page, open_template):
+    open_template(SIZE)
+    nodes, groups = nodes_of(page), groups_of(page)
+
+    assert overlapping(nodes) == [] and overlapping(groups) == []
+    assert [node.name for node in nodes if node.height < node.least] == [], "too small for their widgets"
+    for node in nodes:
+        touched = [group for group in groups if group.overlaps(node)]
+        assert len(touched) == (not node.note) and all(group.holds(node) for group in touched), node.name
+
+
+def require_in_view(page: Page, size: tuple[int, int]) -> None:
+    """All nodes are on the screen, and their text is drawn in a size that can be read."""
     nodes, view = nodes_of(page), page.evaluate(VIEW)
     picture = Image.open(io.BytesIO(page.screenshot())).convert("L")
 
@@ -58,17 +85,6 @@ def test_a_template_opens_whole_and_can_be_read(page, open_template, size):
         assert view["left"] <= left and right <= size[0] and top >= 0 and bottom <= size[1], node.name
         dark, bright = picture.crop(title_text(left, top, right, view["scale"])).getextrema()
         assert bright - dark > 60, f"the title of {node.name} is not drawn"
-
-
-def test_nodes_have_room_in_their_groups(nodes_as_elements, page, open_template):
-    open_template(SIZES[0])
-    nodes, groups = nodes_of(page), groups_of(page)
-
-    assert overlapping(nodes) == [] and overlapping(groups) == []
-    assert [node.name for node in nodes if node.height < node.least] == [], "too small for their widgets"
-    for node in nodes:
-        touched = [group for group in groups if group.overlaps(node)]
-        assert len(touched) == (not node.note) and all(group.holds(node) for group in touched), node.name
 
 
 def title_text(left: float, top: float, right: float, scale: float) -> tuple[int, int, int, int]:
