@@ -3,7 +3,6 @@ from typing import Any, NotRequired, TypedDict, Unpack
 from comfy_api.latest import io
 
 from ..framepack_core.comfyui.encoding import to_image
-from ..framepack_core.comfyui.families import family_of
 from ..framepack_core.comfyui.settings import is_light
 from ..framepack_core.drawing.painting import draw_plan
 from ..framepack_core.drawing.palette import DARK, LIGHT
@@ -162,6 +161,8 @@ class PlanNode(io.ComfyNode):
     def execute(cls, model: Any = None, **values: Unpack[PlanInputs]) -> io.NodeOutput:
         plan = _plan(**values)
         if model is not None:
+            from ..framepack_core.comfyui.families import family_of  # which plans of FramePack do without
+
             plan = family_of(model).family.fit(plan)
         optional = values.get("custom_layout", ""), values.get("paddings", PADDINGS[0]), values.get("parts", "")
         if unused := without_effect(values["order"], values["layout"], *optional):
