@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..drawing.marks import SMALL, TEXT, typeface
 from ..drawing.painting import ticks
-from ..drawing.palette import LIGHT, Colour, Palette
+from ..drawing.palette import LIGHT, Palette
 from .report import Report
 
 WIDTH, PANEL, LEFT, RIGHT, TOP, BOTTOM = 1200, 190, 110, 24, 44, 16  # pixels
@@ -56,59 +56,53 @@ def plot(report: Report, palette: Palette = LIGHT) -> Image.Image:
     image = Image.new("RGB", (WIDTH, len(drawn) * PANEL + 2 * TEXT), palette.paper)
     draw = ImageDraw.Draw(image)
     for number, panel in enumerate(drawn):
-        top = number * PANEL + TOP
-        Axes(draw, report, palette, top, top + PANEL - TOP - BOTTOM, panel.scale).paint(panel)
+        axes = Axes(number * PANEL + TOP, (number + 1) * PANEL - BOTTOM, *panel.scale, report.series.frames)
+        draw_axes(draw, axes, panel, report.sections.begins, palette)
+        for line, colour in [*zip(panel.lines, (palette.generated, palette.ramp(0.5)), strict=False)][::-1]:
+            draw.line(axes.points(line), colour, 3, joint="curve")
     draw_seconds(draw, report, palette, len(drawn) * PANEL)
     return image
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Where a panel's values are in the picture, between two rows of pixels."""
+    """A panel's place, from the row of pixels `top`, where values are `high`, to `bottom`, where they are `low`."""
 
-    draw: ImageDraw.ImageDraw
-    report: Report
-    palette: Palette
     top: int
     bottom: int
-    scale: tuple[float, float]
-
-    def paint(self, panel: Panel) -> None:
-        draw, palette = self.draw, self.palette
-        draw.text((LEFT, self.top - 8), panel.title, palette.ink, typeface(SMALL), anchor="ls")
-        draw.rectangle((LEFT, self.top, WIDTH - RIGHT, self.bottom), outline=palette.outline)
-        for frame in self.report.sections.begins:
-            x = across(self.report, frame)
-            draw.line((x, self.top, x, self.bottom), palette.outline, 2)
-        draw.line((LEFT, self.down(panel.level), WIDTH - RIGHT, self.down(panel.level)), palette.faint)
-        for value, y, anchor in ((self.scale[1], self.top, "rt"), (self.scale[0], self.bottom, "rs")):
-            draw.text((LEFT - 10, y), spelled(value), palette.faint, typeface(SMALL), anchor=anchor)
-        for line, colour in list(zip(panel.lines, self.colours(), strict=False))[::-1]:
-            self.line(line, colour)
-
-    def colours(self) -> Sequence[Colour]:
-        return self.palette.generated, self.palette.ramp(0.5)
-
-    def line(self, values: Tensor, colour: Colour) -> None:
-        first = self.report.series.frames - len(values)  # changes begin with the second frame
-        points = [(across(self.report, first + number), self.down(value)) for number, value in enumerate(values.tolist())]
-        self.draw.line(points if len(points) > 1 else points * 2, colour, 3, joint="curve")
+    low: float
+    high: float
+    frames: int
 
     def down(self, value: float) -> int:
-        low, high = self.scale
-        return round(self.bottom - (value - low) / max(high - low, FLAT) * (self.bottom - self.top))
+        return round(self.bottom - (value - self.low) / max(self.high - self.low, FLAT) * (self.bottom - self.top))
+
+    def points(self, values: Tensor) -> list[tuple[int, int]]:
+        """Of values of the video's last frames: changes begin with the second frame."""
+        first = self.frames - len(values)
+        found = [(across(first + number, self.frames), self.down(value)) for number, value in enumerate(values.tolist())]
+        return found if len(found) > 1 else found * 2
 
 
-def across(report: Report, frame: float) -> int:
-    """Where a frame is from left to right."""
-    return round(LEFT + frame / (report.series.frames - 1) * (WIDTH - RIGHT - LEFT))
+def draw_axes(draw: ImageDraw.ImageDraw, axes: Axes, panel: Panel, joins: Sequence[int], palette: Palette) -> None:
+    """Everything of a panel but its lines: title, frame, joins, scale."""
+    draw.text((LEFT, axes.top - 8), panel.title, palette.ink, typeface(SMALL), anchor="ls")
+    draw.rectangle((LEFT, axes.top, WIDTH - RIGHT, axes.bottom), outline=palette.outline)
+    for x in (across(frame, axes.frames) for frame in joins):
+        draw.line((x, axes.top, x, axes.bottom), palette.outline, 2)
+    draw.line((LEFT, axes.down(panel.level), WIDTH - RIGHT, axes.down(panel.level)), palette.faint)
+    for value, y, anchor in ((axes.high, axes.top, "rt"), (axes.low, axes.bottom, "rs")):
+        draw.text((LEFT - 10, y), f"{value:.3g}", palette.faint, typeface(SMALL), anchor=anchor)
 
 
 def draw_seconds(draw: ImageDraw.ImageDraw, report: Report, palette: Palette, y: int) -> None:
-    seconds = (report.series.frames - 1) / report.fps
+    frames = report.series.frames
+    seconds = (frames - 1) / report.fps
     for second in ticks(seconds, (WIDTH - RIGHT - LEFT) / seconds):
-        draw.text((across(report, second * report.fps), y), f"{second:g} s", palette.faint, typeface(SMALL), anchor="mt")
+        x = across(second * report.fps, frames)
+        draw.text((x, y), f"{second:g} s", palette.faint, typeface(SMALL), anchor="mt")
 
 
-def spelled(value: float) -> str:
-    return f"{value:.3g}"
+def across(frame: float, frames: int) -> int:
+    """Where a frame of the video is from left to right."""
+    return round(LEFT + frame / (frames - 1) * (WIDTH - RIGHT - LEFT))
