@@ -56,6 +56,5 @@ class MeasureVideoNode(io.ComfyNode):
     def execute(cls, latent_window: int, images=None, video: Input.Video | None = None, fps: float = 30.0) -> io.NodeOutput:
         watched = Watched.of(images, video, fps)
         report = Report(Series.of(watched.frames), watched.fps, latent_window)
-        table = report.table()
-        progress_text(cls)(table)
-        return io.NodeOutput(table, to_image(plot(report, LIGHT if is_light() else DARK)))
+        progress_text(cls)("\n".join(report.summary()))
+        return io.NodeOutput(report.table(), to_image(plot(report, LIGHT if is_light() else DARK)))

@@ -41,7 +41,12 @@ class Report:
 
     def table(self) -> str:
         rows = [("", "start", "end", "change", "a second"), *self._looks(), self._histogram()]
-        return "\n".join([self._title(), "", *aligned(rows), "", *self._motion(), *self._joins()])
+        title, *lines = self.summary()
+        return "\n".join([title, "", *aligned(rows), "", *lines])
+
+    def summary(self) -> list[str]:
+        """What the table says in words, for places that do not keep columns apart."""
+        return [self._title(), *self._drift(), *self._joins()]
 
     def _title(self) -> str:
         series, seconds = self.series, self.series.frames / self.fps
@@ -76,10 +81,17 @@ class Report:
         slope = float(self.series.slopes(apart[:, None], self.fps)[0])
         return "colour histogram (0 same, 1 other)", "", "", f"{self.series.drift()['hsv']:.3f}", f"{slope:+.3f}"
 
-    def _motion(self) -> list[str]:
+    def _drift(self) -> list[str]:
         colour = self.series.drift()["lab_mean"]
+        changes = (
+            f"{title} {(end - start) / start:+.0%}"
+            for title, name in (("contrast", "contrast"), ("sharpness", "laplacian"))
+            for start, end in [[float(value) for value in self.series.ends(name)]]
+            if start
+        )
         return [
             f"drift of the mean colour: {colour:.1f} (distance in Lab; 2.3 can just be seen)",
+            f"from start to end: {', '.join(changes) or 'one colour'}",
             f"motion: {self.series.motion:.2f} of 255 a frame; flow: {self.series.flow:.2f} pixels a frame",
         ]
 

@@ -182,6 +182,14 @@ def test_a_table_of_a_video_without_sections_has_no_joins(still):
 
     assert table.splitlines()[0] == "40 frames of 128x128, 1.33 s at 30 fps; start and end are 15% of them each"
     assert "joins: none (a video without sections)" in table
+    assert "from start to end: contrast +0%, sharpness +0%" in table
+
+
+def test_a_video_of_one_colour_has_a_table_and_a_plot_too():
+    report = Report(Series.of(np.full((40, 16, 16, 3), 90, np.uint8)), 30, 9)
+
+    assert "from start to end: one colour" in report.table()
+    assert plot(report).width == 1200
 
 
 def test_a_table_says_what_changes_and_where_the_worst_join_is(still):
