@@ -70,7 +70,7 @@ def test_the_front_end_finds_our_nodes_by_their_aliases(page):
     nodes = "Object.values(LiteGraph.registered_node_types).map(type => type.nodeData)"
     found = page.evaluate(f"{nodes}.filter(n => n?.name?.startsWith('FramePack_')).map(n => [n.name, n.search_aliases ?? []])")
 
-    assert len(found) == 19 and all(aliases for _, aliases in found)
+    assert len(found) == 20 and all(aliases for _, aliases in found)
 
 
 def test_the_front_end_serves_a_help_page_for_every_node(page, server):
