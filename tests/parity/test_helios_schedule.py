@@ -7,10 +7,10 @@ import numpy
 import pytest
 import torch
 from diffusers import HeliosDMDScheduler, HeliosScheduler
+from support.helios_solvers import SAMPLERS
 from support.ours import relative_error
 
 from framepack_core.helios.recipes import BASE, DISTILLED, MID
-from framepack_core.helios.solver import SAMPLERS
 from framepack_core.helios.stages import Stage, stages_of
 
 RECIPES = {recipe.name: recipe for recipe in (BASE, MID, DISTILLED)}
