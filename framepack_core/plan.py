@@ -13,7 +13,7 @@ from .filling import Done, Section, covering, section_of, turned
 from .frames import MAX_FPS, PIXEL_FRAMES, Length, runs
 from .layout import BASE_KERNEL, PRESETS, TAIL_POOL, Layout
 from .orders import FORWARD, INVERTED, PADDINGS, Order, Paddings, Step, order_named, orders_with_end
-from .spelling import spell, spell_length, spell_seconds, spell_seen
+from .spelling import aligned, spell, spell_length, spell_seconds, spell_seen
 
 if TYPE_CHECKING:
     from .timeline import Timeline
@@ -285,9 +285,7 @@ class Plan:
             seen = "  ".join(f"{spell_seen(group.frames, length.latents)}@{group.kernel}" for group in section.context)
             seconds = spell_seconds(section, length, self.fps)
             rows.append((f"{section.number + 1}", spell(section.target), seconds, seen or "nothing"))
-        widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
-        lines += ["".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join(lines)
+        return "\n".join([*lines, *aligned(rows)])
 
     def _described(self) -> str:
         described = f"{self.order}, {self.sections} x {self.window} latent frames, {self.name} layout {self.layout}"

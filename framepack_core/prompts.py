@@ -18,6 +18,7 @@ from itertools import pairwise
 from .filling import Section, seconds_shown
 from .frames import Length
 from .plan import Plan
+from .spelling import aligned
 
 MAX_SECONDS = 3600.0
 LEAST_WEIGHT = 0.05  # of a prompt while one fades into another: less does not show
@@ -349,7 +350,7 @@ def _risen(seconds: float, fade: float) -> float:
 def table(prompts: Sequence[Prompt], plan: Plan | None = None) -> str:
     """Which words count when; with a plan, which section of a video that begins with an image is told what."""
     if plan is None:
-        return _aligned([("time", "words"), *((_when(prompt), shortened(prompt.words)) for prompt in prompts)])
+        return "\n".join(aligned([("time", "words"), *((_when(prompt), shortened(prompt.words)) for prompt in prompts)]))
     words = {prompt.span: shortened(prompt.words) for prompt in prompts}
     spans = [prompt.span for prompt in prompts if prompt.span]
     plan = plan.beside(1)
@@ -361,7 +362,7 @@ def table(prompts: Sequence[Prompt], plan: Plan | None = None) -> str:
         begin, end = seconds_shown(section, length, plan.fps)[0]
         rows.append((f"{section.number + 1}", f"{begin:.2f}-{end:.2f}", spell_choice(choice, words)))
     left = without_section(spans, told, sections, length, plan.fps)
-    return "\n".join([_aligned(rows), *(f"no section is told {words[span]!r} ({span}): {why}" for span, why in left)])
+    return "\n".join([*aligned(rows), *(f"no section is told {words[span]!r} ({span}): {why}" for span, why in left)])
 
 
 def spell_choice(choice: Choice, words: Mapping[Span | None, str]) -> str:
@@ -373,8 +374,3 @@ def spell_choice(choice: Choice, words: Mapping[Span | None, str]) -> str:
 
 def _when(prompt: Prompt) -> str:
     return "otherwise" if prompt.span is None else str(prompt.span)
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
-    return "\n".join("".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from .filling import Section, seconds_shown
 from .frames import Length, runs
@@ -37,3 +38,10 @@ def seconds_of(text: str, name: str) -> list[float]:
         return [float(word.removesuffix("s")) for word in text.replace(",", " ").split()]
     except ValueError:
         raise ValueError(f"{name} is {text!r}; write seconds of the video, like 2, 3.5") from None
+
+
+def aligned(rows: Sequence[Sequence[str]], values: Literal["<", ">"] = "<") -> list[str]:
+    """Rows of a table as lines. What follows the first column is on the left of its own column, or on the right."""
+    widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
+    forms = [f"{side}{width}" for side, width in zip(["<", *values * len(widths)], widths, strict=False)]
+    return ["".join(format(cell, form) for cell, form in zip(row, forms, strict=True)).rstrip() for row in rows]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..spelling import aligned
 from .sections import Sections
-from .series import SHARE, Series
+from .series import SHARE, Series, slopes
 
 FIRST = 4  # frames of a section that are compared with its others: those of one latent frame
 
@@ -42,7 +43,7 @@ class Report:
     def table(self) -> str:
         rows = [("", "start", "end", "change", "a second"), *self._looks(), self._histogram()]
         title, *lines = self.summary()
-        return "\n".join([title, "", *aligned(rows), "", *lines])
+        return "\n".join([title, "", *aligned(rows, ">"), "", *lines])
 
     def summary(self) -> list[str]:
         """What the table says in words, for places that do not keep columns apart."""
@@ -69,7 +70,7 @@ class Report:
 
     def _look(self, title: str, name: str, channel: int, spelled: str) -> tuple[str, ...]:
         start, end = (float(value[channel]) for value in self.series.ends(name))
-        slope = float(self.series.slopes(self.series.looks[name], self.fps)[channel])
+        slope = float(slopes(self.series.looks[name], self.fps)[channel])
         signed = spelled.replace(":", ":+")
         change = signed.format(end - start)
         if name != "lab_mean" and start:
@@ -78,7 +79,7 @@ class Report:
 
     def _histogram(self) -> tuple[str, ...]:
         apart = self.series.from_start("hsv")
-        slope = float(self.series.slopes(apart[:, None], self.fps)[0])
+        slope = float(slopes(apart[:, None], self.fps)[0])
         return "colour histogram (0 same, 1 other)", "", "", f"{self.series.drift()['hsv']:.3f}", f"{slope:+.3f}"
 
     def _drift(self) -> list[str]:
@@ -106,10 +107,3 @@ class Report:
             f"a section's first {FIRST} frames, relative to its others: {self.beginning('contrast'):.1%} of the contrast, "
             f"{self.beginning('laplacian'):.1%} of the sharpness",
         ]
-
-
-def aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Titles on the left, values on the right of their columns."""
-    title, *widths = (max(map(len, column)) + 2 for column in zip(*rows, strict=True))
-    values = ("".join(f"{cell:>{width}}" for cell, width in zip(row[1:], widths, strict=True)) for row in rows)
-    return [f"{row[0]:<{title}}{value}".rstrip() for row, value in zip(rows, values, strict=True)]

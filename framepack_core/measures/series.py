@@ -86,12 +86,6 @@ class Series:
         apart = self.looks[name] - start
         return apart.abs().sum(dim=1) / 2 if name == "hsv" else apart.norm(dim=1)
 
-    def slopes(self, values: Tensor, fps: float) -> Tensor:
-        """How much `values` `F n` of the frames change a second: the slopes of the straight lines nearest to them, `n`."""
-        seconds = torch.arange(len(values), dtype=torch.float64) / fps
-        seconds -= seconds.mean()
-        return (seconds @ (values - values.mean(dim=0)).double() / seconds.square().sum()).float()
-
     def joins(self, borders: Sequence[int], others: Sequence[int]) -> Tensor:
         """The change into each of the frames `borders`, relative to the median of that into `others`.
 
@@ -102,6 +96,13 @@ class Series:
             raise ValueError(f"nothing changes into frame {wrong[0]} of a video of {self.frames}")
         usual = self.changes[[frame - 1 for frame in others]] if others else self.changes
         return self.changes[[frame - 1 for frame in borders]] / usual.quantile(0.5).clamp_min(1e-6)
+
+
+def slopes(values: Tensor, fps: float) -> Tensor:
+    """How much `values` `F n` of a video's frames change a second: the slopes of the straight lines nearest to them, `n`."""
+    seconds = torch.arange(len(values), dtype=torch.float64) / fps
+    seconds -= seconds.mean()
+    return (seconds @ (values - values.mean(dim=0)).double() / seconds.square().sum()).float()
 
 
 def distance(name: str, one: Tensor, other: Tensor) -> float:

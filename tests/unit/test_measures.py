@@ -13,7 +13,7 @@ from framepack_core.measures.looks import LOOKS, to_lab
 from framepack_core.measures.plot import panels, plot
 from framepack_core.measures.report import Report
 from framepack_core.measures.sections import Sections
-from framepack_core.measures.series import Series
+from framepack_core.measures.series import Series, slopes
 
 STILL = Scene.draw(4_000_001, shapes=1).with_motion("stop")
 
@@ -90,9 +90,9 @@ def test_a_slope_is_the_change_in_a_second(still):
 
     rising, returning = (Series.of(frames) for frames in (brighter, there_and_back))
 
-    assert rising.slopes(torch.arange(50.0)[:, None] * 2 + 5, 25).tolist() == pytest.approx([50.0])
-    assert float(rising.slopes(rising.looks["lab_mean"], 25)[0]) > 8
-    assert returning.slopes(returning.looks["lab_mean"], 25).tolist() == pytest.approx([0, 0, 0], abs=0.01)
+    assert slopes(torch.arange(50.0)[:, None] * 2 + 5, 25).tolist() == pytest.approx([50.0])
+    assert float(slopes(rising.looks["lab_mean"], 25)[0]) > 8
+    assert slopes(returning.looks["lab_mean"], 25).tolist() == pytest.approx([0, 0, 0], abs=0.01)
     assert returning.drift()["lab_mean"] < 0.5 and returning.from_start("lab_mean")[50] > 10
 
 
