@@ -21,6 +21,7 @@ from scripts.support.chromium import find_chromium
 from scripts.support.environment import ROOT, Environment, prepare_or_exit
 
 HALVES = ("(server or browser)", "not (server or browser)")
+COMPILES_ANEW = "PYTHONDONTWRITEBYTECODE"  # with which each server that a test starts would compile all of torch again
 HANGING = "faulthandler_timeout=900"  # seconds in one test after which pytest prints where every thread is
 
 
@@ -84,7 +85,8 @@ def pytest(
     if marks:
         command += ["-m", " and ".join(marks)]
     places = {"FRAMEPACK_COMFYUI": str(environment.comfyui), "FRAMEPACK_CACHE": str(environment.cache)}
-    return subprocess.Popen([*command, *arguments], cwd=ROOT, env={**os.environ, **variables, **places}, stdout=output)
+    inherited = {name: value for name, value in os.environ.items() if name != COMPILES_ANEW}
+    return subprocess.Popen([*command, *arguments], cwd=ROOT, env={**inherited, **variables, **places}, stdout=output)
 
 
 if __name__ == "__main__":

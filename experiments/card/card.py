@@ -21,8 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments.card.memory import CardMemory
-from experiments.card.primitives import Primitives, Values
-from experiments.card.rules import Rules
+from experiments.card.operations import Operations
 from experiments.card.waits import Waits
 from framepack_core.weights.stored import read_tensors
 
@@ -57,8 +56,7 @@ class FakeCard:
             warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # as all are 0, nothing is shared
             entered.enter_context(torch.inference_mode())
             entered.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-            modes = Rules(), self.memory, self.waits, *self.watching, Primitives(), Values()
-            for mode in modes:  # the last one sees an operation first
+            for mode in (*self.watching, Operations(self.memory, self.waits)):  # the last one sees an operation first
                 entered.enter_context(mode)
             self._entered = entered.pop_all()
         return self

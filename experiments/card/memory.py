@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 COPIES = {torch.ops.aten._to_copy.default: 0, torch.ops.aten.copy_.default: 1}  # where the source is among the arguments
 
 
-class CardMemory(TorchDispatchMode):
+class CardMemory:
     """Counts the bytes of all tensors on the card; an operation whose result no longer fits raises torch.OutOfMemoryError.
 
     Tensors on the card are those of any device but the CPU. `before`, if set, is called before each operation that makes a
@@ -22,7 +20,6 @@ class CardMemory(TorchDispatchMode):
     """
 
     def __init__(self, size: float) -> None:
-        super().__init__()
         self.size = size
         self.used = 0
         self.peak = 0
@@ -40,12 +37,11 @@ class CardMemory(TorchDispatchMode):
         """Forget the peak so far."""
         self.peak = self.used
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None) -> Any:
-        out = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and tensor.device.type not in ("cpu", "meta"):
+    def count(self, function: Any, args: tuple, made: Iterable[Tensor]) -> None:
+        """After an operation, what it has made."""
+        for tensor in made:
+            if tensor.device.type not in ("cpu", "meta"):
                 self._made(function, tensor, args)
-        return out
 
     def _made(self, function: Any, tensor: Tensor, args: tuple) -> None:
         storage = tensor.untyped_storage()

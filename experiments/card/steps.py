@@ -14,7 +14,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from experiments.card.card import FakeCard
-from experiments.card.primitives import with_values
+from experiments.card.operations import with_values
 from framepack_core.comfyui.families import AUTO, family_of
 from framepack_core.comfyui.loading.patcher import ModulationsLast
 from framepack_core.comfyui.model import modulation

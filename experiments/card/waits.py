@@ -3,45 +3,44 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
-READS = (aten._local_scalar_dense.default, aten.equal.default, aten.is_nonzero.default)
-UNIQUE = aten.unique_consecutive.default
+VALUE, UNIQUE = aten._local_scalar_dense.default, aten.unique_consecutive.default
+READS = (VALUE, aten.equal.default, aten.is_nonzero.default, UNIQUE)
 
 
-class Waits(TorchDispatchMode):
+class Waits:
     """Counts blocking copies between the CPU and the card, and reads of values.
 
     Values that are not there read as numbers between 0 and 1, each smaller than those before it, like sigmas.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self.counted: Counter[str] = Counter()
         self._reads = 0
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None) -> Any:
-        kwargs = kwargs or {}
-        if function in READS:
-            return self._read(function, args)
+    def read(self, function: Any, args: Sequence[Any]) -> Any:
+        """What one of READS gives."""
         if function is UNIQUE:
             self.counted["read"] += _on_card(args[0])
             return args[0].clone(), *(torch.empty(0, dtype=torch.int64, device=args[0].device) for _ in range(2))
-        out = function(*args, **kwargs)
+        return self._value(function, args)
+
+    def count(self, function: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> None:
+        """After an operation, whether it was a copy that blocks."""
         if function is aten._to_copy.default and not kwargs.get("non_blocking"):
             self._copied(args[0], out)
         if function is aten.copy_.default and not (len(args) > 2 and args[2]) and not kwargs.get("non_blocking"):
             self._copied(args[1], args[0])
-        return out
 
-    def _read(self, function: Any, args: tuple) -> Any:
+    def _value(self, function: Any, args: Sequence[Any]) -> Any:
         constant = getattr(args[0], "constant", None)
-        if constant is not None and function is READS[0]:
+        if constant is not None and function is VALUE:
             return constant.item()
         self.counted["read"] += any(map(_on_card, args))
         self._reads += 1
