@@ -19,10 +19,10 @@ from framepack_core.comfyui.preview.clip import MEMORY
 from framepack_core.plan import Plan
 
 TWO_SECTIONS = Plan.of(2.4)
+FP8, BF16 = torch.float8_e4m3fn, torch.bfloat16
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
-@pytest.mark.parametrize("size", [4, 6, 8, 12, 16, 24])
+@pytest.mark.parametrize(("size", "dtype"), [(4, BF16), (6, FP8), (8, BF16), (12, FP8), (24, BF16)], ids=str)
 def test_the_released_model_samples_a_video(size, dtype):
     """What does not fit is fetched at every step, and nothing runs out of memory."""
     with FakeCard(size * GB) as card:
@@ -36,13 +36,13 @@ def test_the_released_model_samples_a_video(size, dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", ["inverted", "forward", "endpoints"])
-def test_in_every_order_with_and_without_cfg_on_a_small_card(order):
-    for cfg in (1.0, 2.0):
-        with FakeCard(6 * GB) as card:
-            model = released_transformer(released_weights(torch.float8_e4m3fn))
-            sampled(request(model, Plan.of(3.6, order), cfg=cfg))
-        assert not card.memory.refused
+@pytest.mark.parametrize(("order", "cfg"), [("inverted", 1.0), ("forward", 2.0), ("endpoints", 2.0)])
+def test_in_every_order_with_and_without_cfg_on_a_small_card(order, cfg):
+    with FakeCard(6 * GB) as card:
+        model = released_transformer(released_weights(FP8))
+        sampled(request(model, Plan.of(3.6, order), cfg=cfg))
+
+    assert not card.memory.refused
 
 
 def small_model() -> object:
@@ -51,14 +51,14 @@ def small_model() -> object:
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, InterruptProcessingException, KeyboardInterrupt])
 def test_after_any_failure_the_same_prompt_runs_and_finished_sections_stay(error):
-    """Ten random operations of sampling; what was finished is handed on section by section, before the failure."""
+    """Five random operations of sampling; what was finished is handed on section by section, before the failure."""
     with FakeCard(8 * GB) as card:
         model = small_model()
         sampled(request(model, TWO_SECTIONS))
         begun = card.memory.operations
         sampled(request(model, TWO_SECTIONS))
         operations = card.memory.operations - begun
-        for place in random.Random(0).sample(range(1, operations), 10):
+        for place in random.Random(0).sample(range(1, operations), 5):
             target, finished = card.memory.operations + place, []
 
             def fail(number: int, target: int = target) -> None:
@@ -104,10 +104,10 @@ FORMATS = {
     "GGUF Q8_0": lambda: released_transformer(gguf_weights("Q8_0", blocks=2)),
     "GGUF Q4_K": lambda: released_transformer(gguf_weights("Q4_K", blocks=2)),
 }
+SMALL_AND_LARGE = [*((name, 4) for name in FORMATS), ("bf16", 24), ("fp8", 24), ("GGUF Q4_K", 24)]  # GB
 
 
-@pytest.mark.parametrize("size", [4, 24])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(("format", "size"), SMALL_AND_LARGE)
 def test_a_lora_runs_on_every_format(format, size):
     """Patched once on a large card, at every use on one that fetches the weights."""
     with FakeCard(size * GB) as card:
@@ -120,8 +120,7 @@ def test_a_lora_runs_on_every_format(format, size):
     assert not card.memory.refused
 
 
-@pytest.mark.parametrize("size", [4, 24])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(("format", "size"), SMALL_AND_LARGE)
 def test_a_lora_in_official_names_runs_on_every_format(format, size, monkeypatch):
     """Slices of joined matrices, and the last modulation, whose halves change places."""
     monkeypatch.setattr(loras, "read", lambda name: (official_lora(), {}))
