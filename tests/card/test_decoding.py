@@ -64,17 +64,9 @@ def test_in_any_precision_and_shape_it_takes_no_more(free, size, dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("free", "size", "dtype"),
-    [
-        (4, "832x480", torch.float32),
-        (8, "640x608", torch.bfloat16),
-    ],
-    ids=str,
-)
-def test_however_long_the_video_is_it_takes_no_more(free, size, dtype):
-    """More cards, in every size and precision: `python3 scripts/bench.py card --long`."""
-    require_within(decode_long(free, SIZES[size], dtype))
+def test_however_long_the_video_is_it_takes_no_more():
+    """Other cards, in every size and precision: `python3 scripts/bench.py card --long`."""
+    require_within(decode_long(4, SIZES["832x480"], torch.float32))
 
 
 @pytest.mark.slow

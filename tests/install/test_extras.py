@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 NOT_COPIED = (".*", "venv", "output", "build", "*.egg-info", "__pycache__")
-FOLDERS = sorted(path.name for path in ROOT.iterdir() if path.is_dir() and path.name.isidentifier())
+FOLDERS = sorted(path.name for path in ROOT.iterdir() if path.is_dir() and path.name.isidentifier() and path.name[0] != "_")
 TRAINING = sorted(path.stem for path in (ROOT / "framepack_core" / "training").glob("*.py") if not path.stem.startswith("__"))
 
 WITHOUT_COMFYUI = """
