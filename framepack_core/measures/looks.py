@@ -1,4 +1,7 @@
-"""Measures of single frames, and of the change from one to the next. Frames are uint8 `F H W 3`."""
+"""Measures of single frames, and of the change from one to the next. Frames are uint8 `F H W 3`, their brightness is `F H W`.
+
+Colours are computed channel by channel, which is several times as fast as pixel by pixel.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,16 @@ from torch import Tensor
 LOOKS = ("lab_mean", "lab_std", "hsv", "laplacian", "high_frequency", "contrast")
 
 _LUMA = (0.299, 0.587, 0.114)
-_TO_XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
-_WHITE = (0.95047, 1.0, 1.08883)
+_WHITE = torch.tensor([0.95047, 1.0, 1.08883])
+_TO_XYZ = torch.tensor([
+    [0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]
+]) / _WHITE[:, None]  # fmt: skip
 _HSV_BINS = (12, 4, 4)
 
 
-def looks_of(frames: np.ndarray) -> dict[str, Tensor]:
-    """`LOOKS` of each frame, `F n`."""
-    lab, grey = to_lab(frames).flatten(1, 2), luma(frames)
+def looks_of(frames: np.ndarray, grey: Tensor) -> dict[str, Tensor]:
+    """`LOOKS` of each frame, `F n`; `grey` is their brightness."""
+    lab = to_lab(frames).flatten(1, 2)
     neighbours = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
     return {
         "lab_mean": lab.mean(dim=1),
@@ -32,17 +37,16 @@ def looks_of(frames: np.ndarray) -> dict[str, Tensor]:
     }
 
 
-def changes_of(frames: np.ndarray) -> Tensor:
+def changes_of(grey: Tensor) -> Tensor:
     """Mean absolute change of brightness into every frame but the first, in levels of 255, `F-1`."""
-    return luma(frames).diff(dim=0).abs().mean(dim=(1, 2))
+    return grey.diff(dim=0).abs().mean(dim=(1, 2))
 
 
-def flows_of(frames: np.ndarray) -> tuple[Tensor, Tensor]:
+def flows_of(grey: Tensor) -> tuple[Tensor, Tensor]:
     """The change along brightness gradients and the squared gradients, each summed over a frame, `F-1`.
 
     The ratio of their sums is the speed in pixels a frame of what moves (normal flow, weighted by the gradient).
     """
-    grey = luma(frames)
     dy, dx = torch.gradient(grey, dim=(1, 2))
     slope = torch.hypot(dx, dy)[:-1]
     return (slope * grey.diff(dim=0).abs()).sum(dim=(1, 2)), slope.square().sum(dim=(1, 2))
@@ -55,12 +59,21 @@ def luma(frames: np.ndarray) -> Tensor:
 
 def to_lab(rgb: np.ndarray | Tensor) -> Tensor:
     """CIE Lab (D65), float32 `... 3`, from sRGB in 0..255."""
-    linear = torch.as_tensor(np.asarray(rgb)).float() / 255
-    linear = torch.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
-    xyz = linear @ torch.tensor(_TO_XYZ).T / torch.tensor(_WHITE)
+    levels = np.asarray(rgb)
+    linear = _LINEAR[levels] if levels.dtype == np.uint8 else _linear(levels.astype(np.float32))
+    xyz = torch.tensordot(_TO_XYZ, torch.from_numpy(linear).movedim(-1, 0), dims=1)
     f = torch.where(xyz > (6 / 29) ** 3, xyz.clamp_min(1e-9) ** (1 / 3), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
-    x, y, z = f.unbind(-1)
-    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-1)
+    x, y, z = f
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)]).movedim(0, -1)
+
+
+def _linear(levels: np.ndarray) -> np.ndarray:
+    """Light, 0 to 1, of levels of sRGB."""
+    share = levels / np.float32(255)
+    return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+_LINEAR = _linear(np.arange(256, dtype=np.float32))  # by level
 
 
 def _high_frequency(grey: Tensor) -> Tensor:
@@ -73,15 +86,15 @@ def _high_frequency(grey: Tensor) -> Tensor:
 
 def _hsv_histograms(frames: np.ndarray) -> Tensor:
     """Joint histograms of hue, saturation and value, each summing to 1, `F bins`."""
-    rgb = torch.from_numpy(np.ascontiguousarray(frames)).float().flatten(1, 2) / 255
-    value, brightest = rgb.max(dim=-1)
-    chroma = value - rgb.min(dim=-1).values
-    r, g, b = rgb.unbind(-1)
-    turns = torch.stack([g - b, b - r, r - g], dim=-1).gather(-1, brightest[..., None])[..., 0]
-    hue = (turns / chroma.clamp_min(1e-6) + 2 * brightest) / 6 % 1
+    r, g, b = torch.from_numpy(np.ascontiguousarray(np.moveaxis(frames, -1, 0))).flatten(2).float() / 255
+    value = torch.maximum(torch.maximum(r, g), b)
+    chroma = value - torch.minimum(torch.minimum(r, g), b)
+    red, green = r == value, g == value
+    turns = torch.where(red, g - b, torch.where(green, b - r, r - g)) / chroma.clamp_min(1e-6)
+    hue = (turns + torch.where(red, 0, torch.where(green, 2, 4))) / 6 % 1
     saturation = chroma / value.clamp_min(1e-6)
-    bins = torch.zeros_like(brightest)
+    bins = torch.zeros(value.shape, dtype=torch.int32)
     for channel, count in zip((hue, saturation, value), _HSV_BINS, strict=True):
-        bins = bins * count + (channel * count).long().clamp(0, count - 1)
+        bins = bins * count + (channel * count).int().clamp(0, count - 1)
     counts = torch.stack([torch.bincount(row, minlength=math.prod(_HSV_BINS)) for row in bins])
     return counts / counts.sum(dim=1, keepdim=True)

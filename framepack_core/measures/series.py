@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .looks import LOOKS, changes_of, flows_of, looks_of
+from .looks import LOOKS, changes_of, flows_of, looks_of, luma
 
 SHARE = 0.15
-PIXELS, MOST = 1 << 23, 64  # of a part that is measured at once, and its frames: memory does not grow with the video
+PIXELS, MOST = 1 << 20, 64  # of a part that is measured at once, and its frames; few pixels stay in the caches
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,10 @@ class Series:
         height = width = 0
         for part, first in parts(frames):
             height, width = part.shape[1:3]
-            looks.append({name: values[0 if first else 1 :] for name, values in looks_of(part).items()})
-            changes.append(changes_of(part))
-            flows.append(flows_of(part))
+            grey, new = luma(part), slice(0 if first else 1, None)
+            looks.append(looks_of(part[new], grey[new]))
+            changes.append(changes_of(grey))
+            flows.append(flows_of(grey))
         if not looks:
             raise ValueError("a video of fewer than two frames has no start and end to compare; use a longer one")
         moved, edges = (torch.cat(each) for each in zip(*flows, strict=True))
