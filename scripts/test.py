@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from scripts.support.chromium import find_chromium
 from scripts.support.environment import ROOT, Environment, prepare_or_exit
 
-HALVES = ("(server or browser)", "not (server or browser)")
+TESTS = ROOT / "tests"
+LOADS_COMFYUI = ("card", "comfyui", "parity")  # folders of tests that load ComfyUI into their own process: half of the time
 COMPILES_ANEW = "PYTHONDONTWRITEBYTECODE"  # with which each server that a test starts would compile all of torch again
 HANGING = "faulthandler_timeout=900"  # seconds in one test after which pytest prints where every thread is
 
@@ -62,11 +63,13 @@ def check(environment: Environment) -> int:
 
 
 def pytest_in_halves(environment: Environment, marks: list[str]) -> int:
-    """Tests mostly keep one core busy. So those that drive a ComfyUI run beside the others, each with half the threads."""
+    """Tests mostly keep one core busy. So those that load ComfyUI run beside the others, each half with half the threads."""
     threads = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // 2, 1))}
+    folders = sorted({path.parent.name for path in TESTS.glob("*/test_*.py")})
+    halves = [[f"tests/{name}" for name in folders if (name in LOADS_COMFYUI) == loads] for loads in (False, True)]
     with tempfile.TemporaryFile("w+") as later:
-        second = pytest(environment, [*marks, HALVES[1]], [], threads, later)
-        status = pytest(environment, [*marks, HALVES[0]], [], threads).wait()
+        second = pytest(environment, marks, halves[1], threads, later)
+        status = pytest(environment, marks, halves[0], threads).wait()
         status = second.wait() or status
         later.seek(0)
         print(later.read(), flush=True)

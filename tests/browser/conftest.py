@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
+from support.front_end import go_to, watched_page
 
 from scripts.support.chromium import find_chromium
 from scripts.support.server import Server
@@ -20,15 +21,6 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-TIMEOUT = 120_000  # milliseconds: two cores are slow at drawing
-NOISE = (
-    "404",
-    "graph accessed before initialization",  # the front end's own
-    "Content Security Policy",  # it may not ask the hub for the size of a linked model
-)
-READY = """() => window.LiteGraph?.registered_node_types?.FramePack_Sampler
-  && window.app?.extensionManager?.workflow?.activeWorkflow"""
-
 LOAD_WORKFLOW = """async workflow => {
   const app = window.app
   const types = workflow.nodes.map(node => node.type).filter(type => !type.endsWith('Note'))
@@ -49,19 +41,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, server: Server) -> Iterator[Page]:
-    """The front end, ready and without the tutorial. Errors on its console fail the test when it ends."""
-    server.set_setting("Comfy.TutorialCompleted", True)
-    context = browser.new_context(viewport={"width": 1600, "height": 1000})
-    context.set_default_timeout(TIMEOUT)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("console", lambda message: errors.extend(_error(message)))
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(server.url)
-    page.wait_for_function(READY)
-    yield page
-    context.close()
-    assert not errors, "\n".join(errors)
+    """The front end, ready."""
+    with watched_page(browser, server) as page:
+        yield go_to(page, server.url)
 
 
 @pytest.fixture(params=[False, True], ids=["canvas", "elements"])
@@ -77,8 +59,7 @@ def open_address(page: Page) -> Callable[[str], None]:
     """`open_address(url)` goes to a page of the front end and waits until it is ready."""
 
     def go(url: str) -> None:
-        page.goto(url)
-        page.wait_for_function(READY)
+        go_to(page, url)
 
     return go
 
@@ -94,8 +75,3 @@ def load_workflow(page: Page) -> Callable[[dict[str, Any]], dict[str, Any]]:
         return result["prompt"]
 
     return load
-
-
-def _error(message: ConsoleMessage) -> list[str]:
-    noise = any(part in message.text for part in NOISE)
-    return [] if message.type != "error" or noise else [message.text]

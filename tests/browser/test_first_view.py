@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from PIL import Image
 from playwright.sync_api import Page
 from support.canvas import Item, demo_at_once, groups_of, nodes_of, overlapping
+from support.front_end import watched_page
 
 from scripts.support.environment import ROOT
 from scripts.support.server import Json
@@ -31,6 +32,13 @@ SETTLED = "async () => { for (let i = 0; i < 20; i++) await new Promise(requestA
 @pytest.fixture(params=demo_at_once(WORKFLOWS))
 def workflow(request) -> Json:
     return json.loads(request.param.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def page(browser, server) -> Iterator[Page]:
+    """One for all tests here, which keeps the front end's scripts. Errors on its console fail the last of them."""
+    with watched_page(browser, server) as page:
+        yield page
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
-"""The example workflows in ComfyUI's own front end, in a real browser. Errors on its console fail a test when it ends."""
+"""The example workflows in ComfyUI's own front end, in a real browser."""
 
 import json
 import re
 from argparse import Namespace
+from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Page
 from support.canvas import demo_at_once
+from support.front_end import go_to, watched_page
 
 from scripts import demo
 from scripts.support.environment import ROOT
@@ -31,6 +34,13 @@ def is_old(workflow: Json) -> bool:
 
 
 OLD = [path for path in WORKFLOWS if is_old(json.loads(path.read_text(encoding="utf-8")))]
+
+
+@pytest.fixture(scope="module")
+def page(browser, server) -> Iterator[Page]:
+    """One for all tests here, since a front end is slow to start. Errors on its console fail the last of them."""
+    with watched_page(browser, server) as page:
+        yield go_to(page, server.url)
 
 
 @pytest.fixture(params=demo_at_once(WORKFLOWS))
