@@ -1,4 +1,4 @@
-"""The report's plots, small PNG files: a line or a bar with its 95 % interval for each order."""
+"""The report's plots, small PNG files: points, a line or a bar with its 95 % interval for each order."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from experiments.study.intervals import Interval
 
@@ -16,6 +17,7 @@ COLOURS = {"inverted": "#1f77b4", "forward": "#d62728", "endpoints": "#2ca02c", 
 DPI = 80
 
 Line = Sequence[tuple[float, Interval]]  # (x, value with its interval)
+Curve = Sequence[tuple[float, float]]
 
 
 def bars(path: Path, values: Mapping[str, Interval], wanted: float, title: str) -> None:
@@ -61,6 +63,28 @@ def series(path: Path, values: Mapping[str, Mapping[str, Sequence[float]]], x_la
         axes.set_xlabel(x_label, fontsize=8)
         axes.tick_params(labelsize=7)
         axes.legend(fontsize=7, frameon=False)
+    _save(figure, path)
+
+
+def growth(path: Path, points: Mapping[str, Line], curves: Mapping[str, Curve], wanted: float, title: str) -> None:
+    """Points with their intervals after training steps, and the curves through them, with a line at the goal."""
+    figure, axes = plt.subplots(figsize=(8, 3.2))
+    for source, line in points.items():
+        values = [y for _, y in line]
+        errors = [[y.value - y.low for y in values], [y.high - y.value for y in values]]
+        colour = COLOURS.get(source)
+        axes.errorbar([x for x, _ in line], [y.value for y in values], errors, color=colour, fmt="o", capsize=3, markersize=4)
+        axes.plot(*zip(*curves[source], strict=True), color=colour, label=source, linewidth=1.2)
+    axes.axhline(wanted, color="black", linestyle=":", linewidth=1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(0, 1)
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("training steps", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
     _save(figure, path)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from experiments.study import plots, strips
+from experiments.study import growth, plots, strips
 from experiments.study.intervals import Interval, mean, paired, share
 from experiments.study.long import uneven
 from experiments.study.picks import DRIFT, Found, Pick, colour, drifted, obeys, value
@@ -157,6 +157,14 @@ class Study:
     def obeyed(self, order: str) -> str:
         made = self._by_order(obedience)[order]
         return percent(share(_obeyed(made))) if made else ""
+
+    def growth(self) -> str:
+        """With the transformers before the shipped one, whose videos were as many."""
+        obeyed = {order: sum(_obeyed(made)) for order, made in self._by_order(obedience).items() if len(made) == growth.SCENES}
+        if len(obeyed) < len(ORDERS):
+            return ""
+        written = growth.write(obeyed, WANTED_OBEDIENCE, self._image("growth"))
+        return f"{written}\n\n{_embed('growth', 'Obedience after training steps, and the curves that it predicts')}"
 
     def prompts(self) -> str:
         made = self._of(prompts(self.amount))
