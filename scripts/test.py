@@ -1,8 +1,8 @@
 """The checks: `python3 scripts/test.py [--all] [pytest arguments]`.
 
 Sets up the environment if necessary (see environment.py), then runs ruff, the type checker and pytest in it. Tests marked
-slow only run with --all, which runs two halves at once unless there are more arguments. Browser tests need a Chromium: without
-one they are left out, which in CI is an error.
+slow only run with --all. Without pytest arguments, two halves run at once, and the second one's output comes last. Browser
+tests need a Chromium: without one they are left out, which in CI is an error.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ def main() -> int:
         left_out.append("browser")
     environment = prepare_or_exit()
     marks = [f"not {mark}" for mark in left_out]
-    if chosen == ["--all"]:
-        return check(environment) or pytest_in_halves(environment, marks)
-    return check(environment) or pytest(environment, marks, [argument for argument in chosen if argument != "--all"]).wait()
+    arguments = [argument for argument in chosen if argument != "--all"]
+    if arguments:
+        return check(environment) or pytest(environment, marks, arguments).wait()
+    return check(environment) or pytest_in_halves(environment, marks)
 
 
 def check(environment: Environment) -> int:
@@ -69,11 +70,13 @@ def pytest_in_halves(environment: Environment, marks: list[str]) -> int:
     halves = [[f"tests/{name}" for name in folders if (name in LOADS_COMFYUI) == loads] for loads in (False, True)]
     with tempfile.TemporaryFile("w+") as later:
         second = pytest(environment, marks, halves[1], threads, later)
-        status = pytest(environment, marks, halves[0], threads).wait()
-        status = second.wait() or status
-        later.seek(0)
-        print(later.read(), flush=True)
-    return status
+        try:
+            status = pytest(environment, marks, halves[0], threads).wait()
+        finally:  # after Ctrl+C too, which both are sent
+            status_of_second = second.wait()
+            later.seek(0)
+            print(later.read(), flush=True)
+    return status or status_of_second
 
 
 def pytest(
