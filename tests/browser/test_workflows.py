@@ -114,18 +114,19 @@ def test_the_workflows_are_offered_as_templates_with_thumbnails(page):
         assert page.evaluate(status, f"{path.stem}.json") == page.evaluate(status, f"{path.stem}.jpg") == 200
 
 
-def test_a_demo_that_was_set_up_opens_by_its_address(server, page, open_address):
-    """The address that `scripts/demo.py --serve` prints: its page shows that workflow, ready to run."""
+def test_a_demo_that_was_set_up_opens_by_its_address(server, browser):
+    """The address that `scripts/demo.py --serve` prints: its page, a new one, shows that workflow, ready to run."""
     options = Namespace(image=demo.PICTURE, prompt="a red star moves left", seconds=2.4, seed=None)
     workflow = demo.chosen_workflow(server, options)
 
-    open_address(server.offer("set_up", workflow))
-    page.wait_for_function("app.graph.nodes.some(node => node.type == 'FramePack_LoadDemo')")
-    shown = page.evaluate("async () => (await app.graphToPrompt()).output")
-    server.withdraw("set_up")
+    with watched_page(browser, server) as page:
+        go_to(page, server.offer("set_up", workflow))
+        page.wait_for_function("app.graph.nodes.some(node => node.type == 'FramePack_LoadDemo')")
+        shown = page.evaluate("async () => (await app.graphToPrompt()).output")
+        server.withdraw("set_up")
 
-    assert not page.evaluate("app.graph.nodes.filter(node => node.has_errors).map(node => node.type)")
-    assert without_titles(shown) == without_titles(to_prompt(workflow, server.object_info()))
+        assert not page.evaluate("app.graph.nodes.filter(node => node.has_errors).map(node => node.type)")
+        assert without_titles(shown) == without_titles(to_prompt(workflow, server.object_info()))
 
 
 def without_titles(prompt: Json) -> Json:
