@@ -38,6 +38,7 @@ def workflow(request) -> Json:
 def page(browser, server) -> Iterator[Page]:
     """One for all tests here, which keeps the front end's scripts. Errors on its console fail the last of them."""
     with watched_page(browser, server) as page:
+        page.add_init_script("localStorage.clear(); sessionStorage.clear()")  # which workflows were open
         yield page
 
 
