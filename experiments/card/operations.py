@@ -28,7 +28,7 @@ with_values = _disable_current_modes  # tensors that are made within it on the C
 class Operations(TorchDispatchMode):
     """Takes composite operations apart, and has each part checked and counted. Quantised tensors are seen by their contents.
 
-    All this is one mode, since each mode that torch calls takes about as long as a fake operation itself.
+    All this is one mode, since each mode that torch calls takes a good part of a fake operation's own time.
     """
 
     def __init__(self, memory: CardMemory, waits: Waits) -> None:
@@ -78,8 +78,9 @@ def _is_composite(function: Any) -> bool:
 
 def _have_values(function: Any, tensors: list[Tensor], kwargs: dict[str, Any]) -> bool:
     """Whether all that an operation takes was made `with_values`, and what it makes stays on the CPU."""
-    known = tensors and not any(isinstance(tensor, FakeTensor) or tensor.device != CPU for tensor in tensors)
-    return bool(known) and torch.device(kwargs.get("device") or CPU) == CPU and function.overloadpacket not in FROM_NUMBERS
+    if not tensors or any(isinstance(tensor, FakeTensor) or tensor.device != CPU for tensor in tensors):
+        return False
+    return torch.device(kwargs.get("device") or CPU) == CPU and function.overloadpacket not in FROM_NUMBERS
 
 
 def _forget_values(args: tuple) -> None:
