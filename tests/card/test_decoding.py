@@ -14,6 +14,8 @@ from framepack_core.comfyui.decoding.hunyuan import UP_PLANES, plane_size
 from framepack_core.comfyui.decoding.stream import LINEAR, stream_frames
 from framepack_core.frames import pixel_frames
 
+pytestmark = pytest.mark.slow
+
 
 class Pixels(TorchDispatchMode):
     """Values that convolutions of 3x3x3 put out on the card, and where those of pictures are."""
@@ -42,7 +44,6 @@ def test_with_the_vae_s_weights_it_takes_no_more_than_is_free(free):
     require_within(decode(free, 10, SIZES["640x608"], torch.bfloat16, steps=2))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("free", "size", "dtype"),
     [
@@ -63,13 +64,11 @@ def test_in_any_precision_and_shape_it_takes_no_more(free, size, dtype):
     require_within(decode(free, 37, SIZES[size], dtype, steps=2))
 
 
-@pytest.mark.slow
 def test_however_long_the_video_is_it_takes_no_more():
     """Other cards, in every size and precision: `python3 scripts/bench.py card --long`."""
     require_within(decode_long(4, SIZES["832x480"], torch.float32))
 
 
-@pytest.mark.slow
 def test_with_every_key_of_a_long_video_it_takes_no_more():
     """None of the blocks of keys left out, but fewer frames to attend to."""
     with FakeCard(3 * GB) as card:

@@ -11,6 +11,8 @@ from experiments.card.steps import Calls, request, sampled, watched
 from framepack_core.comfyui.loading.quantise import FORMATS
 from framepack_core.helios.chunks import plan_of
 
+pytestmark = pytest.mark.slow
+
 BLOCKS = 2  # which have the activations of all forty
 SIZE = (48, 80)  # latent height and width of 640x384
 

@@ -17,6 +17,8 @@ from experiments.card.steps import request, sampled, unshared, watched
 from framepack_core.comfyui.model import modulation
 from framepack_core.plan import Plan
 
+pytestmark = pytest.mark.slow
+
 FP8, BF16 = torch.float8_e4m3fn, torch.bfloat16
 SMALL = 20e6  # bytes: a step's inputs, and its modulations
 TWO_SECTIONS = Plan.of(2.4)

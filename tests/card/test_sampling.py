@@ -18,6 +18,8 @@ from framepack_core.comfyui.loading.quantise import FORMATS as QUANTISE_FORMATS
 from framepack_core.comfyui.preview.clip import MEMORY
 from framepack_core.plan import Plan
 
+pytestmark = pytest.mark.slow
+
 TWO_SECTIONS = Plan.of(2.4)
 FP8, BF16 = torch.float8_e4m3fn, torch.bfloat16
 
@@ -35,7 +37,6 @@ def test_the_released_model_samples_a_video(size, dtype):
     assert card.memory.peak <= size * GB
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cfg", [1.0, 2.0])
 @pytest.mark.parametrize("order", ["inverted", "forward", "endpoints"])
 def test_in_every_order_with_and_without_cfg_on_a_small_card(order, cfg):

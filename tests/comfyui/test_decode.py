@@ -94,6 +94,7 @@ def test_beyond_its_budget_it_is_nearer_to_the_whole_than_blends_and_tiles_are()
     assert steps[border_pairs(len(found))].max() <= steps.quantile(0.99)
 
 
+@pytest.mark.slow
 def test_its_memory_does_not_grow_with_length():
     vae = hunyuan_vae(NARROW)
     peaks = []
@@ -107,6 +108,7 @@ def test_its_memory_does_not_grow_with_length():
     assert peaks[1] < 1.05 * peaks[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [1, 2, 7])
 @pytest.mark.parametrize("planes", [1000, 100, 5])
 def test_with_less_memory_the_frames_are_the_same(hunyuan, monkeypatch, planes, frames):
@@ -136,6 +138,7 @@ class RunsOut(TorchDispatchMode):
         return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [5, 12])
 @pytest.mark.parametrize("operation", [1, 30, 300, 1000])
 def test_running_out_of_memory_is_survived_with_the_same_frames(hunyuan, caplog, operation, frames):
@@ -232,6 +235,7 @@ def rolled(latents: Tensor, by: int) -> Tensor:
     return torch.cat([latents[:, :, :1], latents[:, :, 1:].roll(-by, 2)], dim=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [2, 5, 28])
 @pytest.mark.parametrize("name", ["demo_vae", "tiny"])
 def test_a_loop_that_begins_elsewhere_has_the_same_frames_from_there_on(request, name, frames):

@@ -139,6 +139,7 @@ def test_every_video_of_a_batch_is_decoded_chunk_by_chunk(wan):
     assert footage(wan, latents, length=apart(latents)).count == len(found) == 132
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VAES)
 def test_the_memory_is_that_of_one_chunk_however_long_the_video(request, name, one_thread):  # noqa: F811 - the fixture
     """Of the chunk before, its frames may still be held."""

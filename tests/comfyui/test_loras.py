@@ -443,6 +443,7 @@ def merged_patch(official, native) -> Callable:
     return file.tensors, whole
 
 
+@pytest.mark.slow
 def test_every_format_is_changed_as_by_the_whole_difference(quantised, merged_patch, folder):
     path, options = quantised
     tensors, differences = merged_patch

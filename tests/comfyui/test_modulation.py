@@ -109,6 +109,7 @@ def test_in_every_order_with_and_without_cfg(model, order, cfg):
     assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["unipc_bh1", "unipc_bh2", "heun", "dpmpp_2s_ancestral", "dpm_adaptive", "seeds_2", "res_multistep"]
 )
@@ -135,6 +136,7 @@ def write(name: str, checkpoint: Path, oracle, folder: Path) -> Path:
     return folder / f"{name}.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["GGUF", "float8_e4m3fn", "int8_tensorwise", "nvfp4"])
 def test_in_every_kind_of_file_with_and_without_a_lora(name, checkpoint, oracle, tmp_path):
     model = checkpoints.load_path(str(write(name, checkpoint, oracle, tmp_path)), {})
@@ -151,6 +153,7 @@ def test_in_every_dtype(dtype, checkpoint):
     assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 def test_compiled(model):
     """A compiled transformer computes all layers itself, in one graph."""
     compiled = model.clone()
@@ -162,6 +165,7 @@ def test_compiled(model):
     assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 def test_compiled_by_a_node_that_puts_it_in_the_transformer_s_place(model):
     compiled = model.clone()
     compiled.add_object_patch("diffusion_model", torch.compile(model.model.diffusion_model, backend="aot_eager"))
@@ -172,6 +176,7 @@ def test_compiled_by_a_node_that_puts_it_in_the_transformer_s_place(model):
     assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 def test_with_each_block_compiled(model):
     compiled = model.clone()
     keys = ["diffusion_model.double_blocks.0", "diffusion_model.single_blocks.1"]
@@ -197,6 +202,7 @@ def with_framepack_cache(model):
     return with_cache(model, "easycache", Skipping(threshold=1.0, start=0.0, max_skips=2), lambda text: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", [with_easycache, with_lazycache, with_framepack_cache])
 def test_with_nodes_that_leave_out_calls(model, cache):
     """They are around the transformer, and hand on what they are given."""
@@ -304,6 +310,7 @@ def test_comfyui_places_the_layers_if_it_has_changed_how_it_does_so(model, check
 # What is never reused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [(IMG_MOD,), (SINGLE_MOD,), (IMG_MOD, SINGLE_MOD, "double_blocks.1.img_attn.qkv")])
 def test_a_lora_on_modulations_acts_with_the_strength_it_has_now(model, layers):
     results = [both(changed(model, strength, *layers)) for strength in (0.5, 1.0, 0.0)] + [both(model)]
@@ -312,6 +319,7 @@ def test_a_lora_on_modulations_acts_with_the_strength_it_has_now(model, layers):
     assert not torch.equal(results[0][0], results[1][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strengths", [(1.0,), (1.0, 0.3), (0.0, 0.5, 1.0)])
 @pytest.mark.parametrize("prompts", ["one", "both"])
 def test_hooks_on_modulations_act_with_the_strength_of_the_step(model, strengths, prompts):
@@ -348,6 +356,7 @@ def hooked(entries: list, group: comfy.hooks.HookGroup) -> list:
     return [[text, {**values, "hooks": group}] for text, values in entries]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["forward", "inverted", "endpoints"])
 @pytest.mark.parametrize("cfg", [1.0, 2.5])
 def test_hooks_in_a_prompt_s_time_act_in_its_sections_only(model, order, cfg):
@@ -467,6 +476,7 @@ def with_timesteps_of_its_own(checkpoint):
     return other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [another, with_timesteps_of_its_own])
 def test_a_second_model_for_the_same_prompt_has_modulations_of_its_own(model, make, checkpoint, monkeypatch):
     other, inputs = make(checkpoint), replace(INPUTS, negative=INPUTS.positive)

@@ -412,6 +412,7 @@ def test_a_decode_asks_for_little_memory_so_that_the_model_stays_on_the_card(tim
     assert max(vae.asked) <= 2**30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sections", [1, 4, 40])
 @pytest.mark.parametrize("step", [0.1, 2.0, 30.0])
 def test_a_clip_takes_a_share_of_the_run_however_short(temp, clock, sections, step):

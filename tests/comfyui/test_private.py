@@ -108,6 +108,7 @@ def test_this_comfyui_has_it(name):
     private.require(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["", *sorted(private.SYMBOLS.keys() - {"UNENCODED_PREVIEW_IMAGE"})])
 def test_without_it_all_nodes_load_that_do_not_need_it(nodes_without, name):
     lost = {node for serves, nodes in COSTS.items() if name and serves in private.SYMBOLS[name].serves for node in nodes}

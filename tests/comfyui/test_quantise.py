@@ -310,6 +310,7 @@ print(convert_and_watch(large, folder / "b.safetensors") - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_holds_some_copies_of_one_layer_however_large_the_file_is(tmp_path):
     """Anonymous memory in a separate process, beyond what converting a small file leaves there."""
     save_file(checkpoint(), tmp_path / "source.safetensors")

@@ -61,6 +61,7 @@ def test_blocks_take_in_memory_what_they_take_in_the_file(quantised):
     assert size - marks == sum(tensor.nbytes for tensor in blocks)
 
 
+@pytest.mark.slow
 def test_core_s_own_loader_gives_the_same_model(quantised):
     _, path = quantised
 
@@ -81,6 +82,7 @@ def test_weight_dtype_leaves_a_quantised_file_as_it_is(quantised):
     assert {key: tensor.dtype for key, tensor in found.items()} == {key: tensor.dtype for key, tensor in expected.items()}
 
 
+@pytest.mark.slow
 def test_a_lora_changes_the_video_and_goes_again(quantised):
     _, path = quantised
     model = checkpoints.load_path(str(path), {})

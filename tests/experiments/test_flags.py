@@ -69,6 +69,7 @@ def test_steps_are_timed_and_the_first_velocity_is_kept_of_a_tiny_transformer():
     assert 0 < (fp8[1] - first[1]).norm() < 0.2 * first[1].norm()
 
 
+@pytest.mark.slow
 def test_a_way_is_measured_in_a_process_of_its_own(tmp_path, comfyui_path):
     options = Namespace(comfyui=comfyui_path, runs=1, depth=(1, 1), small=True, ahead=0)
     broken = Way("broken", package="absent_package")

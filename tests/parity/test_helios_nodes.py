@@ -93,6 +93,7 @@ def diffusers(oracle, variant: str, mode: str, inputs: Inputs, count: int, **opt
     return video[:, :, -9 * count :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "mode", "count", "solver"),
     [
@@ -118,6 +119,7 @@ def test_a_whole_video_equals_diffusers(oracle, models, variant, mode, count, so
     assert relative_error(found, expected) < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "mode"), [("base", "text"), ("base", "clip"), ("distilled", "image")])
 def test_a_reanchored_video_equals_diffusers(oracle, models, variant, mode):
     """Its third chunk sees the second's first frame in the place of what is given, or of the first chunk's."""

@@ -208,6 +208,7 @@ def test_muon_takes_the_matrices_of_the_blocks(cache, tmp_path):
     assert len(adamw) + len(muon) == len(list(run.transformer.parameters()))
 
 
+@pytest.mark.slow
 def test_a_muon_run_in_bf16_resumes_to_the_same_bits(cache, tmp_path):
     changes = {"optimizer": "muon", "precision": "bf16", "steps": 3, "save_every": 1, "motion_weight": 1.0}
     first = settings(cache, tmp_path / "first", **changes)
