@@ -22,6 +22,7 @@ from torch import nn
 
 from experiments.making import autoencoder, encoders
 from experiments.making.clips import Film, changing, write_clips
+from experiments.making.device import BF16
 from framepack_core.demo.text import TextEncoder
 from framepack_core.demo.vae import DemoVAE
 from framepack_core.demo.vision import VisionEncoder
@@ -42,7 +43,7 @@ Module = TypeVar("Module", bound=nn.Module)
 TRANSFORMER = """
     --base-kernels k1h8w8 --max-sections 6 --end-probability 0.1 --sigmas uniform --shift 8 --corruption 0.15
     --batch 8 --accumulation 2 --warmup 50 --held-out 8 --optimizer muon --ema 0.998
-    --precision bf16 --save-minutes 6 --save-every 100000 --compile
+    --save-minutes 6 --save-every 100000 --compile
 """
 ALL = "--layouts framepack:4 f1:4 endpoints:3 vanilla:0.5 geometric:0.75 duplicated:0.75 important-start symmetric"
 RELEASED = "--layouts framepack:6 f1:4 endpoints:3 vanilla:0.5 geometric:0.5 duplicated:0.5 important-start:0.5 symmetric:0.5"
@@ -118,7 +119,7 @@ def make_lora() -> None:
 
 def train(clips: str, output: Path, options: list[str]) -> None:
     """On a CPU, train with one process for each of two cores, which is faster than two threads and gives the same result."""
-    arguments = ["train", str(WORK / clips), str(output), *options]
+    arguments = ["train", str(WORK / clips), str(output), "--precision", "bf16" if BF16 else "no", *options]
     module = ["-m", "framepack_core.training"]
     environment = os.environ
     if not torch.cuda.is_available():

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from experiments.making.device import DEVICE, WORKERS
+from experiments.making.device import DEVICE, WORKERS, autocast
 from experiments.making.files import load_state, save_state
 from framepack_core.demo.vae import SCALE, DemoVAE
 from framepack_core.demo.world import Scene
@@ -98,7 +98,7 @@ def training_loss(vae: DemoVAE, settings: Settings, step: int, drawn: tuple[Tens
     """Weighted absolute and squared error; every draw depends on the step, so that a resumed run is the same run."""
     generator = torch.Generator().manual_seed(step * 1_000_003 + settings.seed)
     pixels, weight = (part.to(DEVICE) for part in drawn)
-    with torch.autocast(DEVICE, torch.bfloat16):
+    with autocast():
         latents = vae.encode(pixels)
         level = settings.noise * torch.rand(settings.clips, 1, 1, 1, 1, generator=generator)
         noise = level / SCALE * torch.randn(latents.shape, generator=generator)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from experiments.making.device import DEVICE, WORKERS
+from experiments.making.device import DEVICE, WORKERS, autocast
 from experiments.making.encoders import picture
 from framepack_core.demo.text import TextEncoder, Tokenizer
 from framepack_core.demo.vae import SCALE, DemoVAE
@@ -84,5 +84,5 @@ def clip_name(seed: int) -> str:
 def encode(video: Tensor, vae: DemoVAE) -> Tensor:
     """Latents `C T H W` in model space, of frames uint8 `F H W 3`."""
     pixels = video.to(DEVICE)[None].movedim(-1, 1) / 127.5 - 1
-    with torch.autocast(DEVICE, torch.bfloat16):
+    with autocast():
         return vae.encode(pixels)[0].float() * SCALE

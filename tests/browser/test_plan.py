@@ -7,6 +7,8 @@ import pytest
 from scripts.support.environment import ROOT
 from scripts.support.workflow import with_widgets
 
+pytestmark = pytest.mark.slow
+
 WORKFLOW = json.loads((ROOT / "example_workflows" / "FramePack demo.json").read_text(encoding="utf-8"))
 
 PLAN = "app.graph.nodes.find(node => node.type === 'FramePack_Plan')"

@@ -15,7 +15,7 @@ RUN = "app.queuePrompt(0)"
 SAVED_VALUES = "app.graph.serialize().nodes.map(node => node.widgets_values?.length)"  # each run draws another seed
 PLAYER = "app.graph.nodes.find(node => node.type === 'FramePack_Sampler').widgets.find(w => w.name === 'framepack_clip')"
 
-pytestmark = pytest.mark.usefixtures("unlimited_previews")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unlimited_previews")]
 
 
 def test_the_finished_sections_play_in_the_node(nodes_as_elements, page, server, load_workflow):

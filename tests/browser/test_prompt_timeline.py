@@ -9,6 +9,8 @@ import pytest
 from scripts.support.environment import ROOT
 from scripts.support.server import Json
 
+pytestmark = pytest.mark.slow
+
 DEMO = (ROOT / "example_workflows" / "FramePack demo.json").read_text(encoding="utf-8")
 TEXT = "🎩 a cat [0.50s-2s: it [really] jumps] [2.0s-4s ~1s: it lands] [-0.5s: it sleeps]"
 
@@ -181,7 +183,6 @@ def test_a_copy_has_a_ruler_of_its_own(page, timeline):
     ]
 
 
-@pytest.mark.slow
 def test_a_timeline_in_a_subgraph_has_the_sections_of_the_plan_outside_and_is_drawn_there(page, timeline):
     timeline()
 
@@ -193,7 +194,6 @@ def test_a_timeline_in_a_subgraph_has_the_sections_of_the_plan_outside_and_is_dr
     page.wait_for_function(f"{plan}.querySelector('[data-part=bars]').children.length === 5")
 
 
-@pytest.mark.slow
 def test_a_text_from_another_node_can_be_seen_but_not_moved(page, timeline):
     timeline()
 

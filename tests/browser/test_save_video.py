@@ -12,6 +12,8 @@ from framepack_core.media.video import Encoding, Footage, write_video
 from scripts.support.environment import ROOT
 from scripts.support.workflow import with_widgets
 
+pytestmark = pytest.mark.slow
+
 WORKFLOW = ROOT / "example_workflows" / "FramePack demo.json"
 
 RUN = "app.queuePrompt(0)"

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("setting", "default"), [("FramePack.CheckpointGB", 10), ("FramePack.CheckpointDays", 30)])
 def test_how_much_is_kept_is_a_setting_in_the_file_that_the_sampler_reads(page, server, setting, default):

@@ -60,7 +60,8 @@ def vision_model() -> comfy.clip_vision.ClipVisionModel:
     return comfy.clip_vision.ClipVisionModel(f"{comfy.__path__[0]}/clip_vision_siglip_384.json")
 
 
-@pytest.mark.parametrize("size", [pytest.param(6, marks=pytest.mark.slow), 24])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [6, 24])
 def test_from_a_picture_to_a_file(nodes, size, tmp_path):
     with FakeCard(size * GB) as card:
         model, vae = released_transformer(released_weights(torch.float8_e4m3fn)), released_vae(torch.bfloat16)

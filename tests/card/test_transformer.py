@@ -65,6 +65,7 @@ def test_a_call_takes_no_more_than_comfyui_is_told(monkeypatch, dtype, batch, cf
     assert max(calls.live) > 0.8 * max(calls.estimates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [TURING, AMPERE, ADA, BLACKWELL], ids=["Turing", "Ampere", "Ada", "Blackwell"])
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_quantised_format_runs_on_every_kind_of_card(name, capability):

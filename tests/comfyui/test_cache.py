@@ -158,6 +158,7 @@ def measured(model, steps: int = 10, **sampled) -> tuple[torch.Tensor, list[str]
     return sample(with_method(model, "measure", EAGER, lines.append), given.inputs(), steps=steps, **sampled), lines
 
 
+@pytest.mark.slow
 def test_a_checkpoint_s_own_table_is_measured_while_a_video_is_made_with_all_steps(model, folder):
     before = tables_state("magcache")
     latents, lines = measured(model, sections=2, cfg=2.0)
@@ -209,6 +210,7 @@ def test_a_measured_table_takes_the_place_of_a_published_one(model, folder, monk
     assert (skipped, calls) == (STEPS - 3, STEPS)
 
 
+@pytest.mark.slow
 def test_the_demo_s_table_is_its_own_and_magcache_uses_it(folder, monkeypatch):
     quiet_comfyui()
     studio = Studio()

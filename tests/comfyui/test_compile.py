@@ -1,5 +1,6 @@
 """torch.compile, as ComfyUI's own node applies it."""
 
+import pytest
 import torch
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from support import given, helios
@@ -25,6 +26,7 @@ def test_one_graph_serves_all_sections(checkpoint):
     assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
 
 
+@pytest.mark.slow
 def test_one_graph_serves_all_sections_of_a_stage_of_helios(tmp_path):
     model = checkpoints.load_path(helios.write_helios(tmp_path), {})
     chunks = [(helios.seen(8, 12, given=given), helios.call(4, 6)) for given in (9, 19, 28)]

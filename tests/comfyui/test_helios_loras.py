@@ -1,4 +1,4 @@
-"""LoRA files for Helios and for Wan, in every naming: the model is that of merged weights. Kinds: see test_loras.py."""
+"""LoRA files for Helios and for Wan, in every naming: the model is that of merged weights. Kinds: see loras."""
 
 from collections.abc import Callable
 from pathlib import Path

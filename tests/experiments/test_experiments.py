@@ -42,6 +42,7 @@ def finished(studio, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_video_that_was_asked_for_has_its_findings(finished):
     results = Results(finished / "results.jsonl", "weights")
     wanted = {video for name in ("obedience", "prompts", "lengths", "changes") for video in WAY.of(EXPERIMENTS[name](TINY))}
@@ -56,6 +57,7 @@ def test_every_video_that_was_asked_for_has_its_findings(finished):
             assert found["obeys"] == [True] and found["fit"] > 0.9
 
 
+@pytest.mark.slow
 def test_the_report_has_every_table_and_its_images(finished):
     text = (finished / "docs" / "EXPERIMENTS.md").read_text()
 
@@ -125,6 +127,7 @@ def test_each_half_is_judged_by_what_it_is_told():
     assert findings(replace(changed, then="up"), frames)["halves"] == [True, False]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_and_makes_nothing_twice(finished, tmp_path):
     lines = (finished / "results.jsonl").read_text().splitlines(keepends=True)
     path = tmp_path / "results.jsonl"
@@ -138,6 +141,7 @@ def test_a_run_that_was_stopped_goes_on_and_makes_nothing_twice(finished, tmp_pa
     assert len(run.batches(left, results, 100)) == len({video.batch for video in left})
 
 
+@pytest.mark.slow
 def test_results_of_other_weights_do_not_count(finished):
     assert list(Results(finished / "results.jsonl", "others").items()) == []
 

@@ -82,6 +82,7 @@ def test_a_finished_video_becomes_a_loop_by_its_connecting_sections_alone(graph,
     assert "resumed: 2 of 3 sections" in "\n".join(seen.texts(looped))
 
 
+@pytest.mark.slow
 def test_a_cancelled_loop_goes_on_and_ends_in_the_same_video(graph, server):
     settings = {"plan": graph.plan_of(2, loop=2), "seed": 4002, "steps": 4}
     sampler = graph.sampler(**settings)

@@ -34,6 +34,7 @@ def frames_of(video: Path) -> list[Image.Image]:
         return [frame.to_image() for frame in container.decode(video=0)]
 
 
+@pytest.mark.slow
 def test_previews_are_filmstrips_and_change_nothing(server, new_server):
     def sampled(machine: Server, watched: bool) -> tuple[torch.Tensor, Seen]:
         graph, seen = DemoGraph(), Seen()
