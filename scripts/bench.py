@@ -30,6 +30,8 @@ cache: what FramePack Cache saves, and how near its video comes to the one that 
 
 expected: how near ways to expect a skipped call's result come to what the model gives.
 
+frames: what is given of a video, and the joins with what is made beside it, in every way to give frames and every order.
+
 measures: what FramePack Measure Video says of videos that do not drift.
 
 steps: how near videos of 6 to 12 steps come to one of 50, by sampler and shift, with FramePack Cache and without.
@@ -46,7 +48,7 @@ from scripts.support.environment import prepare_or_exit, run_module
 
 BENCHMARKS = (
     "speed", "helios", "memory", "decode", "load", "card", "gpu", "flags", "profile", "waits", "previews", "cache", "expected",
-    "measures", "steps",
+    "frames", "measures", "steps",
 )  # fmt: skip
 
 

@@ -1,0 +1,69 @@
+"""What the benchmark of given frames sees: joins, and how near to what was given a video is."""
+
+import numpy as np
+import pytest
+
+from experiments.benchmarks.frames import WAYS, Way, film, joins, kept, psnr, through_codec, through_vae
+from framepack_core.demo.world import Scene
+from framepack_core.frames import PIXEL_FRAMES
+
+SCENES = [Scene.draw(seed).with_motion("stop", seed) for seed in (2_000_001, 2_000_004)]
+CLIP, STILL = (next(way for way in WAYS if way.name == name) for name in ("a clip is continued", "a still in mid-video"))
+
+
+@pytest.fixture(scope="module")
+def worlds() -> list[np.ndarray]:
+    return [scene.render(145) for scene in SCENES]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_where_nothing_jumps_no_join_is_seen(way, worlds):
+    """A loop's latent frames begin one frame earlier, since no start image is in it."""
+    for world in worlds:
+        frames = through_vae(world[: way.frames + way.loop])
+        steps = joins(way, frames[way.loop :])
+
+        assert len(steps) == len(way.joins)
+        assert all(0.7 < step < 1.4 for step in steps)
+
+
+def test_a_jump_is_seen_where_it_is(worlds):
+    one, other = map(through_vae, worlds)
+    border = CLIP.joins[0]
+
+    steps = joins(CLIP, np.concatenate([one[:border], other[border:109]]))
+
+    assert steps[0] > 3 and steps[1] < 1.4
+
+
+def test_what_was_given_is_as_near_as_the_vae_and_the_codec_let_it_be(worlds):
+    one, other = worlds
+    for piece in (*CLIP.given, *STILL.given):
+        shown = one.copy()
+        if piece.still:
+            shown[piece.first : piece.stop] = one[piece.picture]
+
+        assert abs(kept(piece, one, through_vae(shown))) < 1.5
+        assert kept(piece, one, through_vae(other)) < -5
+
+
+def test_the_codec_costs_less_than_the_vae(worlds):
+    assert psnr(through_codec(worlds[0]), worlds[0]) > psnr(through_vae(worlds[0]), worlds[0]) + 2
+
+
+@pytest.mark.server
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_every_way_ends_in_a_file_that_keeps_what_it_was_given(way: Way, server):
+    """With one step a section, what is made is no measure."""
+    for order in way.orders:
+        video = film(server, way, order, number=0, steps=1)
+
+        assert len(video.joins) == len(way.joins) and min(video.joins) > 0
+        assert video.given is None or video.given > -1.5
+        assert way.given or way.name == "text to video"
+
+
+def test_joins_begin_latent_frames():
+    for way in WAYS:
+        assert {join % PIXEL_FRAMES for join in way.joins} == {0 if way.loop else 1}, way.name
