@@ -15,6 +15,8 @@ from support.front_end import watched_page
 from scripts.support.environment import ROOT
 from scripts.support.server import Json
 
+pytestmark = pytest.mark.slow
+
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 LARGE = [path for path in WORKFLOWS if path.stem in ("FramePack demo", "FramePack timed prompts")]
 SIZE, LARGER = (1366, 768), [(1600, 1000), (1920, 1080)]

@@ -16,6 +16,7 @@ def worlds() -> list[np.ndarray]:
     return [scene.render(145) for scene in SCENES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 def test_where_nothing_jumps_no_join_is_seen(way, worlds):
     """A loop's latent frames begin one frame earlier, since no start image is in it."""
@@ -36,6 +37,7 @@ def test_a_jump_is_seen_where_it_is(worlds):
     assert steps[0] > 3 and steps[1] < 1.4
 
 
+@pytest.mark.slow
 def test_what_was_given_is_as_near_as_the_vae_and_the_codec_let_it_be(worlds):
     one, other = worlds
     for piece in (*CLIP.given, *STILL.given):

@@ -54,6 +54,7 @@ def shifted(frames: np.ndarray, *rgb: int) -> np.ndarray:
 # Obedience
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_a_clip_of_the_world_obeys_its_own_motion_and_no_other(motion):
     seeds = [seed for seed, told in CASES if told == motion]
@@ -87,6 +88,7 @@ def test_what_a_vae_does_to_a_clip_changes_no_verdict(motion):
     assert obeyed(scene, frames) == [motion]
 
 
+@pytest.mark.slow
 def test_both_shapes_of_a_scene_are_judged_unless_one_hides_the_other():
     judged = 0
     for seed in range(HELD_OUT, HELD_OUT + 10):

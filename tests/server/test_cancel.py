@@ -31,7 +31,7 @@ class CancelAfter(Seen):
                 self.server.interrupt()
 
 
-@pytest.mark.parametrize("steps", [2, 10])
+@pytest.mark.parametrize("steps", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_cancel_stops_within_a_step_and_leaves_nothing_half_written(graph, server, steps):
     """In the first section and in the second one, of 8 steps each."""
     start = graph.encode(graph.image, LARGE)

@@ -48,6 +48,7 @@ def psnr(found: numpy.ndarray, expected: numpy.ndarray) -> float:
 # The prompt and the pictures decide what is seen.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("order", "motion"), [("inverted", "right"), ("forward", "up"), ("endpoints", "right")])
 def test_the_shape_does_what_the_prompt_says(graph, server, order, motion):
     plan, words = graph.plan_of(2, order=order), graph.text(f"a pink circle moves {motion}")

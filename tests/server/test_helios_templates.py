@@ -13,6 +13,8 @@ from scripts.support.environment import ROOT
 from scripts.support.server import Prompt, Server
 from scripts.support.workflow import to_prompt
 
+pytestmark = pytest.mark.slow
+
 CHUNKS, CHUNK, FPS = 2, 33, 24
 STEPS = 3  # of a chunk, one in each stage; the first chunk has twice as many
 BEFORE = 33  # frames of the example video at this rate

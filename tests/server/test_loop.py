@@ -53,6 +53,7 @@ def test_a_loop_is_a_file_of_four_frames_for_each_latent_frame_but_the_first(gra
     assert f"{count} of {count} frames done" in seen.texts(sampler)[-1]
 
 
+@pytest.mark.slow
 def test_a_loop_goes_on_from_its_last_frame_to_its_first(graph, server):
     """The demo's models leave a step wherever sections meet, so it is compared with those, and with no connection."""
     plan = graph.plan_of(2, loop=2)

@@ -83,6 +83,7 @@ def test_a_picture_of_the_still_s_size_is_saved(graph, server, decoder):
     assert latents.isfinite().all()
 
 
+@pytest.mark.slow
 def test_the_further_the_index_is_the_further_the_shape_has_moved(graph, server):
     """A pink circle moves left, and is about where the video has it then."""
     frames = place(graph, graph.image)
@@ -106,6 +107,7 @@ def test_a_still_at_the_end_shows_in_the_picture_before_it_unless_it_is_masked(g
     assert seen > 100 and masked < 20
 
 
+@pytest.mark.slow
 def test_everything_that_a_picture_is_made_from_changes_it(graph, server):
     start, reference = place(graph, graph.image), place(graph, other(graph), at="end")
     both = place(graph, other(graph), at="end", frames=start)

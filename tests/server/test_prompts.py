@@ -42,6 +42,7 @@ def motion(server, order: str, text: str) -> Track:
     return follow(video, DEMO_SCENE)[0]
 
 
+@pytest.mark.slow
 def test_the_shape_does_another_thing_from_a_time_on(server):
     track = motion(server, "forward", "a pink circle moves right [1.2s: a pink circle moves up]")
 

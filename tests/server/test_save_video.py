@@ -122,6 +122,7 @@ def test_sound_and_pngs_beside_it(graph, server):
     assert len(list(path.with_suffix("").glob("frame_*.png"))) == 33
 
 
+@pytest.mark.slow
 def test_cancel_leaves_nothing_half_written(graph, server):
     node = saving(graph, frames=400, filename_prefix="cancelled/video", png_frames=True)
 

@@ -91,6 +91,7 @@ def test_more_sections_than_can_be_planned_are_refused(values, said):
         Plan.of(3600.0, **values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("order", "window"), [("inverted", 9), ("forward", 1), ("endpoints", 9)])
 @pytest.mark.parametrize("make", [lambda plan: plan.table(), draw_plan], ids=["table", "picture"])
 def test_twice_as_long_a_plan_takes_twice_the_work(order, window, make):
