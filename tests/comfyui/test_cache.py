@@ -10,6 +10,7 @@ import comfy_extras.nodes_torch_compile as compiling
 import folder_paths
 import pytest
 import torch
+from comfy.model_management import InterruptProcessingException
 from comfy.patcher_extension import WrappersMP
 from support import given
 from support.ours import relative_error, sample
@@ -20,6 +21,7 @@ from experiments.study.videos import Video
 from framepack_core.caching import DAMPING, SectionCache, Skipping, Tabulated
 from framepack_core.comfyui.loading.checkpoints import load_path
 from framepack_core.comfyui.sampling import cache as caching
+from framepack_core.comfyui.sampling import sample as sampling
 from framepack_core.comfyui.sampling.cache import F1, I2V, magnitudes, tables_state, with_method
 from framepack_core.comfyui.sampling.checks import checkpoint_path
 from framepack_core.store import magnitudes as tables
@@ -120,6 +122,59 @@ def test_nothing_is_kept_after_a_section(model, monkeypatch):
     gc.collect()
 
     assert len(made) == 2 and all(reference() is None for reference in made)
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+def test_it_keeps_two_velocities_of_each_condition(model, monkeypatch, cfg):
+    """Each as large as a section's latents in float32: 7.0 MB for two at 640x608, as docs/speed.md says."""
+    kept: list[int] = []
+
+    class Counted(SectionCache):
+        def learn(self, *args):
+            super().learn(*args)
+            outputs = (output for outputs in self._outputs.values() for _, output in outputs)
+            kept.append(sum(storage.nbytes() for storage in {output.untyped_storage() for output in outputs}))
+
+    monkeypatch.setattr(caching, "SectionCache", Counted)
+    latents, _ = said(model, sections=1, cfg=cfg)
+
+    velocity = 4 * latents[:1, :, 1:].numel()
+    assert max(kept) == (2 if cfg == 1.0 else 4) * velocity
+
+
+def test_a_cancelled_run_leaves_nothing_to_the_next_one(model):
+    calls: list[int] = []
+
+    def cancel(executor, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise InterruptProcessingException
+        return executor(*args, **kwargs)
+
+    expected, sections = said(model, sections=1)
+    cancelled = model.clone()
+    cancelled.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", cancel)
+    with pytest.raises(InterruptProcessingException):
+        said(cancelled, sections=1)
+
+    assert (found := said(model, sections=1))[1] == sections and torch.equal(found[0], expected)
+
+
+def test_a_run_that_goes_on_after_its_first_section_ends_in_the_same_video(model, monkeypatch):
+    made, fill = [], sampling.fill
+
+    def remembered(*args):
+        for section, latents in fill(*args):
+            made.append(latents.clone())
+            yield section, latents
+
+    monkeypatch.setattr(sampling, "fill", remembered)
+    expected, sections = said(model, sections=2)
+    monkeypatch.setattr(sampling, "fill", lambda *args: fill(*args[:-1], made[:1]))
+
+    found, others = said(model, sections=2)
+
+    assert others == sections[1:] and torch.equal(found, expected)
 
 
 @pytest.mark.slow
