@@ -13,7 +13,7 @@ import torch
 from comfy.model_management import InterruptProcessingException
 from comfy.patcher_extension import WrappersMP
 from support import given
-from support.ours import relative_error, sample
+from support.ours import begun_and_resumed, relative_error, sample
 
 from experiments.study.run import quiet_comfyui
 from experiments.study.studio import Studio
@@ -21,7 +21,6 @@ from experiments.study.videos import Video
 from framepack_core.caching import DAMPING, SectionCache, Skipping, Tabulated
 from framepack_core.comfyui.loading.checkpoints import load_path
 from framepack_core.comfyui.sampling import cache as caching
-from framepack_core.comfyui.sampling import sample as sampling
 from framepack_core.comfyui.sampling.cache import F1, I2V, magnitudes, tables_state, with_method
 from framepack_core.comfyui.sampling.checks import checkpoint_path
 from framepack_core.store import magnitudes as tables
@@ -161,18 +160,7 @@ def test_a_cancelled_run_leaves_nothing_to_the_next_one(model):
 
 
 def test_a_run_that_goes_on_after_its_first_section_ends_in_the_same_video(model, monkeypatch):
-    made, fill = [], sampling.fill
-
-    def remembered(*args):
-        for section, latents in fill(*args):
-            made.append(latents.clone())
-            yield section, latents
-
-    monkeypatch.setattr(sampling, "fill", remembered)
-    expected, sections = said(model, sections=2)
-    monkeypatch.setattr(sampling, "fill", lambda *args: fill(*args[:-1], made[:1]))
-
-    found, others = said(model, sections=2)
+    (expected, sections), (found, others) = begun_and_resumed(monkeypatch, lambda: said(model, sections=2))
 
     assert others == sections[1:] and torch.equal(found, expected)
 

@@ -16,7 +16,7 @@ from comfy.model_management import InterruptProcessingException
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from support import given
-from support.ours import make_guider, sample
+from support.ours import begun_and_resumed, make_guider, sample
 
 from framepack_core.caching import Skipping
 from framepack_core.comfyui import log
@@ -24,7 +24,6 @@ from framepack_core.comfyui.loading import checkpoints
 from framepack_core.comfyui.loading.patcher import ModulationsLast
 from framepack_core.comfyui.model import modulation
 from framepack_core.comfyui.sampling import denoise
-from framepack_core.comfyui.sampling import sample as sampling
 from framepack_core.comfyui.sampling.cache import with_cache
 from framepack_core.comfyui.sampling.timed import with_time
 from framepack_core.prompts import span_of
@@ -516,21 +515,17 @@ def test_a_run_that_is_cancelled_leaves_nothing(model):
 
 
 def test_a_run_that_goes_on_after_its_first_section_ends_in_the_same_video(model, monkeypatch):
-    made, fill = [], sampling.fill
+    """The first time without sharing."""
+    ways, seen = iter([nullcontext(), off_the_card()]), []
 
-    def remembered(*args):
-        for section, latents in fill(*args):
-            made.append(latents.clone())
-            yield section, latents
+    def run() -> torch.Tensor:
+        with next(ways), uses(model) as calls:
+            seen.append(calls)
+            return video(model)
 
-    monkeypatch.setattr(sampling, "fill", remembered)
-    expected = video(model)
-    monkeypatch.setattr(sampling, "fill", lambda *args: fill(*args[:-1], made[:1]))
+    expected, found = begun_and_resumed(monkeypatch, run)
 
-    with off_the_card(), uses(model) as seen:
-        found = video(model)
-
-    assert len(seen) == STEPS
+    assert [len(calls) for calls in seen] == [SECTIONS * STEPS, STEPS]
     assert torch.equal(found, expected)
 
 

@@ -1,7 +1,9 @@
 """A whole video from our sampler, in model space."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+import pytest
 import torch
 from support.given import GUIDANCE, Inputs
 
@@ -11,6 +13,8 @@ from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigm
 from framepack_core.plan import Plan
 
 SCALE = 0.476986
+
+Result = TypeVar("Result")
 
 
 def sample(
@@ -58,3 +62,18 @@ def sample(
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     assert found.shape == expected.shape
     return ((found - expected).norm() / expected.norm()).item()
+
+
+def begun_and_resumed(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Result]) -> tuple[Result, Result]:
+    """What a run that samples gives, and what it gives if it goes on after its first section."""
+    made, fill = [], sampling.fill
+
+    def remembered(*args):
+        for section, latents in fill(*args):
+            made.append(latents.clone())
+            yield section, latents
+
+    monkeypatch.setattr(sampling, "fill", remembered)
+    whole = run()
+    monkeypatch.setattr(sampling, "fill", lambda *args: fill(*args[:-1], made[:1]))
+    return whole, run()

@@ -1,9 +1,8 @@
-"""LoRA files for Helios and for Wan, in every naming: the model is that of merged weights. Kinds: see loras."""
+"""LoRA files for Helios and for Wan, in every naming: the model is that of merged weights. For kinds see namings_and_kinds."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-import folder_paths
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -56,15 +55,6 @@ def weights() -> Weights:
 @pytest.fixture
 def model(weights, tmp_path):
     return checkpoints.load_path(save(weights, tmp_path, "Helios-Base.safetensors"), {})
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch) -> Path:
-    """ComfyUI's folder of LoRAs."""
-    known = folder_paths.supported_pt_extensions
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(tmp_path / "loras")], known))
-    (tmp_path / "loras").mkdir()
-    return tmp_path / "loras"
 
 
 def trained(
