@@ -7,10 +7,9 @@ from a video of the demo's world, so that what is made should go through it as t
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from io import BytesIO
@@ -101,12 +100,12 @@ WAYS = (
 @dataclass(frozen=True)
 class Found:
     """Of one video: its joins, the PSNR of what was given less that of the VAE alone (dB), whether its first shape obeys, and
-    how far its colour is from the start's (Lab), NaN if it is lost."""
+    how far its colour is from the start's (Lab). None where nothing was given to compare with, or where the shape is lost."""
 
     joins: tuple[float, ...]
     given: float | None
-    obeys: bool
-    colour: float
+    obeys: bool | None
+    colour: float | None
 
 
 def main() -> int:
@@ -149,7 +148,7 @@ def scene_of(number: int) -> Scene:
 
 def prompt_of(server: Server, way: Way, order: str, scene: Scene, world: np.ndarray, seed: int, steps: int) -> Prompt:
     """The demo's models, what is given in a chain of FramePack Place, and a sampler and a file for it."""
-    model, clip, vae, vision = (["demo", slot] for slot in range(4))
+    model, clip, vae = (["demo", slot] for slot in range(3))
     plan = {"seconds": way.made * SECTION / FPS, "order": order, "window": WINDOW, "layout": "auto", "fps": float(FPS)}
     sampler = {"model": model, "positive": ["text", 0], "plan": ["plan", 0], "seed": seed, "steps": steps, "cfg": 1.0,
                "guidance": 10.0, "shift": 0.0, "sampler": "unipc_bh1", "resume": False}  # fmt: skip
@@ -158,18 +157,8 @@ def prompt_of(server: Server, way: Way, order: str, scene: Scene, world: np.ndar
         "text": node("CLIPTextEncode", clip=clip, text=scene.caption),
         "plan": node("FramePack_Plan", **plan, loop=int(way.loop)),
     }
-    frames: dict = {}
-    for piece in way.given:
-        name = f"{piece.at}.png"
-        save(piece.of(world), server.base / "input" / name)
-        seconds = piece.first / FPS if piece.at == "time" else 0.0
-        prompt[f"image {name}"] = node("LoadImage", image=name)
-        prompt[name] = node("FramePack_Place", images=[f"image {name}", 0], vae=vae, clip_vision=vision, at=piece.at,
-                            seconds=seconds, use="fixed", base_resolution=world.shape[1], fps=float(FPS), **frames)  # fmt: skip
-        frames = {"frames": [name, 0]}
-    if not way.given:
-        prompt["empty"] = node("EmptyHunyuanLatentVideo", width=world.shape[2], height=world.shape[1], length=1, batch_size=1)
-        frames = {"latent_image": ["empty", 0]}
+    places, frames = placed(way, world, server.base / "input")
+    prompt |= places
     prompt["sampler"] = node("FramePack_Sampler", **sampler, **frames)
     last = "sampler"
     if way.again:
@@ -180,6 +169,26 @@ def prompt_of(server: Server, way: Way, order: str, scene: Scene, world: np.ndar
     prompt["file"] = node("FramePack_SaveVideo", latent=[last, 0], vae=vae, fps=float(FPS), filename_prefix="frames",
                           crf=CRF, pixel_format=PIXELS)  # fmt: skip
     return prompt
+
+
+def placed(way: Way, world: np.ndarray, folder: Path) -> tuple[Prompt, dict]:
+    """Nodes with what is given, from files in a folder, and the sampler's input that it goes to."""
+    prompt: Prompt = {}
+    height, width = world.shape[1:3]
+    if not way.given:
+        prompt["empty"] = node("EmptyHunyuanLatentVideo", width=width, height=height, length=1, batch_size=1)
+        return prompt, {"latent_image": ["empty", 0]}
+    frames: dict = {}
+    for piece in way.given:
+        name = f"{piece.at}.png"
+        save(piece.of(world), folder / name)
+        seconds = piece.first / FPS if piece.at == "time" else 0.0
+        prompt[f"image {name}"] = node("LoadImage", image=name)
+        prompt[name] = node("FramePack_Place", images=[f"image {name}", 0], vae=["demo", 2], clip_vision=["demo", 3],
+                            at=piece.at, seconds=seconds, use="fixed", base_resolution=height, fps=float(FPS),
+                            **frames)  # fmt: skip
+        frames = {"frames": [name, 0]}
+    return prompt, frames
 
 
 def node(kind: str, **inputs) -> dict:
@@ -199,12 +208,14 @@ def opened(file: Path | BytesIO) -> np.ndarray:
 
 
 def found(way: Way, scene: Scene, world: np.ndarray, frames: np.ndarray) -> Found:
+    if not way.given:  # its background is no scene's
+        return Found(tuple(joins(way, frames)), None, None, None)
     (track, *_), (start, *_) = follow(frames, scene), follow(world[:1], scene)
     return Found(
         tuple(joins(way, frames)),
         min((kept(piece, world, frames) for piece in way.given if not way.loop), default=None),
         motions.obeys(scene.actors[0].motion, track),
-        math.nan if motions.lost(track) else motions.colour_distance(track, start),
+        None if motions.lost(track) else motions.colour_distance(track, start),
     )
 
 
@@ -258,21 +269,19 @@ def psnr(frames: np.ndarray, truth: np.ndarray) -> float:
 
 def report(way: Way, order: str, videos: Sequence[Found]) -> None:
     steps = [step for video in videos for step in video.joins]
-    given = [video.given for video in videos if video.given is not None]
+    given, obeyed, colours = (
+        [value for video in videos if (value := getattr(video, name)) is not None] for name in ("given", "obeys", "colour")
+    )
     print(
         f"{way.name}, {order}",
         f"{statistics.median(steps):.2f} ({max(steps):.2f})",
         f"{sum(step <= VISIBLE for step in steps)}/{len(steps)}",
         f"{statistics.median(given):+.1f} (least {min(given):+.1f})" if given else "-",
-        f"{sum(video.obeys for video in videos)}/{len(videos)}",
-        f"{statistics.median(shown):.1f}" if (shown := [*colours(videos)]) else "-",
+        f"{sum(obeyed)}/{len(obeyed)}" if obeyed else "-",
+        f"{statistics.median(colours):.1f}" if colours else "-",
         sep=" | ",
         flush=True,
     )
-
-
-def colours(videos: Sequence[Found]) -> Iterator[float]:
-    return (video.colour for video in videos if not math.isnan(video.colour))
 
 
 if __name__ == "__main__":
