@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -40,7 +40,8 @@ class Recipe:
 class Choices:
     """What may be drawn. `sections` is the range of a plan's length; clips limit it too.
 
-    `text_only` is how often nothing is known, not even the start, and `placed` how often more than the start is known.
+    `text_only` is how often nothing is known, not even the start, `placed` how often more than the start is known, `changed`
+    how often all that comes before a change of a clip's prompt is known, as in a video made in parts.
     """
 
     recipes: tuple[Recipe, ...]
@@ -50,6 +51,7 @@ class Choices:
     end_probability: float = 0.5
     text_only: float = 0.0
     placed: float = 0.0
+    changed: float = 0.0
     caption_dropout: float = 0.1
     sigmas: Sigmas = "logit-normal"
     shift: float = 0.0
@@ -149,27 +151,43 @@ class Examples:
         frames = {index: self.clips.shapes[index][0] for index in self.buckets[size]}
         recipe = choices.recipes[pick(generator, [recipe.weight for recipe in choices.recipes])]
         paddings = choices.paddings[uniform(generator, 0, len(choices.paddings) - 1)]
-        longest = max(frames.values())
         fewest, most = choices.sections
-        sections = uniform(generator, fewest, min(most, (longest - 1) // choices.window))
+        sections = uniform(generator, fewest, min(most, (max(frames.values()) - 1) // choices.window))
         wants_end = torch.rand((), generator=generator).item() < choices.end_probability
         plan = planned(recipe, sections, choices.window, paddings)
-        has_end = wants_end and plan.order.end is not None and longest >= 2 + plan.generated
-        known, end = frozenset((0,)), has_end
-        if plan.order.end == "last" and has_end:
-            known, end = frozenset((0, 1 + plan.generated)), False
-        if choices.text_only or choices.placed:
-            chance = torch.rand((), generator=generator).item()
-            if chance < choices.text_only:
-                known, end = frozenset(), False
-            elif chance < choices.text_only + choices.placed:
-                known, end = placed_frames(generator, plan, longest), False
+        known, end, change = self._known(generator, plan, frames, wants_end)
         length = len(known) + plan.generated
         filled = plan.fill(length, known, end)
         section = filled[uniform(generator, 0, len(filled) - 1)]
         draw = Draw(recipe, section, length, known, end)
         long = [index for index, count in frames.items() if count >= draw.clip_frames]
-        return draw, [index for index in long if draw.follows(self.clips.changes[index])] or long, size
+        fitting = [index for index in long if change in (None, self.clips.changes[index])]
+        return draw, [index for index in fitting if draw.follows(self.clips.changes[index])] or fitting, size
+
+    def _known(
+        self, generator: torch.Generator, plan: Plan, frames: Mapping[int, int], wants_end: bool
+    ) -> tuple[frozenset[int], bool, int | None]:
+        """What is known of a video of these clips, whether an end frame is too, and the change up to which it all is, if so."""
+        choices, longest = self.choices, max(frames.values())
+        has_end = wants_end and plan.order.end is not None and longest >= 2 + plan.generated
+        if choices.text_only or choices.placed or choices.changed:
+            chance = torch.rand((), generator=generator).item()
+            if chance < choices.text_only:
+                return frozenset(), False, None
+            if chance < choices.text_only + choices.placed:
+                return placed_frames(generator, plan, longest), False, None
+            changes = self._changes(plan, frames) if chance < choices.text_only + choices.placed + choices.changed else []
+            if changes:
+                change = changes[uniform(generator, 0, len(changes) - 1)]
+                return frozenset(range(change)), False, change
+        if plan.order.end == "last" and has_end:
+            return frozenset((0, 1 + plan.generated)), False, None
+        return frozenset((0,)), has_end, None
+
+    def _changes(self, plan: Plan, frames: Mapping[int, int]) -> list[int]:
+        """The frames at which prompts change in clips that go on for the plan's length from there."""
+        found = ((self.clips.changes[index], count) for index, count in frames.items())
+        return sorted({change for change, count in found if change is not None and change + plan.generated <= count})
 
     def sample(
         self, draw: Draw, candidates: list[int], generator: torch.Generator

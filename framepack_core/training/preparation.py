@@ -91,6 +91,7 @@ def choices_of(settings: Settings, found) -> Choices:
         end_probability=settings.end_probability,
         text_only=settings.text_only,
         placed=settings.placed,
+        changed=settings.changed,
         caption_dropout=settings.caption_dropout,
         sigmas=settings.sigmas,
         shift=settings.shift,

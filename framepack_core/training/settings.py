@@ -54,6 +54,7 @@ class Settings:
 
     text_only: float = option(0.0, "how often nothing is known, not even the start, as in text to video")
     placed: float = option(0.0, "how often clips, or stills in mid-video, are known too")
+    changed: float = option(0.0, "how often all is known that comes before a change of the prompt, in clips that have one")
 
     steps: int = option(1000, "optimizer steps of the whole run")
     batch: int = option(4, "clips per micro-batch, over all processes")
@@ -110,11 +111,14 @@ class Settings:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{flag(name)} is {getattr(self, name)}; choose a value above 0")
-        for name in ("end_probability", "text_only", "placed", "caption_dropout", "corruption", "ema"):
+        for name in ("end_probability", "text_only", "placed", "changed", "caption_dropout", "corruption", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{flag(name)} is {getattr(self, name)}; choose a value from 0 to 1")
-        if self.text_only + self.placed > 1:
-            raise ValueError(f"--text-only {self.text_only} and --placed {self.placed} are more than 1 together; lower one")
+        if self.text_only + self.placed + self.changed > 1:
+            raise ValueError(
+                f"--text-only {self.text_only}, --placed {self.placed} and --changed {self.changed} are more than 1 together; "
+                "lower one"
+            )
         if self.ema == 1:
             raise ValueError("--ema is 1, so the average never moves; choose a value below 1, or 0 for none")
         if self.max_sections < self.min_sections:

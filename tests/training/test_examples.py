@@ -263,3 +263,21 @@ def test_a_prompt_that_changes_is_only_drawn_where_what_came_before_is_known_or_
         assert candidates == ([0, 1] if seen or not changes else [0]), draw
         found[draw.recipe.order, changes, seen] += 1
     assert found["inverted", True, True] and found["endpoints", True, True] and found["inverted", True, False]
+
+
+def test_all_before_a_change_is_known_as_often_as_asked_in_clips_that_have_it(tmp_path):
+    folder = clips.write_cache(tmp_path, lengths=(56, 56, 30))
+    cache = ClipCache(folder)
+    for name, change in ((1, 19), (2, 28)):  # the third is too short for a section after its change
+        write_clip(folder, cache.names[name], replace(cache[name], later={change: (cache[name].text, cache[name].pooled)}))
+    drawn = examples(ClipCache(folder), ["framepack", "f1", "endpoints"], changed=0.5, end_probability=0.0, sections=(1, 4))
+
+    found = Counter()
+    for draw, candidates, _ in (drawn.draw(step, 0) for step in range(400)):
+        after = draw.known == frozenset(range(19))
+        assert after or draw.known == {0}
+        assert not after or (candidates == [1] and min(draw.section.target) >= 19), draw
+        found[draw.recipe.order, after] += 1
+
+    assert all(found[order, True] for order in ORDERS)
+    assert 0.35 < sum(found[order, True] for order in ORDERS) / 400 < 0.65
