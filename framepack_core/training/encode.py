@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from ..frames import latent_frames, pixel_frames
 from ..media.files import whole_file
 from ..weights.buckets import BASE, STEP, nearest_bucket
 from .cache import EMPTY, SUFFIX, Clip, save_whole, write_clip, write_empty
+from .captions import spelled, told_in
 from .encoders import Demo, Encoders, Hunyuan
 from .videos import BadVideo, Cut, Video, caption_of, cuts, find_videos, probe, random_cuts, read, read_captions, whole
 
@@ -84,12 +85,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """One clip to be encoded."""
+    """One clip to be encoded. `told` has its words by the latent frame that they count from, `caption` all of them."""
 
     name: str
     video: Video
     cut: Cut
     size: tuple[int, int]
+    told: Mapping[int, str]
     caption: str
 
 
@@ -178,7 +180,7 @@ def cache_folder(
     pending = [job for job in jobs if not _finished(out, job)]
     report.found = len(jobs) - len(pending)
     if pending or (jobs and not (out / f"{EMPTY}{SUFFIX}").exists()):
-        _encode_texts(out, encoders, ["", *(job.caption for job in pending)])
+        _encode_texts(out, encoders, ["", *(words for job in pending for words in job.told.values())])
         write_empty(out, *_text(out, ""))
     if pending:
         _encode_pictures(out, encoders, settings, pending, strict, report)
@@ -207,6 +209,7 @@ def _jobs(
             caption = caption_of(path, listed)
             video = probe(path)
             found = settings.cuts_of(video, name)
+            told = [_told(caption, video, cut, settings.fps) for cut in found]
             size = settings.size_for(video)
             expected = expected or size
             if same_size and size != expected:
@@ -215,7 +218,15 @@ def _jobs(
         except BadVideo as error:
             report.note(error, strict)
             continue
-        yield from (Job(f"{name}-{cut.start:06d}", video, cut, size, caption) for cut in found)
+        for cut, words in zip(found, told, strict=True):
+            yield Job(f"{name}-{cut.start:06d}", video, cut, size, words, spelled(words, settings.fps))
+
+
+def _told(caption: str, video: Video, cut: Cut, fps: float) -> dict[int, str]:
+    try:
+        return told_in(caption, video.seconds, cut, fps)
+    except ValueError as error:
+        raise BadVideo(f"{video.path}'s caption: {error}") from error
 
 
 def _encode_texts(out: Path, encoders: Encoders, captions: Iterable[str]) -> None:
@@ -235,7 +246,8 @@ def _encode_pictures(out: Path, encoders: Encoders, settings: Settings, jobs: li
         try:
             pixels = read(job.video, job.cut, settings.fps, job.size)
             image = encoder.image(pixels[0]) if settings.image else None
-            clip = Clip(encoder.latents(pixels), *_text(out, job.caption), image, job.caption)
+            first, *later = ((frame, _text(out, words)) for frame, words in job.told.items())
+            clip = Clip(encoder.latents(pixels), *first[1], image, job.caption, dict(later))
             write_clip(out, job.name, clip)
             report.written += 1
         except ValueError as error:

@@ -101,6 +101,21 @@ def test_every_video_is_cut_and_encoded_with_its_caption(folder, tmp_path):
         assert clip.image.shape == (9, 8) and clip.image[0, 0] == clip.latents[0, 0, 0, 0]
 
 
+def test_a_caption_may_change_within_a_video(folder, tmp_path):
+    """After 12 frames, which lie in the second clip."""
+    (folder / "a.txt").write_text("it sits [0.4s: it jumps up]")
+    fake = Fake()
+
+    report = cache_folder(folder, tmp_path / "cache", fake, SETTINGS)
+
+    first, second, *_ = ClipCache(tmp_path / "cache")
+    assert (first.caption, first.later) == ("it sits", {})
+    assert second.caption == "it sits [0.167s: it jumps up]" and list(second.later) == [2]
+    assert (second.text.shape[0], second.later[2][0].shape[0]) == (1 + len("it sits"), 1 + len("it jumps up"))
+    assert sorted(fake.captions) == ["", "caption of sub/b.mkv", "it jumps up", "it sits"]
+    assert (report.written, cache_folder(folder, tmp_path / "cache", Fake(), SETTINGS).found) == (4, 4)
+
+
 def test_the_empty_prompt_is_cached_too(folder, tmp_path):
     cache_folder(folder, tmp_path / "cache", Fake(), SETTINGS)
 
@@ -263,11 +278,13 @@ def break_folder(folder: Path, write_video) -> dict[str, str]:
     write_video(folder / "short.mkv", 4).with_suffix(".txt").write_text("short")
     write_video(folder / "silent.mkv", 9)
     write_video(folder / "blank.mkv", 9).with_suffix(".txt").write_text("  ")
+    write_video(folder / "fading.mkv", 9).with_suffix(".txt").write_text("it sits [0.1s ~0.1s: it jumps]")
     return {
         "broken.mp4": "cannot be read as a video",
         "short.mkv": "is too short: it has 4 frames at 30 fps, 1 latent frames, but a clip has at least 2",
         "silent.mkv": "has no caption; write it to silent.txt",
         "blank.txt": "the caption is empty",
+        "fading.mkv": "fades, but a clip's caption changes at once",
     }
 
 
@@ -282,7 +299,7 @@ def test_what_cannot_be_used_is_reported_and_the_rest_encoded(folder, write_vide
         assert any(file in problem and message in problem for problem in report.problems), file
 
 
-@pytest.mark.parametrize("file", ["broken.mp4", "short.mkv", "silent.mkv", "blank.mkv"])
+@pytest.mark.parametrize("file", ["broken.mp4", "short.mkv", "silent.mkv", "blank.mkv", "fading.mkv"])
 def test_strict_stops_at_once(folder, write_video, tmp_path, file):
     break_folder(folder, write_video)
     for other in folder.glob("*.m*"):
@@ -406,8 +423,8 @@ def test_the_command_ends_with_1_when_a_video_is_missing(folder, hunyuan_folder,
     words = short_clips(folder, tmp_path / "cache", hunyuan_folder)
 
     assert encode.run(arguments(*words)) == 1
-    summary, *problems = capsys.readouterr().err.splitlines()[-5:]
-    assert summary == "6 clips written, 0 already there, 4 problems"
+    summary, *problems = capsys.readouterr().err.splitlines()[-6:]
+    assert summary == "6 clips written, 0 already there, 5 problems"
     assert any("broken.mp4 cannot be read as a video" in problem for problem in problems)
     assert len(ClipCache(tmp_path / "cache")) == 6
 
