@@ -158,7 +158,8 @@ class Examples:
         known, end, change = self._known(generator, plan, frames, wants_end)
         length = len(known) + plan.generated
         filled = plan.fill(length, known, end)
-        section = filled[uniform(generator, 0, len(filled) - 1)]
+        told_first = change is not None and plan.order.end is None  # later ones see that the prompt has changed
+        section = filled[0 if told_first else uniform(generator, 0, len(filled) - 1)]
         draw = Draw(recipe, section, length, known, end)
         long = [index for index, count in frames.items() if count >= draw.clip_frames]
         fitting = [index for index in long if change in (None, self.clips.changes[index])]
