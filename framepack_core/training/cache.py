@@ -96,7 +96,7 @@ class ClipCache:
             raise FileNotFoundError(f"{self.folder} holds no clips; write them with python -m framepack_core.training cache")
         outlines = [_outline(self.path(name)) for name in self.names]
         self.shapes: tuple[tuple[int, int, int], ...] = tuple(shape for shape, _ in outlines)
-        self.changes: tuple[int | None, ...] = tuple(change for _, change in outlines)
+        self.changes: tuple[tuple[int, ...], ...] = tuple(changes for _, changes in outlines)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -149,11 +149,11 @@ def _check(name: str, tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{name}: {part} has values that are not finite; encode in bf16 or fp32")
 
 
-def _outline(path: Path) -> tuple[tuple[int, int, int], int | None]:
-    """`T H W` of a clip, and the first latent frame from which another caption counts, from the file's header."""
+def _outline(path: Path) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+    """`T H W` of a clip, and the latent frames from which other captions count, from the file's header."""
     with _opened(path, tuple(_DIMENSIONS)) as file:
         _, T, H, W = file.get_slice("latents").get_shape()
-        return (T, H, W), min(_begins(file.keys()), default=None)
+        return (T, H, W), tuple(sorted(_begins(file.keys())))
 
 
 def _begins(names: Iterable[str]) -> list[int]:

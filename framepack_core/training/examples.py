@@ -74,14 +74,15 @@ class Draw:
     def clip_frames(self) -> int:
         return self.frames + self.end
 
-    def follows(self, change: int | None) -> bool:
-        """Whether nothing before the frame at which a clip's prompt changes has to be guessed from the new prompt.
+    def follows(self, changes: Sequence[int]) -> bool:
+        """Whether nothing before the frames at which a clip's prompt changes has to be guessed from a later prompt.
 
         True if all of it is known, if the order only looks back and so has made it before, and if the video ends there.
         """
-        if change is None or change >= self.clip_frames or order_named(self.recipe.order).end is None:
+        if order_named(self.recipe.order).end is None:
             return True
-        return self.known.issuperset(range(change))
+        last = max((change for change in changes if change < self.clip_frames), default=0)
+        return self.known.issuperset(range(last))
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class Examples:
         section = filled[0 if told_first else uniform(generator, 0, len(filled) - 1)]
         draw = Draw(recipe, section, length, known, end)
         long = [index for index, count in frames.items() if count >= draw.clip_frames]
-        fitting = [index for index in long if change in (None, self.clips.changes[index])]
+        fitting = [index for index in long if change is None or change in self.clips.changes[index]]
         return draw, [index for index in fitting if draw.follows(self.clips.changes[index])] or fitting, size
 
     def _known(
@@ -187,8 +188,8 @@ class Examples:
 
     def _changes(self, plan: Plan, frames: Mapping[int, int]) -> list[int]:
         """The frames at which prompts change in clips that go on for the plan's length from there."""
-        found = ((self.clips.changes[index], count) for index, count in frames.items())
-        return sorted({change for change, count in found if change is not None and change + plan.generated <= count})
+        found = ((change, count) for index, count in frames.items() for change in self.clips.changes[index])
+        return sorted({change for change, count in found if change + plan.generated <= count})
 
     def sample(
         self, draw: Draw, candidates: list[int], generator: torch.Generator

@@ -284,3 +284,19 @@ def test_all_before_a_change_is_known_as_often_as_asked_in_clips_that_have_it(tm
 
     assert all(found[order, True] for order in ORDERS)
     assert 0.35 < sum(found[order, True] for order in ORDERS) / 400 < 0.65
+
+
+def test_a_second_change_is_not_drawn_where_what_comes_before_it_has_to_be_guessed(tmp_path):
+    folder = clips.write_cache(tmp_path, lengths=(56, 56))
+    cache = ClipCache(folder)
+    for name, changes in ((0, (19,)), (1, (19, 28))):
+        write_clip(
+            folder,
+            cache.names[name],
+            replace(cache[name], later={at: (cache[name].text, cache[name].pooled) for at in changes}),
+        )
+    drawn = examples(ClipCache(folder), ["framepack", "f1", "endpoints"], changed=1.0, sections=(2, 3))
+
+    for draw, candidates, _ in (drawn.draw(step, 0) for step in range(60)):
+        looks_back = draw.recipe.order == "forward"
+        assert candidates == ([1] if len(draw.known) == 28 else [0, 1] if looks_back else [0]), draw
