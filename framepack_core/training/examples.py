@@ -159,9 +159,7 @@ class Examples:
         known, end, change = self._known(generator, plan, frames, wants_end)
         length = len(known) + plan.generated
         filled = plan.fill(length, known, end)
-        told_first = change is not None and plan.order.end is None  # later ones see that the prompt has changed
-        section = filled[0 if told_first else uniform(generator, 0, len(filled) - 1)]
-        draw = Draw(recipe, section, length, known, end)
+        draw = Draw(recipe, filled[uniform(generator, 0, len(filled) - 1)], length, known, end)
         long = [index for index, count in frames.items() if count >= draw.clip_frames]
         fitting = [index for index in long if change is None or change in self.clips.changes[index]]
         return draw, [index for index in fitting if draw.follows(self.clips.changes[index])] or fitting, size
