@@ -180,6 +180,11 @@ def layouts(amount: Amount) -> Iterator[Video]:
             yield Video(scene, motion_of(scene), TWO_SECTIONS, order, layout)
 
 
+def layouts_of(amount: Amount, order: str, layout: str) -> list[Video]:
+    """Those of `layouts` with this order and layout."""
+    return [video for video in layouts(amount) if (video.order, video.layout) == (order, layout)]
+
+
 def lengths(amount: Amount) -> Iterator[Video]:
     """The three orders at growing lengths, and what the world itself and its VAE would show."""
     for sections, scenes in amount.lengths:

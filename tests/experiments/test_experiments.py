@@ -14,6 +14,7 @@ from experiments.study import report, run
 from experiments.study.findings import findings
 from experiments.study.intervals import Interval, mean, paired, share
 from experiments.study.results import Results
+from experiments.study.settings import Settings
 from experiments.study.studio import Studio
 from experiments.study.videos import CONFIGURATIONS, EXPERIMENTS, Amount, Video, Way, motion_of
 from framepack_core.orders import ORDERS
@@ -87,14 +88,14 @@ def test_the_report_has_what_the_cache_does(studio, tmp_path):
     frames = some[0].told.render(4 * 36 + 1)
     results.add([(video.to_dict(), findings(video, frames) | {"calls": 1 - video.cache}) for video in WAY.of(some)])
 
-    study = report.Study(results, replace(TINY, cache=1), WAY, tmp_path)
+    page = Settings(results, replace(TINY, cache=1), WAY, tmp_path)
 
     assert {video.steps for video in some} == {25}, "and WAY, which has others, leaves them"
-    assert [line.split(" | ")[:5] for line in study.cache().splitlines()[2:]] == [
+    assert [line.split(" | ")[:5] for line in page.cache().splitlines()[2:]] == [
         ["| forward", threshold, calls, "1", "100% (21 to 100)"]
         for threshold, calls in (("off", "1.00"), ("0.02", "0.98"), ("0.03", "0.97"), ("0.1", "0.90"))
     ]
-    assert study.cache_drift().splitlines()[0].endswith("| 0 less 0.02 | 0 less 0.03 | 0 less 0.1 |")
+    assert page.cache_drift().splitlines()[0].endswith("| 0 less 0.02 | 0 less 0.03 | 0 less 0.1 |")
 
 
 def test_anchored_videos_keep_the_start_s_colours(studio):

@@ -1,0 +1,181 @@
+"""The page's figures of what can be chosen besides the order: layouts, paddings, anchors, changes of the prompt, the cache, and
+how long a video is at most."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from experiments.study import plots
+from experiments.study.intervals import mean, paired, share
+from experiments.study.long import uneven
+from experiments.study.part import Made, Part, embed, obeyed
+from experiments.study.picks import DRIFT, Found, colour, drifted, obeys, value
+from experiments.study.tables import count, figure, number, percent, table, verdict
+from experiments.study.videos import (
+    ANCHORS,
+    CACHES,
+    CONFIGURATIONS,
+    TWO_SECTIONS,
+    Video,
+    anchors,
+    cached,
+    changes,
+    layouts_of,
+    paddings,
+)
+from framepack_core.orders import ORDERS
+
+
+class Settings(Part):
+    """Methods are names in the template."""
+
+    def layouts(self) -> str:
+        rows = []
+        for order, layout in CONFIGURATIONS:
+            made = self._of(layouts_of(self.amount, order, layout))
+            if made:
+                rows.append([
+                    f"{order}, {layout}",
+                    str(self._context(order, layout)),
+                    percent(share(obeyed(made))),
+                    *(figure(mean([pick(found) for _, found in made]), 2) for pick in
+                      (colour, value("fit"), drifted("lab_mean"), drifted("hsv"), drifted("laplacian"), value("joins"),
+                       value("motion"))),
+                ])  # fmt: skip
+        header = ["order, layout", "context tokens", "obeys", "colour", "fit", "Lab", "HSV", "Laplacian", "joins", "motion"]
+        return table(header, rows) if rows else ""
+
+    def paddings(self) -> str:
+        made = self._of(paddings(self.amount))
+        rows = []
+        for spacing in ("released", "exact"):
+            some = [(video, found) for video, found in made if video.paddings == spacing]
+            if some:
+                rows.append([
+                    spacing, str(len(some)), percent(share(obeyed(some))),
+                    *(figure(mean([pick(found) for _, found in some]), 2) for pick in
+                      (colour, value("fit"), drifted("lab_mean"), value("joins"), value("motion"))),
+                ])  # fmt: skip
+        return table(["paddings", "videos", "obeys", "colour", "fit", "Lab", "joins", "motion"], rows) if rows else ""
+
+    def anchors(self) -> str:
+        """Each order with an anchor against the same scenes and noise without one."""
+        made = self._of(anchors(self.amount))
+        return self._drift_by("colour_anchor", ANCHORS, made, f"6 sections, {self.amount.anchors} scenes")
+
+    def cache(self) -> str:
+        """What the cache does to obedience."""
+        rows = []
+        for order, made in self._by_order(cached).items():
+            for threshold in CACHES if made else ():
+                some = [(video, found) for video, found in made if video.cache == threshold]
+                calls = mean([found["calls"] for _, found in some])
+                rows.append([
+                    order, f"{threshold:g}" if threshold else "off", figure(calls, 2, short=True),
+                    str(len(some)), percent(share(obeyed(some))), count([any(found["lost"]) for _, found in some]),
+                    *(figure(mean([pick(found) for _, found in some]), 2) for pick in
+                      (colour, value("same_kind"), value("fit"))),
+                ])  # fmt: skip
+        header = ["order", "threshold", "calls", "videos", "obeys", "lost", "colour", "same kind", "fit"]
+        return table(header, rows) if rows else ""
+
+    def cache_drift(self) -> str:
+        """Each order with the cache against the same scenes and noise with all steps."""
+        made = self._of(cached(self.amount))
+        return self._drift_by("cache", CACHES, made, f"4 sections, {self.amount.cache} scenes")
+
+    def _drift_by(self, name: str, values: Sequence[float], made: Made, what: str) -> str:
+        """Drift at each value of a video's field, and paired differences to its first; the lower one is named where it is
+        clear."""
+        first, *others = values
+        rows = []
+        for order in ORDERS:
+            found = {
+                value: {v.scene: one for v, one in made if (v.order, getattr(v, name)) == (order, value)} for value in values
+            }
+            scenes = [scene for scene in found[first] if all(scene in some for some in found.values())]
+            for measure, pick in DRIFT.items() if scenes else ():
+                columns = {value: [pick(some[scene]) for scene in scenes] for value, some in found.items()}
+                rows.append([
+                    order, measure, *(figure(mean(column), 3, short=True) for column in columns.values()),
+                    *(verdict(paired(columns[first], columns[other]), f"{other:g}", f"{first:g}") for other in others),
+                ])  # fmt: skip
+        header = ["order", what, *(f"{value:g}" for value in values), *(f"{first:g} less {other:g}" for other in others)]
+        return table(header, rows) if rows else ""
+
+    def changes(self) -> str:
+        """How often both halves do what they are told where the prompt changes between them, against the halves of videos
+        with one prompt."""
+        rows = []
+        for order, made in self._by_order(changes).items():
+            alone = {(video.scene, video.motion): one["halves"] for video, one in made if not video.then}
+            for in_parts in (False, True):
+                found = {video: one["halves"] for video, one in made if video.then and video.in_parts == in_parts}
+                told = [video for video in found if {(video.scene, video.motion), (video.scene, video.then)} <= alone.keys()]
+                if not told:
+                    continue
+                firsts = share([alone[video.scene, video.motion][0] is not False for video in told])
+                seconds = share([alone[video.scene, video.then][1] is not False for video in told])
+                halves = [[found[video][half] is not False for video in told] for half in (0, 1)]
+                both = share([first and second for first, second in zip(*halves, strict=True)])
+                rows.append([order + (", in two parts" if in_parts else ""), str(len(told)), percent(firsts), percent(seconds),
+                             f"{firsts.value * seconds.value:.0%}", percent(both),
+                             *(percent(share(half)) for half in halves)])  # fmt: skip
+        header = ["order", "videos", "first prompt alone, first half", "second prompt alone, second half", "product",
+                  "changed: both halves", "first half", "second half"]  # fmt: skip
+        return table(header, rows) if rows else ""
+
+    def long(self) -> str:
+        rows = []
+        for video, costs in self._long():
+            tokens, seconds, live = costs["tokens"], costs["seconds"], costs["megabytes"]
+            later = len(seconds) // 2
+            rows.append([
+                f"{video.order}, {video.layout}",
+                f"{min(tokens[2:])}" if len(set(tokens[2:])) == 1 else f"{min(tokens[2:])} to {max(tokens[2:])}",
+                f"{statistics.median(seconds[:later]):.2f} / {statistics.median(seconds[later:]):.2f}",
+                f"{statistics.median(live[:later]):.1f} / {statistics.median(live[later:]):.1f}",
+            ])  # fmt: skip
+        sections = len(self._long()[0][1]["tokens"]) if rows else 0
+        header = [f"{sections} sections", "tokens of each from the third on", "seconds a section, medians of both halves",
+                  "MB of live tensors, medians of both halves"]  # fmt: skip
+        return table(header, rows) if rows else ""
+
+    def flat(self) -> str:
+        """Whether the context costs the same however long the video is, for every order and layout."""
+        exceptions = uneven(self.amount.long)
+        if exceptions:
+            return f"Not equal from the third section on: {'; '.join(exceptions)}."
+        return f"Token counts are equal from the third section on in all {len(CONFIGURATIONS)} pairs of order and layout."
+
+    def long_plot(self) -> str:
+        found = self._long()
+        if not found:
+            return ""
+        values = {
+            "tokens": {video.order: costs["tokens"] for video, costs in found},
+            "seconds": {video.order: costs["seconds"] for video, costs in found},
+            "MB of live tensors": {video.order: costs["megabytes"] for video, costs in found},
+        }
+        plots.series(self._image("long"), values, "section, as sampled")
+        return embed("long", "Tokens, seconds and memory of every section of a very long video")
+
+    def long_quality(self) -> str:
+        rows = []
+        for video, _ in self._long():
+            found = self.results[video.to_dict()]
+            rows.append([
+                f"{video.order}, {video.layout}", "yes" if obeys(found) else "no", "yes" if any(found["lost"]) else "no",
+                *(number(measured) for measured in (colour(found), found["fit"], found["drift"]["lab_mean"],
+                                               found["by_section"][-1]["sharpness"], found["motion"])),
+            ])  # fmt: skip
+        header = ["one video", "obeys", "lost", "colour", "fit", "Lab", "sharpness at the end", "motion"]
+        return table(header, rows) if rows else ""
+
+    def _long(self) -> list[tuple[Video, Found]]:
+        return [(Video.from_dict(made["long"]), found) for made, found in self.results.items() if "long" in made]
+
+    def _context(self, order: str, layout: str) -> int:
+        video = Video(0, "stop", TWO_SECTIONS, order, layout)
+        return video.plan.fill(1 + video.generated)[-1].context_tokens(16, 16)
