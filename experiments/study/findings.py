@@ -35,22 +35,23 @@ def findings(video: Video, frames: np.ndarray) -> dict:
         "comeback": _comeback(first),
         "motion": series.motion,
         "flow": series.flow,
-        "joins": joins(series),
+        "joins": joins(series, video.window),
         "drift": series.drift(),
         "by_section": [_look(series, part, first, start) for part in sections(video)],
     }
 
 
-def joins(series: Series) -> float:
+def joins(series: Series, window: int) -> float:
     """The change into sections relative to that into other latent frames (1: no visible join)."""
-    found = Sections.of(series.frames, WINDOW)
+    found = Sections.of(series.frames, window)
     return float(series.joins(found.begins, found.latents).mean()) if found.begins else 1.0
 
 
 def sections(video: Video) -> list[slice]:
-    """Pixel frames of each section, in the video's time."""
+    """Pixel frames of each section, in the video's time. Where the window is another, they are as long as with the usual one,
+    so that videos of several windows are compared over the same frames."""
     length = PIXEL_FRAMES * WINDOW
-    return [slice(1 + length * number, 1 + length * (number + 1)) for number in range(video.sections)]
+    return [slice(1 + length * number, 1 + length * (number + 1)) for number in range(video.generated // WINDOW)]
 
 
 def vae_quality(scene: Scene, frames: np.ndarray, decoded: np.ndarray) -> dict:

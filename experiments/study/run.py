@@ -52,7 +52,10 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-NAMES = ("vae", "obedience", "prompts", "lengths", "layouts", "paddings", "anchors", "changes", "cache", "long")
+NAMES = (
+    "vae", "obedience", "prompts", "lengths", "layouts", "paddings", "anchors", "changes", "cache", "orders", "long_layouts",
+    "tails", "windows", "errors", "long",
+)  # fmt: skip
 
 
 def run(studio, results: Results, amount, way, options: argparse.Namespace) -> None:

@@ -15,8 +15,8 @@ SIDE = 72  # pixels of a shown frame
 
 
 def is_shown(video: Video) -> bool:
-    plain = video.source != "vae" and not video.colour_anchor and not video.cache
-    return plain and video.sections == SHOWN_SECTIONS and video.scene in SHOWN_SCENES
+    changed = video.colour_anchor or video.cache or video.error or video.sees != "own"
+    return video.source != "vae" and not changed and video.sections == SHOWN_SECTIONS and video.scene in SHOWN_SCENES
 
 
 def save_strip(folder: Path, video: Video, frames: np.ndarray) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from experiments.study.errors import Elsewhere, Tinted, direction
 from experiments.study.videos import Video
 from framepack_core.caching import SectionCache, Skipping
 from framepack_core.comfyui.decoding.stream import decode_video
@@ -27,9 +28,9 @@ from framepack_core.demo.world import FPS, Scene
 from framepack_core.filling import Section
 from framepack_core.frames import Length, pixel_frames
 from framepack_core.media.video import pixels
-from framepack_core.packing import Context
 from framepack_core.prompts import Span
-from framepack_core.sections import generate
+from framepack_core.sections import Denoise, Draw, drawing, fill
+from framepack_core.timeline import Timeline
 
 GUIDANCE = 10.0
 SAMPLER = "unipc_bh1"
@@ -78,9 +79,9 @@ class Studio:
     ) -> Sampled:
         """Sample videos with the same `batch` together. Each has the noise that its own seed would give it alone; `each` is
         called after every section, and what `watch` returns for a section after each of its steps."""
-        plan, first = videos[0].plan, videos[0]
-        timeline = Given({"samples": torch.cat([self.start(video.told) for video in videos])}).timeline(plan)
-        sections = plan.bind(timeline)
+        first = videos[0]
+        timeline = Given({"samples": self.starts(videos)}).timeline(first.plan)
+        sections = first.plan.bind(timeline)
         caches: list[SectionCache] = []
         guider = self.guider(videos, self.cached(first.cache, caches.append))
         denoise = GuiderDenoiser(
@@ -91,20 +92,25 @@ class Studio:
             watch,
             conditions=Told.of(guider.original_conds, sections, Length(1 + first.generated), FPS).conditions,
         )
-        generators = [torch.Generator("cpu").manual_seed(video.seed) for video in videos]
-
-        def denoise_own(noise: Tensor, context: Context) -> Tensor:
-            own = [torch.randn((1, *noise.shape[1:]), generator=generator) for generator in generators]
-            return denoise(torch.cat(own), context)
-
-        anchored = ColourAnchor(denoise_own, timeline, first.colour_anchor) if first.colour_anchor else denoise_own
         seconds, begun = [], time.perf_counter()
-        for _ in generate(sections, timeline, anchored, seed=0):
+        for _ in fill(sections, timeline, drawing_own(videos, timeline), self.changed(denoise, videos, timeline)):
             seconds.append(time.perf_counter() - begun)
             each()
             begun = time.perf_counter()
         asked = sum(cache.calls for cache in caches)
         return Sampled(timeline.latents, tuple(seconds), 1 - sum(cache.skipped for cache in caches) / asked if asked else 1.0)
+
+    def changed(self, denoise: Denoise[Tensor], videos: Sequence[Video], timeline: Timeline) -> Denoise[Tensor]:
+        """The `denoise` callable with what the videos change in what a section sees and in what becomes of it."""
+        video = videos[0]
+        if video.sees == "world":
+            denoise = Elsewhere(denoise, self.world(videos))
+        if video.colour_anchor:
+            denoise = ColourAnchor(denoise, timeline, video.colour_anchor)
+        if video.error:
+            tint = video.error * direction(timeline.latents.shape[1])
+            denoise = Tinted(denoise, self.model.model.process_latent_out(tint))
+        return denoise
 
     def cached(self, threshold: float, done: Callable[[SectionCache], None]):
         """The model, with FramePack Cache at a threshold above 0."""
@@ -128,15 +134,32 @@ class Studio:
         )
         return [[text, {"pooled_output": pooled}]]
 
-    def start(self, scene: Scene) -> Tensor:
-        return encode_images(self.vae, picture(scene))
+    def starts(self, videos: Sequence[Video]) -> Tensor:
+        return torch.cat([encode_images(self.vae, picture(video.told)) for video in videos])
+
+    def world(self, videos: Sequence[Video]) -> Timeline:
+        """What the world itself would show, after the same starts."""
+        frames = pixel_frames(1 + videos[0].generated)
+        timeline = Timeline(torch.cat([self.encode(video.told.render(frames)) for video in videos]))
+        timeline.write([0], self.starts(videos))
+        return timeline
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """Frames uint8 `F H W 3` of one video's latents."""
         return np.stack(list(pixels(decode_video(self.vae, latents))))
 
+    def encode(self, frames: np.ndarray) -> Tensor:
+        """Latents `1 16 T H W` of one video's frames uint8 `F H W 3`."""
+        return self.vae.encode(torch.from_numpy(frames) / 255)
+
     def through_vae(self, frames: np.ndarray) -> np.ndarray:
-        return self.decode(self.vae.encode(torch.from_numpy(frames) / 255))
+        return self.decode(self.encode(frames))
+
+
+def drawing_own(videos: Sequence[Video], timeline: Timeline) -> Draw[Tensor]:
+    """What draws a section's noise for each video as its own seed would give it alone."""
+    draws = [drawing(Timeline(timeline.latents[:1]), video.seed) for video in videos]
+    return lambda section: torch.cat([draw(section) for draw in draws])
 
 
 def fingerprint() -> str:

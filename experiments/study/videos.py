@@ -30,13 +30,21 @@ CONFIGURATIONS: tuple[tuple[str, str], ...] = (
     *OTHER_LAYOUTS,
 )
 
+TAILS = {"deleted": "vanilla", "pooled, appended": "ta_f16k4f2k2f1k1_g9", "pooled globally": "tc_f16k4f2k2f1k1_g9"}
+
 Source = Literal["model", "world", "vae"]  # made by the model, rendered, or rendered and put through the VAE
+Sees = Literal["own", "world"]
+
+LATER = {"window": WINDOW, "error": 0.0, "sees": "own"}  # fields that results made before do not have, with their defaults
 
 
 @dataclass(frozen=True)
 class Video:
     """One video: a held-out scene by number, the `motion` it is told to do, from its middle on `then`, and how it is made:
     with `in_parts`, what comes before its middle first. `cache` is a threshold of FramePack Cache, 0 without one.
+
+    A finished section is worse by an `error`, in standard deviations of the model's latents, before others see it. Sections
+    that see the `world` see its latents in the place of those of the video's `own` sections.
 
     The noise has the scene's seed, so that two videos of a scene differ only in what they are told.
     """
@@ -54,6 +62,9 @@ class Video:
     then: str = ""
     in_parts: bool = False
     cache: float = 0.0
+    window: int = WINDOW
+    error: float = 0.0
+    sees: Sees = "own"
 
     @property
     def seed(self) -> int:
@@ -74,22 +85,24 @@ class Video:
 
     @property
     def plan(self) -> Plan:
-        plan = Plan.of(1.2, self.order, WINDOW, layout=self.layout, paddings=self.paddings)
+        plan = Plan.of(1.2, self.order, self.window, layout=self.layout, paddings=self.paddings)
         return replace(plan, sections=self.sections, parts=(self.middle,) if self.in_parts else ())
 
     @property
     def generated(self) -> int:
         """Latent frames besides the start image."""
-        return self.sections * WINDOW
+        return self.sections * self.window
 
     @property
     def batch(self) -> tuple:
         """Videos with the same value can be sampled together. With a cache each is alone, since one decides for all."""
         told = self.colour_anchor, bool(self.then), self.in_parts, self.cache, self.scene if self.cache else None
-        return self.sections, self.order, self.layout, self.paddings, self.steps, self.shift, self.source, *told
+        seen = self.window, self.error, self.sees
+        return self.sections, self.order, self.layout, self.paddings, self.steps, self.shift, self.source, *told, *seen
 
     def to_dict(self) -> dict:
-        return asdict(self)
+        """What its results are found by. A field of `LATER` at its default is left out, as it is in results made before."""
+        return {name: value for name, value in asdict(self).items() if name not in LATER or value != LATER[name]}
 
     @classmethod
     def from_dict(cls, values: dict) -> Video:
@@ -124,10 +137,18 @@ class Amount:
     cache: int = 8
     long: int = 40
     vae: int = 40
+    orders: int = 12
+    long_layouts: int = 12
+    tails: int = 12
+    windows: int = 12
+    errors: int = 12
 
     def at_most(self, videos: int) -> Amount:
-        limited = ("obedience", "prompts", "layouts", "paddings", "anchors", "changes", "cache", "vae")
-        counts = {name: min(getattr(self, name), videos) for name in limited}
+        counts = {
+            field.name: min(getattr(self, field.name), videos)
+            for field in fields(self)
+            if field.name not in ("lengths", "long")
+        }
         return replace(self, **counts, lengths=tuple((sections, min(scenes, videos)) for sections, scenes in self.lengths))
 
 
@@ -143,12 +164,21 @@ QUICK = Amount(
     cache=1,
     long=5,
     vae=4,
+    orders=1,
+    long_layouts=1,
+    tails=1,
+    windows=1,
+    errors=1,
 )
 
 ANCHORS = (0.0, 0.5, 1.0)
 CACHES = (0.0, 0.02, 0.03, 0.1)  # none, the default, about half the calls, about a third of them
 CACHE_STEPS = 25  # of the example workflows, at their shift
 LASTING = ("left", "stop", "up", "right", "down")  # motions that look the same whenever they begin
+LONG = (12, 24)  # sections over which the orders' drift is compared; the rest of the paper's claims, over the first
+WINDOWS = {WINDOW: 12, 4: 27}  # the sections that make the same frames
+ERRORS = (0.0, 0.1, 0.2)
+ERROR_SECTIONS = 6
 TWO_SECTIONS = 2  # sections of the shortest video in which all motions can be told apart
 
 
@@ -239,6 +269,45 @@ def cached(amount: Amount) -> Iterator[Video]:
             yield from (replace(video, cache=threshold) for threshold in CACHES)
 
 
+def orders(amount: Amount) -> Iterator[Video]:
+    """The three orders in long videos."""
+    for sections in LONG:
+        for name, order in ORDERS.items():
+            for scene in range(amount.orders):
+                yield Video(scene, motion_of(scene), sections, name, order.layout)
+
+
+def long_layouts(amount: Amount) -> Iterator[Video]:
+    """Every layout of the forward order in long videos."""
+    for order, layout in CONFIGURATIONS:
+        for scene in range(amount.long_layouts) if order == FORWARD.name else ():
+            yield Video(scene, motion_of(scene), LONG[0], order, layout)
+
+
+def tails(amount: Amount) -> Iterator[Video]:
+    """What is done with the frames beyond vanilla's groups."""
+    for layout in TAILS.values():
+        for scene in range(amount.tails):
+            yield Video(scene, motion_of(scene), LONG[0], FORWARD.name, layout)
+
+
+def windows(amount: Amount) -> Iterator[Video]:
+    """The same frames in more and shorter sections."""
+    for window, sections in WINDOWS.items():
+        for order in (INVERTED, FORWARD):
+            for scene in range(amount.windows):
+                yield Video(scene, motion_of(scene), sections, order.name, order.layout, window=window)
+
+
+def errors(amount: Amount) -> Iterator[Video]:
+    """Both orders with a set error of every section, and where no error can add up, since sections see the world."""
+    for order in (INVERTED, FORWARD):
+        for scene in range(amount.errors):
+            video = Video(scene, motion_of(scene), ERROR_SECTIONS, order.name, order.layout)
+            yield from (replace(video, error=error) for error in ERRORS)
+            yield replace(video, sees="world")
+
+
 EXPERIMENTS = {
     "obedience": obedience,
     "prompts": prompts,
@@ -248,4 +317,9 @@ EXPERIMENTS = {
     "anchors": anchors,
     "changes": changes,
     "cache": cached,
+    "orders": orders,
+    "long_layouts": long_layouts,
+    "tails": tails,
+    "windows": windows,
+    "errors": errors,
 }
