@@ -13,7 +13,15 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from experiments.study.intervals import Interval
 
-COLOURS = {"inverted": "#1f77b4", "forward": "#d62728", "endpoints": "#2ca02c", "world": "#555555", "vae": "#aaaaaa"}
+COLOURS = {
+    "inverted": "#1f77b4",
+    "forward": "#d62728",
+    "endpoints": "#2ca02c",
+    "world": "#555555",
+    "vae": "#aaaaaa",
+    "inverted, sees the world": "#9ecae1",
+    "forward, sees the world": "#fcae91",
+}
 DPI = 80
 
 Line = Sequence[tuple[float, Interval]]  # (x, value with its interval)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from experiments.study.claims import Claims
 from experiments.study.intervals import mean
 from experiments.study.lengths import Lengths
 from experiments.study.obedience import Obedience
@@ -78,4 +79,4 @@ class Making(Part):
         return table([f"PSNR of {len(clips)} held-out clips, dB", "found", "wanted"], rows)
 
 
-PARTS = (Making, Obedience, Lengths, Settings)
+PARTS = (Making, Obedience, Lengths, Claims, Settings)
