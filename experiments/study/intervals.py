@@ -42,7 +42,7 @@ def share(outcomes: Sequence[bool]) -> Interval:
     p = sum(outcomes) / n
     centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    return Interval(p, max(centre - half, 0.0), min(centre + half, 1.0), n)
+    return Interval(p, max(centre - half, 0.0) if p else 0.0, min(centre + half, 1.0) if p < 1 else 1.0, n)
 
 
 def paired(first: Sequence[float | None], second: Sequence[float | None]) -> Interval:

@@ -187,6 +187,7 @@ def test_every_order_has_its_own_layout_among_the_configurations():
 
 def test_intervals():
     assert share([True] * 36 + [False] * 4) == pytest.approx((0.9, 0.7695, 0.9604, 40), abs=1e-4)
+    assert all(share([True] * videos).high == 1 and share([False] * videos).low == 0 for videos in range(1, 60))
     wide = mean([1.0, 2.0, 3.0, 4.0])
     assert wide.value == 2.5 and 1.0 < wide.low < 2.0 and 3.0 < wide.high < 4.0
     assert mean([5.0, None, float("nan")])[::3] == (5.0, 1)
