@@ -24,6 +24,11 @@ def in_last_section(name: str) -> Pick:
     return lambda found: found["by_section"][-1][name]
 
 
+def farthest(name: str) -> Pick:
+    """In the section that is farthest off: errors add up towards the end forwards, but towards the start inverted."""
+    return lambda found: max(section[name] for section in found["by_section"])
+
+
 def obeys(found: Found) -> bool:
     """Whether every shape does what it was told; one hidden behind another does not count."""
     return all(verdict for verdict in found["obeys"] if verdict is not None)

@@ -15,21 +15,15 @@ from experiments.study.findings import findings
 from experiments.study.intervals import Interval, mean, paired, share
 from experiments.study.results import Results
 from experiments.study.settings import Settings
-from experiments.study.studio import Studio
 from experiments.study.videos import CONFIGURATIONS, EXPERIMENTS, Amount, Video, Way, motion_of
 from framepack_core.orders import ORDERS
 
 TINY = Amount(
-    obedience=1, prompts=1, layouts=1, lengths=((1, 1), (2, 1)), paddings=0, anchors=0, changes=1, cache=0, long=3, vae=1
-)
+    obedience=1, prompts=1, layouts=1, lengths=((1, 1), (2, 1)), paddings=0, anchors=0, changes=1, cache=0, long=3, vae=1,
+    orders=0, long_layouts=0, tails=0, windows=0, errors=0,
+)  # fmt: skip
 WAY = Way(steps=1)
 ONE = Video(0, "left", 1, "inverted", "framepack", steps=1)
-
-
-@pytest.fixture(scope="module")
-def studio() -> Studio:
-    run.quiet_comfyui()
-    return Studio()
 
 
 @pytest.fixture(scope="module")

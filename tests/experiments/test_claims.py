@@ -1,0 +1,143 @@
+"""The tables of the paper's claims, from made-up findings of which the answer is known."""
+
+import re
+from argparse import Namespace
+from dataclasses import replace
+
+import pytest
+
+from experiments.study import run
+from experiments.study.claims import Claims
+from experiments.study.results import Results
+from experiments.study.videos import CONFIGURATIONS, EXPERIMENTS, Amount, Video, Way
+
+NONE = Amount(0, 0, 0, (), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+WAY = Way(steps=1)
+LAST = "the picture's mean colour in the last section"
+NAMES = ("orders", "long_layouts", "tails", "windows", "errors")
+
+
+def findings(video: Video) -> dict:
+    """Inverted drifts by a third of forward, vanilla twice as much, and each error adds ten times its size forwards only."""
+    lab = 2.0 + 0.1 * (video.scene % 3)
+    lab /= 3 if video.order == "inverted" else 1
+    lab *= 2 if video.layout == "vanilla" else 1
+    lab += 10 * video.error if video.order == "forward" else 0
+    lab -= 0.5 if video.sees == "world" else 0
+    return {
+        "color": [1.0 + video.scene % 5],
+        "by_section": [{"lab": lab + 5, "sharpness": 1.0}, {"lab": lab, "sharpness": 0.5}],
+        "drift": {"contrast": 1.0, "hsv": 0.1},
+        "motion": 0.6,
+    }
+
+
+@pytest.fixture
+def claims(tmp_path) -> Claims:
+    """With six scenes of every experiment."""
+    amount = replace(NONE, **dict.fromkeys(NAMES, 6))
+    results = Results(tmp_path / "results.jsonl", "weights")
+    videos = dict.fromkeys(video for name in NAMES for video in WAY.of(EXPERIMENTS[name](amount)))
+    results.add([(video.to_dict(), findings(video)) for video in videos])
+    return Claims(results, amount, WAY, tmp_path)
+
+
+def mean_colours(text: str) -> dict[str, list[str]]:
+    """The cells of the lines about the last section's mean colour, by what is compared."""
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
+    return {
+        compared: cells for compared, measure, *cells in lines if measure.startswith("the picture's mean colour in the last")
+    }
+
+
+def test_the_lower_order_is_named_with_its_interval_and_power(claims):
+    found = mean_colours(claims.orders())
+
+    scenes, forward, inverted, difference, power, needed = found["12 sections: forward and inverted"]
+    assert (scenes, forward, inverted) == ("6", "2.100", "0.700")
+    assert re.fullmatch(r"1\.400 \(1\.\d+ to 1\.\d+\): inverted lower", difference)
+    assert power == "100%" and int(needed) <= 6
+    assert found["24 sections: endpoints and inverted"][3].endswith(": inverted lower")
+    assert found["24 sections: forward and endpoints"][3].endswith(": none shown")
+
+
+def test_the_head_says_at_which_level_the_intervals_of_the_whole_table_hold(claims):
+    head, _, *lines = claims.orders().splitlines()
+
+    assert len(lines) == 2 * 3 * 7
+    assert "reference less other, 99.88% each" in head  # 1 - 0.05 / 42
+    assert "power for 29%" in head and claims.effect() == "29%"
+
+
+def test_every_forward_layout_and_inverted_are_compared_with_vanilla(claims):
+    found = mean_colours(claims.long_layouts())
+
+    forward = [f"{order}, {layout}" for order, layout in CONFIGURATIONS if order == "forward" and layout != "vanilla"]
+    others = [*forward, "inverted, framepack"]
+    assert list(found) == [f"12 sections: forward, vanilla and {other}" for other in others]
+    assert all(cells[3].endswith(f": {other} lower") for cells, other in zip(found.values(), others, strict=True))
+
+
+def test_windows_are_compared_within_each_order_and_orders_within_each_window(claims):
+    found = mean_colours(claims.windows())
+
+    assert [cells[3].split(": ")[1] for cells in found.values()] == ["inverted lower"] * 2 + ["none shown"] * 2
+    assert list(found)[1::2] == ["window 4: forward and inverted", "inverted: window 9 and window 4"]
+
+
+def test_tails_are_compared_with_deleted_ones(claims):
+    found = mean_colours(claims.tails())
+
+    assert {name: cells[3].split(": ")[1] for name, cells in found.items()} == {
+        "tail: deleted and pooled, appended": "pooled, appended lower",
+        "tail: deleted and pooled globally": "pooled globally lower",
+    }
+
+
+def test_what_an_error_adds_is_told_apart_from_what_was_there(claims):
+    found = mean_colours(claims.errors())
+
+    assert found["added by an error of 0.1: forward and inverted"][1:3] == ["1.000", "0.000"]
+    assert found["added by an error of 0.2: forward and inverted"][3].endswith(": inverted lower")
+    assert found["sections see the world: forward and inverted"][1:3] == ["1.600", "0.200"]
+    assert found["inverted: sees its own and sees the world"][3].endswith(": sees the world lower")
+
+
+def test_the_drift_by_error_is_drawn(claims, tmp_path):
+    assert claims.errors_plot().endswith("](images/experiments/errors.png)")
+    assert (tmp_path / "images" / "experiments" / "errors.png").stat().st_size > 5000
+
+
+def test_a_measure_of_one_scene_has_too_few(claims):
+    found = mean_colours(Claims(claims.results, replace(claims.amount, orders=1), WAY, claims.output).orders())
+
+    assert {tuple(cells[3:]) for cells in found.values()} == {("too few", "-", "-")}
+
+
+def test_without_results_nothing_is_written(tmp_path):
+    claims = Claims(Results(tmp_path / "results.jsonl", "weights"), Amount(), WAY, tmp_path)
+
+    for name in (*NAMES, "errors_plot"):
+        assert getattr(claims, name)() == ""
+
+
+def test_one_measure_is_taken_where_a_video_is_farthest_off(claims):
+    line = next(line for line in claims.orders().splitlines() if "farthest off" in line and "forward and inverted" in line)
+
+    assert line.split(" | ")[3:5] == ["7.100", "5.700"], "the first section, which is 5 farther off than the last"
+
+
+@pytest.mark.slow
+def test_the_errors_are_made_and_compared(studio, tmp_path):
+    amount = replace(NONE, errors=1)
+    results = Results(tmp_path / "results.jsonl", "weights")
+
+    run.run(studio, results, amount, WAY, Namespace(only=("errors",), batch=2, results=results.path))
+
+    found = mean_colours(Claims(results, amount, WAY, tmp_path).errors())
+    assert len(found) == 6 and {cells[0] for cells in found.values()} == {"1"}
+    none, some = (
+        found[where] for where in ("no set error: forward and inverted", "sections see the world: forward and inverted")
+    )
+    assert none[1:3] != some[1:3], "what is seen matters"
+    assert all(abs(float(value)) > 0.1 for value in found["added by an error of 0.2: forward and inverted"][1:3])
