@@ -41,7 +41,8 @@ class Choices:
     """What may be drawn. `sections` is the range of a plan's length; clips limit it too.
 
     `text_only` is how often nothing is known, not even the start, `placed` how often more than the start is known, `changed`
-    how often all that comes before a change of a clip's prompt is known, as in a video made in parts.
+    how often all that comes before a change of a clip's prompt is known, as in a video made in parts. `first` is how often the
+    section that is sampled first is drawn, besides by chance: it sees least, and the others go on with what it shows.
     """
 
     recipes: tuple[Recipe, ...]
@@ -52,6 +53,7 @@ class Choices:
     text_only: float = 0.0
     placed: float = 0.0
     changed: float = 0.0
+    first: float = 0.0
     caption_dropout: float = 0.1
     sigmas: Sigmas = "logit-normal"
     shift: float = 0.0
@@ -159,7 +161,9 @@ class Examples:
         known, end, change = self._known(generator, plan, frames, wants_end)
         length = len(known) + plan.generated
         filled = plan.fill(length, known, end)
-        draw = Draw(recipe, filled[uniform(generator, 0, len(filled) - 1)], length, known, end)
+        is_first = choices.first and torch.rand((), generator=generator).item() < choices.first
+        section = filled[0 if is_first else uniform(generator, 0, len(filled) - 1)]
+        draw = Draw(recipe, section, length, known, end)
         long = [index for index, count in frames.items() if count >= draw.clip_frames]
         fitting = [index for index in long if change is None or change in self.clips.changes[index]]
         return draw, [index for index in fitting if draw.follows(self.clips.changes[index])] or fitting, size

@@ -92,6 +92,7 @@ def choices_of(settings: Settings, found) -> Choices:
         text_only=settings.text_only,
         placed=settings.placed,
         changed=settings.changed,
+        first=settings.first,
         caption_dropout=settings.caption_dropout,
         sigmas=settings.sigmas,
         shift=settings.shift,

@@ -55,6 +55,7 @@ class Settings:
     text_only: float = option(0.0, "how often nothing is known, not even the start, as in text to video")
     placed: float = option(0.0, "how often clips, or stills in mid-video, are known too")
     changed: float = option(0.0, "how often all is known that comes before a change of the prompt, in clips that have one")
+    first: float = option(0.0, "how often the section that is sampled first, and sees least, is drawn besides by chance")
 
     steps: int = option(1000, "optimizer steps of the whole run")
     batch: int = option(4, "clips per micro-batch, over all processes")
@@ -111,7 +112,7 @@ class Settings:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{flag(name)} is {getattr(self, name)}; choose a value above 0")
-        for name in ("end_probability", "text_only", "placed", "changed", "caption_dropout", "corruption", "ema"):
+        for name in ("end_probability", "text_only", "placed", "changed", "first", "caption_dropout", "corruption", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{flag(name)} is {getattr(self, name)}; choose a value from 0 to 1")
         if self.text_only + self.placed + self.changed > 1:

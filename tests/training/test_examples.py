@@ -54,6 +54,15 @@ def test_every_section_of_a_plan_is_drawn_and_plans_as_long_as_the_clips_allow(c
     assert {draw.section.number for draw in found if draw.frames == 28} == {0, 1, 2}
 
 
+@pytest.mark.parametrize("order", ["inverted", "forward"])
+def test_the_section_that_is_sampled_first_is_drawn_as_often_as_asked(cache, order):
+    drawn = examples(cache, [ORDERS[order].layout], [order], sections=(2, 2), first=0.6)
+    numbers = Counter(drawn.draw(step, 0)[0].section.number for step in range(400))
+
+    assert set(numbers) == {0, 1}
+    assert 0.72 < numbers[0] / 400 < 0.88, "asked for, and half of the others by chance"
+
+
 def test_both_paddings_of_the_inverted_order_are_drawn(tmp_path):
     drawn = examples(ClipCache(clips.write_cache(tmp_path, lengths=(55,))), ["framepack"], sections=(6, 6))
     blanks = {draw.section.indices[0] for draw in (drawn.draw(step, 0)[0] for step in range(60)) if draw.section.number == 0}
