@@ -1,4 +1,4 @@
-"""The page's figures of obedience: by order, by motion, against training, and with two prompts."""
+"""The page's figures of obedience: by order, by motion, by shapes, against training, and with two prompts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from experiments.study.intervals import mean, share
 from experiments.study.part import Part, embed, obeyed
 from experiments.study.picks import colour
 from experiments.study.tables import count, figure, percent, table
-from experiments.study.videos import CONFIGURATIONS, layouts_of, obedience, prompts
+from experiments.study.videos import CONFIGURATIONS, SHAPES, layouts_of, obedience, prompts, shapes
 from framepack_core.demo.world import MOTIONS
 from framepack_core.orders import ORDERS
 
@@ -58,6 +58,17 @@ class Obedience(Part):
             for motion in MOTIONS
         ]
         return table(["told to", *by_order], rows)
+
+    def shapes(self) -> str:
+        """Scenes with one shape against those with two."""
+        rows = []
+        for order, made in self._by_order(shapes).items():
+            for number in SHAPES:
+                some = [(video, found) for video, found in made if video.shapes == number]
+                if some:
+                    fit = figure(mean([found["fit"] for _, found in some]), 2)
+                    rows.append([order, str(number), str(len(some)), percent(share(obeyed(some))), fit])
+        return table(["order", "shapes", "videos", "obeys", "fit of the first"], rows) if rows else ""
 
     def obeyed(self, order: str) -> str:
         made = self._by_order(obedience)[order]

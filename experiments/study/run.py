@@ -53,8 +53,8 @@ def arguments() -> argparse.Namespace:
 
 
 NAMES = (
-    "vae", "obedience", "prompts", "lengths", "layouts", "paddings", "anchors", "changes", "cache", "orders", "long_layouts",
-    "tails", "windows", "errors", "long",
+    "vae", "obedience", "prompts", "shapes", "lengths", "layouts", "paddings", "anchors", "changes", "cache", "orders",
+    "long_layouts", "tails", "windows", "errors", "long",
 )  # fmt: skip
 
 

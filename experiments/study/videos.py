@@ -35,7 +35,12 @@ TAILS = {"deleted": "vanilla", "pooled, appended": "ta_f16k4f2k2f1k1_g9", "poole
 Source = Literal["model", "world", "vae"]  # made by the model, rendered, or rendered and put through the VAE
 Sees = Literal["own", "world"]
 
-LATER = {"window": WINDOW, "error": 0.0, "sees": "own"}  # fields that results made before do not have, with their defaults
+LATER = {
+    "window": WINDOW,
+    "error": 0.0,
+    "sees": "own",
+    "shapes": None,
+}  # fields that results made before do not have, with their defaults
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Video:
 
     A finished section is worse by an `error`, in standard deviations of the model's latents, before others see it. Sections
     that see the `world` see its latents in the place of those of the video's `own` sections.
+
+    With a number of `shapes`, the scene is another one, with as many; without, most have one.
 
     The noise has the scene's seed, so that two videos of a scene differ only in what they are told.
     """
@@ -65,6 +72,7 @@ class Video:
     window: int = WINDOW
     error: float = 0.0
     sees: Sees = "own"
+    shapes: int | None = None
 
     @property
     def seed(self) -> int:
@@ -72,7 +80,7 @@ class Video:
 
     @property
     def told(self) -> Scene:
-        return Scene.draw(self.seed).with_motion(self.motion, self.seed)
+        return Scene.draw(self.seed, self.shapes).with_motion(self.motion, self.seed)
 
     @property
     def told_then(self) -> Scene:
@@ -137,6 +145,7 @@ class Amount:
     cache: int = 8
     long: int = 40
     vae: int = 40
+    shapes: int = 20
     orders: int = 12
     long_layouts: int = 12
     tails: int = 12
@@ -164,6 +173,7 @@ QUICK = Amount(
     cache=1,
     long=5,
     vae=4,
+    shapes=1,
     orders=1,
     long_layouts=1,
     tails=1,
@@ -171,6 +181,7 @@ QUICK = Amount(
     errors=1,
 )
 
+SHAPES = (1, 2)  # of a scene
 ANCHORS = (0.0, 0.5, 1.0)
 CACHES = (0.0, 0.02, 0.03, 0.1)  # none, the default, about half the calls, about a third of them
 CACHE_STEPS = 25  # of the example workflows, at their shift
@@ -182,9 +193,9 @@ ERROR_SECTIONS = 6
 TWO_SECTIONS = 2  # sections of the shortest video in which all motions can be told apart
 
 
-def motion_of(scene: int, turn: int = 0) -> str:
-    """The motions in turn, except those that cannot be seen on the scene's shape."""
-    shape = Scene.draw(HELD_OUT + scene).actors[0].shape
+def motion_of(scene: int, turn: int = 0, shapes: int | None = None) -> str:
+    """The motions in turn, except those that cannot be seen on the scene's first shape."""
+    shape = Scene.draw(HELD_OUT + scene, shapes).actors[0].shape
     possible = [motion for motion in MOTIONS if (motion, shape) != ("spin", "circle")]
     return possible[(scene + turn) % len(possible)]
 
@@ -201,6 +212,15 @@ def prompts(amount: Amount) -> Iterator[Video]:
     for scene in range(amount.prompts):
         yield Video(scene, motion_of(scene), TWO_SECTIONS, INVERTED.name, INVERTED.layout)
         yield Video(scene, motion_of(scene, turn=4), TWO_SECTIONS, INVERTED.name, INVERTED.layout)
+
+
+def shapes(amount: Amount) -> Iterator[Video]:
+    """Scenes with one shape, and others with two."""
+    for order in ORDERS:
+        for number in SHAPES:
+            for scene in range(amount.shapes):
+                motion = motion_of(scene, shapes=number)
+                yield Video(scene, motion, TWO_SECTIONS, order, ORDERS[order].layout, shapes=number)
 
 
 def layouts(amount: Amount) -> Iterator[Video]:
@@ -311,6 +331,7 @@ def errors(amount: Amount) -> Iterator[Video]:
 EXPERIMENTS = {
     "obedience": obedience,
     "prompts": prompts,
+    "shapes": shapes,
     "lengths": lengths,
     "layouts": layouts,
     "paddings": paddings,

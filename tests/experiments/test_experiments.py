@@ -174,6 +174,14 @@ def test_another_prompt_on_the_same_picture_has_the_same_start_and_noise(studio)
     assert not torch.equal(studio.sample([told_otherwise]).latents, studio.sample([ONE]).latents)
 
 
+def test_a_scene_has_as_many_shapes_as_are_asked_for():
+    videos = list(EXPERIMENTS["shapes"](replace(TINY, shapes=3)))
+
+    assert len(videos) == 3 * 2 * 3
+    assert all(len(video.told.actors) == video.shapes and video.told.actors[0].motion == video.motion for video in videos)
+    assert "shapes" not in ONE.to_dict(), "as in results made before"
+
+
 def test_every_order_has_its_own_layout_among_the_configurations():
     assert {(order.name, order.layout) for order in ORDERS.values()} <= set(CONFIGURATIONS)
     assert not any(layout == "temporal" for _, layout in CONFIGURATIONS)  # its kernels are not trained
