@@ -1,7 +1,7 @@
 """`python3 scripts/experiments.py`: measures what the demo model does, and writes docs/EXPERIMENTS.md and its plots.
 
     --quick               only a few videos per experiment
-    --only NAME ...       only these: vae obedience prompts lengths layouts paddings anchors changes cache
+    --only NAME ...       only these: vae obedience prompts shapes lengths layouts paddings anchors changes cache
                           orders long_layouts tails windows errors long
     --videos N, --steps N fewer videos, other steps
     --report              only write the report, from the results so far
