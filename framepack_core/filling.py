@@ -125,22 +125,22 @@ class _Span:
 
 def _spans(step: Step, done: Done, anchor: int | None, apart: bool) -> list[_Span]:
     """The time axis of a section: what is before the generated frames, these, and what is after them."""
-    target, layout, blank = step
-    left = _left_spans(layout.left, target[0], done.forwards(), blank)
+    target, layout, blank, origin = step
+    left = _left_spans(layout.left, target[0], done.forwards(), blank, origin)
     far = len(layout.left.far)
     if anchor is not None:
         left = [*(_Span(span.length, (anchor,) * span.length, span.kernel) for span in left[:far]), *left[far:]]
     elif not apart and done.forwards().nearest(target[0]) < 0:
         left = [_Span(span.length) for span in left]  # nothing, rather than zeros: no token, the same indices
-    right = _left_spans(layout.right.mirrored(), done.last - target[-1], done.backwards(), None)
+    right = _left_spans(layout.right.mirrored(), done.last - target[-1], done.backwards())
     return [*left, *_target_spans(target), *(span.reversed(done.last) for span in right[::-1])]
 
 
-def _left_spans(side: Side, start: int, past: _Past, blank: int | None) -> list[_Span]:
+def _left_spans(side: Side, start: int, past: _Past, blank: int | None = None, origin: int = 0) -> list[_Span]:
     """Everything before the generated frames, which begin at `start`, in time order.
 
-    Near groups are the frames just before. Far groups are the video's first frames beyond a tail, or, next to a skip, the
-    frames nearest to the generated ones that exist.
+    Near groups are the frames just before. Far groups are the video's first frames, from `origin` on, or, where nothing is
+    near, the frames nearest to the generated ones that exist.
     """
     first_near = start - side.near_frames
     near = _group_spans(side.near, first_near, past)
@@ -148,10 +148,10 @@ def _left_spans(side: Side, start: int, past: _Past, blank: int | None) -> list[
         nearest = past.nearest(start)
         blank = start - nearest - 1 if blank is None else blank
         return [*_group_spans(side.far, nearest + 1 - side.far_frames, past), _Span(blank)]
-    far = _group_spans(side.far, 0, past, start)
-    between = max(0, first_near - side.far_frames)
+    far = _group_spans(side.far, origin, past, start)
     if side.skip:
-        return [*far, _Span(between), *near]
+        return [*far, _Span(max(0, first_near - side.far_frames - origin)), *near]
+    between = max(0, first_near - side.far_frames)
     if between and side.tail in TAIL_POOL:
         tail = _Span(between, past.frames(side.far_frames, first_near), tail_kernel(side), TAIL_POOL[side.tail])
         return [*far, tail, *near]

@@ -21,11 +21,13 @@ class Step(NamedTuple):
     """One section of a gap: the frames that it generates, and the layout that says what it sees around them.
 
     `blank` time indices separate the generated frames from those skipped to before them; None: as many as there are frames.
+    `origin` is the frame that counts as the video's first.
     """
 
     target: tuple[int, ...]
     layout: Layout
     blank: int | None = None
+    origin: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .filling import Done, Section, covering, section_of, turned
 from .frames import MAX_FPS, PIXEL_FRAMES, Length, runs
-from .layout import BASE_KERNEL, PRESETS, TAIL_POOL, Layout
+from .layout import BASE_KERNEL, PRESETS, TAIL_POOL, Layout, chosen_layout
 from .orders import FORWARD, INVERTED, PADDINGS, Order, Paddings, Step, order_named, orders_with_end
 from .spelling import aligned, spell, spell_length, spell_seconds, spell_seen
 
@@ -34,7 +34,8 @@ class Plan:
     start image. `loop` more sections connect the video's end with its beginning.
 
     A video in `parts` is made one part after another, each in the plan's order. They are the frames of the video at which parts
-    after the first should begin, and do where sections meet; those after the video's end do not count.
+    after the first should begin, and do where sections meet; those after the video's end do not count. Where its sections
+    would see the video's first frames, a part sees its own, from the one before it on.
 
     `seconds` are about how long it is to be; None if it is to have just these sections. Where sections are `apart`, each is a
     clip of its own for the VAE, and only they are shown, not what they continue. The first of a video that continues nothing
@@ -192,9 +193,9 @@ class Plan:
         main = frames - self.loop * self.window
         sections: list[Section] = []
         exist = {frame for frame in known if frame < main}
-        for stop, gaps in self._parts(main, frozenset(exist)):
+        for begin, stop, gaps in self._parts(main, frozenset(exist)):
             done = Done(stop, exist)
-            for step in self._steps(gaps):
+            for step in self._steps(gaps, 0 if self.apart else max(begin - 1, 0)):
                 done.end = end and step.target[-1] + 1 == main
                 anchor = self.anchor_of(sections)
                 if anchor is None or step.target[0] <= anchor:
@@ -223,23 +224,33 @@ class Plan:
                 f"an end frame beyond the video is shown in the {orders_with_end('beyond')} order, not in {self.order}"
             )
 
-    def _parts(self, main: int, known: Collection[int]) -> Iterator[tuple[int, Sequence[tuple[int, int]]]]:
-        """Of each part, where the video ends as far as it can be seen, and the stretches of frames that do not exist yet, as
-        (start, stop), in the order in which they are filled. A part ends the video unless something is known behind it."""
+    def _parts(self, main: int, known: Collection[int]) -> Iterator[tuple[int, int, Sequence[tuple[int, int]]]]:
+        """Of each part, where it begins, where the video ends as far as the part sees, and the stretches of frames that do not
+        exist yet, as (start, stop), in the order in which they are filled. A part ends the video unless something is known
+        behind it."""
         missing = runs(frame for frame in range(main) if frame not in known)
-        for begin, end in pairwise((0, *self._beginnings(missing, main), main)):
+        for begin, end in pairwise((0, *self._beginnings(main, known), main)):
             gaps = [(max(start, begin), min(stop, end)) for start, stop in missing if start < end and stop > begin]
-            yield main if max(known, default=0) >= end else end, gaps[::-1] if self.order.backwards else gaps
+            yield begin, main if max(known, default=0) >= end else end, gaps[::-1] if self.order.backwards else gaps
 
-    def _beginnings(self, gaps: Sequence[tuple[int, int]], main: int) -> list[int]:
-        """The latent frames with which parts after the first begin: of those with which sections do, the nearest."""
-        video = self.length(main, main - sum(stop - start for start, stop in gaps))
-        sections = {video.begins(first): first for start, stop in gaps for first in range(start, stop, self.window)}
-        begins = list(sections)
-        return sorted({sections[nearest(begins, frame)] for frame in self.parts if begins and frame < video.frames})
+    def _beginnings(self, main: int, known: Collection[int]) -> list[int]:
+        """The latent frames with which parts after the first begin: of those with which sections do, or that exist, the
+        nearest."""
+        video = self.length(main, len(known))
+        gaps = runs(frame for frame in range(main) if frame not in known)
+        sections = (first for start, stop in gaps for first in range(start, stop, self.window))
+        begins = {video.begins(first): first for first in sorted((*sections, *known))}
+        times = list(begins)
+        return sorted({begins[nearest(times, frame)] for frame in self.parts if times and frame < video.frames})
 
-    def _steps(self, gaps: Iterable[tuple[int, int]]) -> Iterator[Step]:
-        """What fills these stretches, one after another. Raises ValueError for one that is not a number of whole windows."""
+    def begun(self, frames: int, known: Collection[int]) -> Plan:
+        """This plan for a video of so many latent frames, of which `known` were given, with parts exactly where they began."""
+        video = self.length(frames, len(known))
+        return replace(self, parts=tuple(video.begins(first) for first in self._beginnings(frames, known)))
+
+    def _steps(self, gaps: Iterable[tuple[int, int]], origin: int) -> Iterator[Step]:
+        """What fills these stretches of a part, one after another. Raises ValueError for one that is not a number of whole
+        windows."""
         for start, stop in gaps:
             if (stop - start) % self.window:
                 raise ValueError(
@@ -247,7 +258,7 @@ class Plan:
                     f"of the window {self.window}; move the known frames"
                 )
             windows = [tuple(range(first, first + self.window)) for first in range(start, stop, self.window)]
-            yield from self.order.steps(windows, self.layout, self.paddings)
+            yield from (step._replace(origin=origin) for step in self.order.steps(windows, self.layout, self.paddings))
 
     def anchor_of(self, sections: Sequence[Section]) -> int | None:
         """The frame that later sections than these, which are the plan's first, see in the place of the start image, if any."""
@@ -293,6 +304,11 @@ class Plan:
         return described + (f", in {len(self.parts) + 1} parts" if self.parts else "")
 
 
+def sees_start(layout: Layout) -> bool:
+    """Whether sections see the video's first frames, however far they are."""
+    return bool(layout.left.far and layout.left.near)
+
+
 def connecting_layout(layout: Layout) -> Layout:
     """A layout that sees both sides of a gap in the inverted order: this one if it can, or else the released one."""
     fits = (INVERTED.shape(one) for one in (layout, layout.mirrored()))
@@ -303,8 +319,12 @@ def connecting_layout(layout: Layout) -> Layout:
 def without_effect(order: str, layout: str, custom_layout: str = "", paddings: str = PADDINGS[0], parts: str = "") -> list[str]:
     """Lines that name the values of a plan that are not used."""
     found = []
-    if parts.strip() and not order_named(order).backwards:
-        found.append(f"parts is without effect in the {order} order, which makes what comes first first")
+    fitted = order_named(order).fit(order_named(order).layout if layout == "auto" else chosen_layout(layout, custom_layout))
+    if parts.strip() and not order_named(order).backwards and not sees_start(fitted):
+        found.append(
+            f"parts is without effect in the {order} order with layout {fitted}: it makes what comes first first, and does not "
+            "see the video's start"
+        )
     if layout != "custom" and custom_layout.strip():
         found.append(f"custom_layout is without effect: layout is {layout}; choose custom to use it")
     if order != INVERTED.name and paddings != PADDINGS[0]:

@@ -260,6 +260,18 @@ def changes_backwards(told: Sequence[Choice], sections: Sequence[Section]) -> bo
     return any(said != then and before.number > after.number for (before, said), (after, then) in pairwise(by_time))
 
 
+def keeps_start(told: Sequence[Choice], sections: Sequence[Section]) -> bool:
+    """Whether a section that is told something else than the video's beginning still sees that in the start image's place."""
+    beginning = min(zip(sections, told, strict=True), key=lambda one: one[0].target[0])[1]
+    return any(said != beginning and sees_start(section) for section, said in zip(sections, told, strict=True))
+
+
+def sees_start(section: Section) -> bool:
+    """Whether it sees the video's first frame at the first time index, and not because that is how far back it lies."""
+    places = ((group.frames[0], group.indices[0]) for group in section.context)
+    return (0, 0) in places and section.indices[0] != section.target[0]
+
+
 def from_beginning(time: float, seconds: float) -> float:
     """A time that is counted from the end if it is negative, in a video of so many seconds."""
     return seconds + time if time < 0 else time

@@ -30,7 +30,8 @@ def redo(
     placed = tuple(_stretch(latents, start, stop, video.begins(start) / plan.fps) for start, stop in stays)
     if before is not None:
         placed = (replace(placed[0], picture=before.picture), *placed[1:])
-    shorter = replace(plan, sections=len(again) // plan.window, seconds=None, anchor=plan.anchor_of(sections))
+    begun = plan.begun(latents.shape[2], known)
+    shorter = replace(begun, sections=len(again) // plan.window, seconds=None, anchor=plan.anchor_of(sections))
     return shorter, Frames(placed, plan.fps, tuple(sorted(known)))
 
 

@@ -120,7 +120,8 @@ class PlanNode(io.ComfyNode):
                     default="",
                     optional=True,
                     tooltip="Seconds at which a new part of the video begins, like 2, 3.5. Parts are made one after another, "
-                    "each in the plan's order, so that what comes later goes on from what came before. For timed prompts.",
+                    "each in the plan's order, and each goes on from the frame before it instead of the start image. For timed "
+                    "prompts.",
                     advanced=True,
                 ),
                 io.Boolean.Input(

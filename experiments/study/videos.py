@@ -262,17 +262,13 @@ def anchors(amount: Amount) -> Iterator[Video]:
 
 
 def changes(amount: Amount) -> Iterator[Video]:
-    """A change of motion in the middle of four sections, in every order, and both motions alone.
-
-    In an order that goes backwards, the change is made with and without parts.
-    """
+    """A change of motion in the middle of four sections, in every order, with and without parts, and both motions alone."""
     for name, order in ORDERS.items():
         for scene in range(amount.changes):
             first, second = change_of(scene)
             video = Video(scene, first, 4, name, order.layout)
-            yield from (video, replace(video, motion=second), replace(video, then=second))
-            if order.backwards:
-                yield replace(video, then=second, in_parts=True)
+            yield from (video, replace(video, motion=second))
+            yield from (replace(video, then=second, in_parts=in_parts) for in_parts in (False, True))
 
 
 def change_of(scene: int) -> tuple[str, str]:

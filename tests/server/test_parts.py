@@ -23,6 +23,15 @@ def test_the_first_part_is_the_video_that_ends_there(graph, server, order):
     assert not torch.equal(in_parts[:, :, 1:10], at_once[:, :, 1:10])
 
 
+def test_forwards_only_what_comes_after_the_first_part_is_another(graph, server):
+    in_parts, at_once = (
+        graph.latents(server, graph.sampler(plan=graph.plan_of(3, order="forward", parts=parts))) for parts in ("1.2", "")
+    )
+
+    assert torch.equal(in_parts[:, :, :10], at_once[:, :, :10])
+    assert not torch.equal(in_parts[:, :, 10:], at_once[:, :, 10:])
+
+
 @pytest.mark.parametrize(
     ("parts", "said"),
     [("2, 1", "parts has 1 s after 2 s; write ascending seconds"), ("later", "parts is 'later'")],

@@ -75,6 +75,15 @@ def groups(section):
     return [(group.kernel, group.frames, group.indices) for group in section.context]
 
 
+def start_place(section):
+    """The frames in the place of the start image."""
+    return next(frames for _, frames, indices in groups(section) if indices == (0,))
+
+
+def without_start(section):
+    return [group for group in groups(section) if group[2] != (0,)]
+
+
 def seen(section):
     """(frame, its time index) of every context frame that exists."""
     pairs = [pair for group in section.context for pair in zip(group.frames, group.indices, strict=True)]
@@ -391,14 +400,42 @@ def test_a_part_sees_what_is_known_behind_it():
     assert {frame for frame, _ in seen(first)} == {0, 28}
 
 
-def test_parts_change_nothing_forwards():
+def test_forwards_a_part_sees_the_frame_before_it_in_the_place_of_the_start():
     plan = Plan.of(6.0, "forward")
+    in_parts = plan.in_parts([1.2, 3.6]).fill(46)
+
+    assert [start_place(section) for section in plan.fill(46)] == [(0,)] * 5
+    assert [start_place(section) for section in in_parts] == [(0,), (9,), (9,), (27,), (27,)]
+    assert [without_start(section) for section in in_parts] == [without_start(section) for section in plan.fill(46)]
+
+
+def test_forwards_a_part_is_as_far_from_its_own_start_as_a_video_would_be():
+    in_parts = Plan.of(4.8, "forward", layout="f1k1_x_f2k2f1k1_g9").in_parts([2.4]).fill(37)
+
+    assert [start_place(section) for section in in_parts] == [(0,), (0,), (18,), (18,)]
+    assert [section.indices[0] for section in in_parts] == [4, 10, 4, 10]
+
+
+def test_forwards_a_guide_is_seen_where_a_part_would_see_the_frame_before_it():
+    guided = Plan.of(4.8, "forward").in_parts([1.2]).fill(37, guides=[(19, 28)])
+
+    assert [start_place(section) for section in guided] == [(0,), (9,), (38,), (9,)]
+
+
+@pytest.mark.parametrize("layout", ["vanilla", "geometric"])
+def test_parts_change_nothing_where_the_start_is_not_seen(layout):
+    plan = Plan.of(6.0, "forward", layout=layout)
 
     assert plan.in_parts([1.2, 3.0]).fill(46) == plan.fill(46)
-    assert without_effect("forward", "auto", "", "released", "1.2")[0].startswith(
-        "parts is without effect in the forward order"
-    )
-    assert not without_effect("inverted", "auto", "", "released", "1.2")
+    (said,) = without_effect("forward", layout, parts="1.2")
+    assert said.startswith("parts is without effect in the forward order with layout")
+    assert not without_effect("forward", "auto", parts="1.2") and not without_effect("inverted", "auto", parts="1.2")
+
+
+def test_a_part_may_begin_within_what_is_given():
+    sections = Plan.of(2.4, "forward").in_parts([0.5]).fill(37, range(19))
+
+    assert [start_place(section) for section in sections] == [(3,), (3,)]
 
 
 def test_a_part_after_the_end_of_the_video_does_not_count_and_one_in_a_longer_video_does():

@@ -15,6 +15,7 @@ from framepack_core.prompts import (
     Span,
     changes_backwards,
     choices,
+    keeps_start,
     parse,
     span_of,
     spell,
@@ -218,6 +219,26 @@ def test_a_change_is_made_backwards_where_what_follows_it_is_made_first(order, p
     spans = [prompt.span for prompt in parse(text) if prompt.span]
 
     assert changes_backwards(choices(spans, True, sections, length, plan.fps), sections) == backwards
+
+
+@pytest.mark.parametrize(
+    ("layout", "parts", "text", "keeps"),
+    [
+        ("f1", [], "a [2.4s: b]", True),
+        ("f1", [2.4], "a [2.4s: b]", False),
+        ("f1", [2.4], "a [2.4s: b] [3.6s: c]", False),
+        ("f1", [3.6], "a [2.4s: b] [3.6s: c]", True),
+        ("f1", [], "a [9s: b]", False),
+        ("vanilla", [], "a [2.4s: b]", False),
+    ],
+)
+def test_forwards_the_start_image_is_seen_after_a_change_but_for_parts(layout, parts, text, keeps):
+    plan = Plan.of(4.8, "forward", layout=layout).in_parts(parts)
+    length = plan.length(1 + plan.generated)
+    sections = plan.fill(length.latents)
+    spans = [prompt.span for prompt in parse(text) if prompt.span]
+
+    assert keeps_start(choices(spans, True, sections, length, plan.fps), sections) == keeps
 
 
 def test_the_section_at_both_ends_is_told_what_belongs_to_the_beginning():

@@ -49,6 +49,19 @@ def test_a_section_sees_what_comes_before_and_after_it_without_a_gap():
     assert section.indices == tuple(range(1, 10))
 
 
+@pytest.mark.parametrize("order", ["forward", "inverted"])
+def test_a_section_of_a_later_part_sees_what_it_saw(order):
+    plan = Plan.of(7.2, order).in_parts([2.0])  # where no section begins
+    sections = plan.fill(55)
+    last = sections[-1]
+
+    new_plan, frames = redo(plan, video(55), {0}, {last.number})
+
+    (section,) = new_plan.bind(Arrangement.of(new_plan, frames).timeline((2, 16, 55, 4, 6), 2))
+    assert (section.target, section.indices) == (last.target, last.indices)
+    assert section.context == last.context
+
+
 @pytest.mark.parametrize(("text", "numbers"), [("1", {0}), ("2,4-5", {1, 3, 4}), (" 3 , 1 - 2,", {0, 1, 2})])
 def test_sections_are_written_as_in_the_table(text, numbers):
     assert section_numbers(text, Plan.of(6).fill(46)) == numbers

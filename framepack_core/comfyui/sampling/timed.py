@@ -24,6 +24,7 @@ from ...prompts import (
     called,
     changes_backwards,
     choices,
+    keeps_start,
     require_no_time,
     spell_choice,
     without_section,
@@ -136,6 +137,9 @@ class _Prompts:
         if changes_backwards(told, sections):
             notes.append("a prompt's sections are made before those of the prompt that it follows; for a motion that goes on, "
                          "set the plan's parts to the seconds at which prompts change")  # fmt: skip
+        elif keeps_start(told, sections):
+            notes.append("after a prompt has changed, sections still see the start image, and may go back to it; for a motion "
+                         "that goes on, set the plan's parts to the seconds at which prompts change")  # fmt: skip
         return cls(by_span, told, tuple(notes))
 
     @property
