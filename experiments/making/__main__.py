@@ -4,6 +4,8 @@ Stages, in order: vae, decoder, text, vision, clips, transformer, lora. Each con
 fixed seeds. With a GPU, processes render beside it. The shipped VAE is from before the stage `decoder`. States go
 to `make_demo` in the cache (`.cache`, or FRAMEPACK_CACHE), the weights to `framepack_core/demo/weights`. Needs the extra
 `train`.
+
+`losses` makes nothing: it prints the transformer's loss on films of the training and on ones that it never saw.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from experiments.making import autoencoder, encoders
+from experiments.making import autoencoder, encoders, losses
 from experiments.making.clips import Film, changing, write_clips
 from experiments.making.device import BF16
 from framepack_core.demo.text import TextEncoder
@@ -33,7 +35,9 @@ from scripts.support.environment import ROOT, cache_directory
 
 WORK = cache_directory() / "make_demo"
 WEIGHTS = ROOT / "framepack_core" / "demo" / "weights"
+TRANSFORMER_FILE = WEIGHTS / "demo_transformer.safetensors"
 CLIPS, LORA_CLIPS = 10_000, 240
+MEASURED = 40  # films, of the training and held-out ones
 CHANGES = range(1_000_000, 1_002_000)  # seeds of films in which the motion changes; the shipped transformer saw none of them
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -104,17 +108,26 @@ def make_transformer() -> None:
         train("clips", output, [*TRANSFORMER.split(), *start, *options.split()])
         start = ["--start", str(output / "model")]
     last = WORK / f"transformer-{len(RUNS)}"
-    shutil.copyfile(last / "model" / state.WEIGHTS, WEIGHTS / "demo_transformer.safetensors")
+    shutil.copyfile(last / "model" / state.WEIGHTS, TRANSFORMER_FILE)
 
 
 def make_lora() -> None:
     """A LoRA for a motion that the demo does not know."""
     scenes = {seed: Scene.draw(seed, shapes=1).with_motion(LORA_MOTION, seed) for seed in range(LORA_CLIPS)}
     encode_films("lora-clips", {seed: Film(scene) for seed, scene in scenes.items()})
-    output, start = WORK / "lora", WEIGHTS / "demo_transformer.safetensors"
+    output, start = WORK / "lora", TRANSFORMER_FILE
     train("lora-clips", output, ["--start", str(start), *LORA.split()])
     lora = load_file(output / "model" / LORA_FILE)
     save_file({name: weight.half() for name, weight in lora.items()}, WEIGHTS / "demo_lora.safetensors")
+
+
+def print_losses() -> None:
+    films = {"films of the training": 0, "held-out films": autoencoder.HELD_OUT}
+    folders = {name: f"films-{first}" for name, first in films.items()}
+    for name, first in films.items():
+        encode_films(folders[name], {seed: Film(Scene.draw(seed)) for seed in range(first, first + MEASURED)})
+    for line in losses.report({name: WORK / folder for name, folder in folders.items()}, TRANSFORMER_FILE):
+        print(line, flush=True)
 
 
 def train(clips: str, output: Path, options: list[str]) -> None:
@@ -150,16 +163,19 @@ STAGES = {
     "transformer": make_transformer,
     "lora": make_lora,
 }
+OTHERS = {"losses": print_losses}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"{', '.join(STAGES)} (default: all, in this order)")
+    parser.add_argument("stages", nargs="*", metavar="STAGE",
+                        help=f"{', '.join(STAGES)} (default: all of these, in this order), or {', '.join(OTHERS)}")  # fmt: skip
     stages = parser.parse_args().stages or list(STAGES)
-    if unknown := [stage for stage in stages if stage not in STAGES]:
-        parser.error(f"there is no stage {unknown[0]!r}; choose from {', '.join(STAGES)}")
+    known = STAGES | OTHERS
+    if unknown := [stage for stage in stages if stage not in known]:
+        parser.error(f"there is no stage {unknown[0]!r}; choose from {', '.join(known)}")
     for stage in stages:
-        STAGES[stage]()
+        known[stage]()
 
 
 if __name__ == "__main__":

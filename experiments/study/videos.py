@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from itertools import permutations
 from typing import Literal
 
-from framepack_core.demo.world import MOTIONS, Scene
+from framepack_core.demo.world import MOTIONS, SIZE, Scene
 from framepack_core.frames import pixel_frames
 from framepack_core.orders import FORWARD, INVERTED, ORDERS, Paddings
 from framepack_core.plan import Plan
@@ -272,9 +272,16 @@ def changes(amount: Amount) -> Iterator[Video]:
 
 
 def change_of(scene: int) -> tuple[str, str]:
-    """All pairs of two lasting motions in turn."""
+    """All pairs of two lasting motions in turn, but for those whose change cannot be seen: the shape has left the picture."""
     pairs = list(permutations(LASTING, 2))
-    return pairs[scene * 7 % len(pairs)]
+    in_turn = (pairs[(scene + turn) * 7 % len(pairs)] for turn in range(len(pairs)))
+    return next(pair for pair in in_turn if _in_sight(Video(scene, pair[0], 4)))
+
+
+def _in_sight(video: Video) -> bool:
+    """Whether all of the world's first shape is in the picture in the middle of the video."""
+    shape = video.told.truth(video.middle)[0]
+    return all(shape.radius <= at <= SIZE - shape.radius for at in (shape.x, shape.y))
 
 
 def cached(amount: Amount) -> Iterator[Video]:

@@ -109,6 +109,17 @@ def test_a_video_is_told_something_else_from_its_middle_on(studio):
     assert (after[:, :, 10:] - before[:, :, 10:]).abs().max() > 0.01
 
 
+def test_prompts_change_while_the_shape_is_in_the_picture_in_every_order_with_and_without_parts():
+    videos = list(EXPERIMENTS["changes"](replace(TINY, changes=12)))
+
+    for video in videos:
+        (place, *_) = video.told.truth(video.middle)
+        assert not video.then or (place.visible and 0 < place.x < 128 and 0 < place.y < 128)
+    changed = [(video.order, video.in_parts) for video in videos if video.then]
+    assert {one: changed.count(one) for one in changed} == {(order, parts): 12 for order in ORDERS for parts in (False, True)}
+    assert len({(video.motion, video.then) for video in videos if video.then}) > 5
+
+
 def test_each_half_is_judged_by_what_it_is_told():
     changed = Video(0, "stop", 4, then="left")
     frames = np.concatenate(
