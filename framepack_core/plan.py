@@ -304,11 +304,6 @@ class Plan:
         return described + (f", in {len(self.parts) + 1} parts" if self.parts else "")
 
 
-def sees_start(layout: Layout) -> bool:
-    """Whether sections see the video's first frames, however far they are."""
-    return bool(layout.left.far and layout.left.near)
-
-
 def connecting_layout(layout: Layout) -> Layout:
     """A layout that sees both sides of a gap in the inverted order: this one if it can, or else the released one."""
     fits = (INVERTED.shape(one) for one in (layout, layout.mirrored()))
@@ -316,20 +311,27 @@ def connecting_layout(layout: Layout) -> Layout:
     return next(sees_both, INVERTED.fit(INVERTED.layout).with_window(layout.window))
 
 
-def without_effect(order: str, layout: str, custom_layout: str = "", paddings: str = PADDINGS[0], parts: str = "") -> list[str]:
-    """Lines that name the values of a plan that are not used."""
+def without_effect(
+    order: str, layout: str, custom_layout: str = "", paddings: str = PADDINGS[0], parts: str = "", apart: bool = False
+) -> list[str]:
+    """Lines that name the values of a plan that are not used; `apart` as in Plan."""
     found = []
-    fitted = order_named(order).fit(order_named(order).layout if layout == "auto" else chosen_layout(layout, custom_layout))
-    if parts.strip() and not order_named(order).backwards and not sees_start(fitted):
-        found.append(
-            f"parts is without effect in the {order} order with layout {fitted}: it makes what comes first first, and does not "
-            "see the video's start"
-        )
+    if parts.strip() and not order_named(order).backwards:
+        found += _parts_without_effect(order_named(order), layout, custom_layout, apart)
     if layout != "custom" and custom_layout.strip():
         found.append(f"custom_layout is without effect: layout is {layout}; choose custom to use it")
     if order != INVERTED.name and paddings != PADDINGS[0]:
         found.append(f"paddings {paddings} is without effect in the {order} order")
     return found
+
+
+def _parts_without_effect(order: Order, layout: str, custom_layout: str, apart: bool) -> Iterator[str]:
+    """Of an order that makes what comes first first, so that parts only change what is seen of the video's beginning."""
+    left = order.fit(order.layout if layout == "auto" else chosen_layout(layout, custom_layout)).left
+    if apart:
+        yield f"parts is without effect in the {order} order of this model, which sees the video's start in every section"
+    elif not (left.far and left.near):
+        yield f"parts is without effect in the {order} order with this layout, which does not see the video's start"
 
 
 def section_count(seconds: float, fps: float, frames: int) -> int:

@@ -166,7 +166,7 @@ class PlanNode(io.ComfyNode):
 
             plan = family_of(model).family.fit(plan)
         optional = values.get("custom_layout", ""), values.get("paddings", PADDINGS[0]), values.get("parts", "")
-        if unused := without_effect(values["order"], values["layout"], *optional):
+        if unused := without_effect(values["order"], values["layout"], *optional, apart=plan.apart):
             progress_text(cls)("\n".join(unused))
         return io.NodeOutput(plan, plan.table())
 

@@ -428,8 +428,17 @@ def test_parts_change_nothing_where_the_start_is_not_seen(layout):
 
     assert plan.in_parts([1.2, 3.0]).fill(46) == plan.fill(46)
     (said,) = without_effect("forward", layout, parts="1.2")
-    assert said.startswith("parts is without effect in the forward order with layout")
+    assert said == "parts is without effect in the forward order with this layout, which does not see the video's start"
     assert not without_effect("forward", "auto", parts="1.2") and not without_effect("inverted", "auto", parts="1.2")
+
+
+def test_parts_change_nothing_where_sections_are_clips_of_their_own():
+    plan = Plan.of(6.0, "forward").in_clips(True)
+
+    frames = 1 + plan.generated
+    assert plan.in_parts([1.2, 3.0]).fill(frames) == plan.fill(frames)
+    (said,) = without_effect("forward", "auto", parts="1.2", apart=True)
+    assert said.startswith("parts is without effect in the forward order of this model")
 
 
 def test_a_part_may_begin_within_what_is_given():
