@@ -228,7 +228,7 @@ class Plan:
         """Of each part, where it begins, where the video ends as far as the part sees, and the stretches of frames that do not
         exist yet, as (start, stop), in the order in which they are filled. A part ends the video unless something is known
         behind it."""
-        missing = runs(frame for frame in range(main) if frame not in known)
+        missing = unknown(main, known)
         for begin, end in pairwise((0, *self._beginnings(main, known), main)):
             gaps = [(max(start, begin), min(stop, end)) for start, stop in missing if start < end and stop > begin]
             yield begin, main if max(known, default=0) >= end else end, gaps[::-1] if self.order.backwards else gaps
@@ -237,8 +237,7 @@ class Plan:
         """The latent frames with which parts after the first begin: of those with which sections do, or that exist, the
         nearest."""
         video = self.length(main, len(known))
-        gaps = runs(frame for frame in range(main) if frame not in known)
-        sections = (first for start, stop in gaps for first in range(start, stop, self.window))
+        sections = (first for start, stop in unknown(main, known) for first in range(start, stop, self.window))
         begins = {video.begins(first): first for first in sorted((*sections, *known))}
         times = list(begins)
         return sorted({begins[nearest(times, frame)] for frame in self.parts if times and frame < video.frames})
@@ -302,6 +301,11 @@ class Plan:
         described = f"{self.order}, {self.sections} x {self.window} latent frames, {self.name} layout {self.layout}"
         described += ", reanchored" if self.reanchored else ""
         return described + (f", in {len(self.parts) + 1} parts" if self.parts else "")
+
+
+def unknown(frames: int, known: Collection[int]) -> list[tuple[int, int]]:
+    """The stretches of a video's latent frames that are not known, as (start, stop)."""
+    return runs(frame for frame in range(frames) if frame not in known)
 
 
 def connecting_layout(layout: Layout) -> Layout:

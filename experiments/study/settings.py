@@ -4,7 +4,8 @@ how long a video is at most."""
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 
 from experiments.study import plots
 from experiments.study.intervals import mean, paired, share
@@ -21,10 +22,13 @@ from experiments.study.videos import (
     anchors,
     cached,
     changes,
+    in_sight,
     layouts_of,
     paddings,
 )
 from framepack_core.orders import ORDERS
+
+Halves = Sequence[bool | None]
 
 
 class Settings(Part):
@@ -110,20 +114,16 @@ class Settings(Part):
         rows = []
         for order, made in self._by_order(changes).items():
             alone = {(video.scene, video.motion): one["halves"] for video, one in made if not video.then}
-            for in_parts in (False, True):
-                found = {video: one["halves"] for video, one in made if video.then and video.in_parts == in_parts}
-                told = [video for video in found if {(video.scene, video.motion), (video.scene, video.then)} <= alone.keys()]
-                if not told:
-                    continue
-                firsts = share([alone[video.scene, video.motion][0] is not False for video in told])
-                seconds = share([alone[video.scene, video.then][1] is not False for video in told])
-                halves = [[found[video][half] is not False for video in told] for half in (0, 1)]
-                both = share([first and second for first, second in zip(*halves, strict=True)])
-                rows.append([order + (", in two parts" if in_parts else ""), str(len(told)), percent(firsts), percent(seconds),
-                             f"{firsts.value * seconds.value:.0%}", percent(both),
-                             *(percent(share(half)) for half in halves)])  # fmt: skip
-        header = ["order", "videos", "first prompt alone, first half", "second prompt alone, second half", "product",
-                  "changed: both halves", "first half", "second half"]  # fmt: skip
+            changed = {video: one["halves"] for video, one in made if video.then
+                       and {(video.scene, video.motion), (video.scene, video.then)} <= alone.keys()}  # fmt: skip
+            for seen, in_parts in product((True, False), (False, True)):
+                told = [video for video in changed if (in_sight(video), video.in_parts) == (seen, in_parts)]
+                if told:
+                    name = [order + (", in two parts" if in_parts else ""), "in the picture" if seen else "leaving it"]
+                    rows.append([*name, str(len(told)), *_halves(told, changed, alone)])
+        header = ["order", "shape at the change", "videos", "first prompt alone, first half",
+                  "second prompt alone, second half", "product", "changed: both halves", "first half",
+                  "second half"]  # fmt: skip
         return table(header, rows) if rows else ""
 
     def long(self) -> str:
@@ -179,3 +179,13 @@ class Settings(Part):
     def _context(self, order: str, layout: str) -> int:
         video = Video(0, "stop", TWO_SECTIONS, order, layout)
         return video.plan.fill(1 + video.generated)[-1].context_tokens(16, 16)
+
+
+def _halves(told: Sequence[Video], changed: Mapping[Video, Halves], alone: Mapping[tuple[int, str], Halves]) -> Iterator[str]:
+    """Of videos whose prompt changes: how often each half does what it is told, with one prompt and with both."""
+    firsts = share([alone[video.scene, video.motion][0] is not False for video in told])
+    seconds = share([alone[video.scene, video.then][1] is not False for video in told])
+    halves = [[changed[video][half] is not False for video in told] for half in (0, 1)]
+    both = share([first and second for first, second in zip(*halves, strict=True)])
+    yield from (percent(firsts), percent(seconds), f"{firsts.value * seconds.value:.0%}", percent(both))
+    yield from (percent(share(half)) for half in halves)

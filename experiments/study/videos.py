@@ -262,23 +262,25 @@ def anchors(amount: Amount) -> Iterator[Video]:
 
 
 def changes(amount: Amount) -> Iterator[Video]:
-    """A change of motion in the middle of four sections, in every order, with and without parts, and both motions alone."""
+    """Changes of motion in the middle of four sections, in every order, with and without parts, and both motions alone."""
     for name, order in ORDERS.items():
         for scene in range(amount.changes):
-            first, second = change_of(scene)
-            video = Video(scene, first, 4, name, order.layout)
-            yield from (video, replace(video, motion=second))
-            yield from (replace(video, then=second, in_parts=in_parts) for in_parts in (False, True))
+            for first, second in changes_of(scene):
+                video = Video(scene, first, 4, name, order.layout)
+                yield from (video, replace(video, motion=second))
+                yield from (replace(video, then=second, in_parts=in_parts) for in_parts in (False, True))
 
 
-def change_of(scene: int) -> tuple[str, str]:
-    """All pairs of two lasting motions in turn, but for those whose change cannot be seen: the shape has left the picture."""
+def changes_of(scene: int) -> list[tuple[str, str]]:
+    """A pair of two lasting motions, all in turn, and if the shape is leaving the picture when it changes, also the next pair
+    in whose video it is not."""
     pairs = list(permutations(LASTING, 2))
-    in_turn = (pairs[(scene + turn) * 7 % len(pairs)] for turn in range(len(pairs)))
-    return next(pair for pair in in_turn if _in_sight(Video(scene, pair[0], 4)))
+    in_turn = [pairs[(scene + turn) * 7 % len(pairs)] for turn in range(len(pairs))]
+    seen = next(pair for pair in in_turn if in_sight(Video(scene, pair[0], 4)))
+    return list(dict.fromkeys((in_turn[0], seen)))
 
 
-def _in_sight(video: Video) -> bool:
+def in_sight(video: Video) -> bool:
     """Whether all of the world's first shape is in the picture in the middle of the video."""
     shape = video.told.truth(video.middle)[0]
     return all(shape.radius <= at <= SIZE - shape.radius for at in (shape.x, shape.y))

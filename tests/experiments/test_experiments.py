@@ -4,6 +4,7 @@ import json
 import re
 from argparse import Namespace
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from experiments.study.findings import findings
 from experiments.study.intervals import Interval, mean, paired, share
 from experiments.study.results import Results
 from experiments.study.settings import Settings
-from experiments.study.videos import CONFIGURATIONS, EXPERIMENTS, Amount, Video, Way, motion_of
+from experiments.study.videos import CONFIGURATIONS, EXPERIMENTS, Amount, Video, Way, in_sight, motion_of
 from framepack_core.orders import ORDERS
 
 TINY = Amount(
@@ -109,15 +110,17 @@ def test_a_video_is_told_something_else_from_its_middle_on(studio):
     assert (after[:, :, 10:] - before[:, :, 10:]).abs().max() > 0.01
 
 
-def test_prompts_change_while_the_shape_is_in_the_picture_in_every_order_with_and_without_parts():
-    videos = list(EXPERIMENTS["changes"](replace(TINY, changes=12)))
+def test_prompts_change_in_every_order_with_and_without_parts_and_in_every_scene_while_the_shape_can_be_seen():
+    changed = [video for video in EXPERIMENTS["changes"](replace(TINY, changes=12)) if video.then]
 
-    for video in videos:
+    for order, in_parts in product(ORDERS, (False, True)):
+        some = [video for video in changed if (video.order, video.in_parts) == (order, in_parts)]
+        assert {video.scene for video in some if in_sight(video)} == set(range(12))
+        assert len({video.scene for video in some if not in_sight(video)}) == 7
+    assert len({(video.motion, video.then) for video in changed}) > 10
+    for video in changed:
         (place, *_) = video.told.truth(video.middle)
-        assert not video.then or (place.visible and 0 < place.x < 128 and 0 < place.y < 128)
-    changed = [(video.order, video.in_parts) for video in videos if video.then]
-    assert {one: changed.count(one) for one in changed} == {(order, parts): 12 for order in ORDERS for parts in (False, True)}
-    assert len({(video.motion, video.then) for video in videos if video.then}) > 5
+        assert in_sight(video) == all(place.radius <= at <= 128 - place.radius for at in (place.x, place.y))
 
 
 def test_each_half_is_judged_by_what_it_is_told():
