@@ -42,7 +42,16 @@ def colour(found: Found) -> float | None:
 
 def softened(found: Found) -> float:
     """How many times the sharpness has doubled or halved by the last section."""
-    return abs(math.log2(max(found["by_section"][-1]["sharpness"], 1e-6)))
+    return _doublings(found["by_section"][-1])
+
+
+def softened_most(found: Found) -> float:
+    """How many times the sharpness has doubled or halved in the section that is farthest off."""
+    return max(map(_doublings, found["by_section"]))
+
+
+def _doublings(section: dict) -> float:
+    return abs(math.log2(max(section["sharpness"], 1e-6)))
 
 
 DRIFT: dict[str, Pick] = {
