@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import permutations
@@ -146,11 +147,11 @@ class Amount:
     long: int = 40
     vae: int = 40
     shapes: int = 20
-    orders: int = 12
-    long_layouts: int = 12
-    tails: int = 12
-    windows: int = 12
-    errors: int = 12
+    orders: int = 40
+    long_layouts: int = 24
+    tails: int = 24
+    windows: int = 24
+    errors: int = 40
 
     def at_most(self, videos: int) -> Amount:
         counts = {
@@ -295,10 +296,10 @@ def cached(amount: Amount) -> Iterator[Video]:
 
 
 def orders(amount: Amount) -> Iterator[Video]:
-    """The three orders in long videos."""
+    """The three orders in long videos, of each length about as many sections."""
     for sections in LONG:
         for name, order in ORDERS.items():
-            for scene in range(amount.orders):
+            for scene in range(math.ceil(amount.orders * LONG[0] / sections)):
                 yield Video(scene, motion_of(scene), sections, name, order.layout)
 
 
