@@ -34,9 +34,15 @@ class Film:
     later: Mapping[int, str] = field(default_factory=dict)
 
 
-def changing(seed: int) -> Film:
+def film(seed: int) -> Film:
+    """Every other film has two shapes, and in seven of twenty the motion changes."""
+    shapes = 1 + seed % 2
+    return changing(seed, shapes) if seed % 20 < 7 else Film(Scene.draw(seed, shapes))
+
+
+def changing(seed: int, shapes: int | None = None) -> Film:
     """A film in which the first shape's motion changes, where a section begins if a start image comes before the first one."""
-    rng, scene = np.random.default_rng([seed, 3]), Scene.draw(seed)
+    rng, scene = np.random.default_rng([seed, 3]), Scene.draw(seed, shapes)
     shape, motion = scene.actors[0].shape, scene.actors[0].motion
     frame = 1 + WINDOW * int(rng.integers(1, SECTIONS))
     then = str(rng.choice([other for other in LASTING if other != motion and (other, shape) != ("spin", "circle")]))

@@ -24,6 +24,7 @@ EARLIER = {
     4_900: {"inverted": 15, "forward": 25, "endpoints": 18},
     6_700: {"inverted": 24, "forward": 30, "endpoints": 23},
 }
+LATER = {12_100: {"inverted": 25, "forward": 35, "endpoints": 21}}  # the fifth run of experiments.making, which is not shipped
 
 
 def write(obeyed: Mapping[str, int], wanted: float, image: Path) -> str:
@@ -31,14 +32,14 @@ def write(obeyed: Mapping[str, int], wanted: float, image: Path) -> str:
     points: dict[str, Line] = {}
     curves: dict[str, Curve] = {}
     rows = []
-    for order, count in obeyed.items():
-        counts = {steps: earlier[order] for steps, earlier in EARLIER.items()} | {TRAINED: count}
+    for order in obeyed:
+        counts = {steps: found[order] for steps, found in (EARLIER | {TRAINED: obeyed} | LATER).items()}
         points[order] = [(steps, share([place < number for place in range(SCENES)])) for steps, number in counts.items()]
         xs = np.geomspace(min(counts), 10 * TRAINED, 60)
         curves[order] = list(zip(xs, Growth.of(counts).share(xs), strict=True))
         rows.append([order, *(percent(found) for _, found in points[order]), _steps(steps_to(wanted, counts))])
     plots.growth(image, points, curves, wanted, "share of videos that do what the prompt says")
-    return table(["order", *(f"{steps:,} steps" for steps in (*EARLIER, TRAINED)), f"steps to {wanted:.0%}"], rows)
+    return table(["order", *(f"{steps:,} steps" for steps in (*EARLIER, TRAINED, *LATER)), f"steps to {wanted:.0%}"], rows)
 
 
 def _steps(interval: Interval) -> str:
