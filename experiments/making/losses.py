@@ -1,6 +1,7 @@
 """The transformer's loss on films that it was trained on and on ones that it never saw.
 
-Where the former is lower, more films would help. Where both are the same, only more steps or a larger model would.
+Where the former is lower, more films may help. But forty films differ from forty others by up to a quarter by themselves, so it
+takes weights that saw neither to tell. Where both are the same, only more steps or a larger model would help.
 """
 
 from __future__ import annotations
