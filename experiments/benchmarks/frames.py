@@ -7,6 +7,7 @@ from a video of the demo's world, so that what is made should go through it as t
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from experiments.measures import motions
-from experiments.measures.tracks import follow
+from experiments.measures.tracks import Track, follow
 from experiments.study.videos import HELD_OUT, motion_of
 from framepack_core.demo.vae import DemoVAE
 from framepack_core.demo.world import FPS, Scene
@@ -38,8 +39,10 @@ WINDOW = 9
 SECTION = PIXEL_FRAMES * WINDOW  # frames
 STILL = 1 + PIXEL_FRAMES  # of the same picture are encoded for a still in mid-video
 VISIBLE = 1.5  # times the usual step from one latent frame to the next
+TRAVELS = 2.0  # pixels in a latent frame; of what moves less, the step at a join says nothing
 CRF, PIXELS = 10, "yuv420p"
 LONGEST = 4 * SECTION + 1
+SPREADS = tuple(f"{what}: median (largest) | up to {VISIBLE}" for what in ("joins", "shape's steps"))
 
 
 class Piece(NamedTuple):
@@ -99,10 +102,12 @@ WAYS = (
 
 @dataclass(frozen=True)
 class Found:
-    """Of one video: its joins, the PSNR of what was given less that of the VAE alone (dB), whether its first shape obeys, and
-    how far its colour is from the start's (Lab). None where nothing was given to compare with, or where the shape is lost."""
+    """Of one video: its joins, the steps of its first shape at them, the PSNR of what was given less that of the VAE alone
+    (dB), whether the shape obeys, and how far its colour is from the start's (Lab). None where nothing was given to compare
+    with, or where the shape is lost."""
 
     joins: tuple[float, ...]
+    strides: tuple[float, ...]
     given: float | None
     obeys: bool | None
     colour: float | None
@@ -116,7 +121,7 @@ def main() -> int:
     options = parser.parse_args()
     environment = Environment(Path(sys.executable), options.comfyui, options.comfyui.parent)
     with TemporaryDirectory() as folder, Server(environment, Path(folder)) as server:
-        print("way, order", "joins: median (largest)", f"up to {VISIBLE}", "given, dB", "obeys", "colour", sep=" | ")
+        print("way, order", *SPREADS, "given, dB", "obeys", "colour", sep=" | ")
         for way in WAYS:
             if not way.loop:
                 report(way, "the world's own video", [own(way, number) for number in range(options.scenes)])
@@ -209,10 +214,11 @@ def opened(file: Path | BytesIO) -> np.ndarray:
 
 def found(way: Way, scene: Scene, world: np.ndarray, frames: np.ndarray) -> Found:
     if not way.given:  # its background is no scene's
-        return Found(tuple(joins(way, frames)), None, None, None)
+        return Found(tuple(joins(way, frames)), (), None, None, None)
     (track, *_), (start, *_) = follow(frames, scene), follow(world[:1], scene)
     return Found(
         tuple(joins(way, frames)),
+        tuple(strides(way, track)),
         min((kept(piece, world, frames) for piece in way.given if not way.loop), default=None),
         motions.obeys(scene.actors[0].motion, track),
         None if motions.lost(track) else motions.colour_distance(track, start),
@@ -222,8 +228,28 @@ def found(way: Way, scene: Scene, world: np.ndarray, frames: np.ndarray) -> Foun
 def joins(way: Way, frames: np.ndarray) -> list[float]:
     """Of a loop, the last is the step from its end to its beginning."""
     shown = np.concatenate([frames, frames[:1]]) if way.loop else frames
-    latents = range(PIXEL_FRAMES if way.loop else 1, len(shown), PIXEL_FRAMES)
-    return Series.of(shown).joins(way.joins, [frame for frame in latents if frame not in way.joins]).tolist()
+    return Series.of(shown).joins(way.joins, elsewhere(way, len(shown))).tolist()
+
+
+def elsewhere(way: Way, frames: int) -> list[int]:
+    """The frames with which latent frames begin, but for the joins."""
+    return [frame for frame in range(PIXEL_FRAMES if way.loop else 1, frames, PIXEL_FRAMES) if frame not in way.joins]
+
+
+def strides(way: Way, track: Track) -> list[float]:
+    """How far the shape goes in the four frames around each join, as a ratio to the median around other beginnings of latent
+    frames; only of joins around which all of it is seen, and only if it travels."""
+    places = np.where(track.whole, [track.x, track.y], np.nan)
+
+    def around(frame: int) -> float:
+        before, after = (frame + side for side in (-PIXEL_FRAMES // 2, PIXEL_FRAMES // 2))
+        if not way.loop and not 0 <= before < after < track.frames:
+            return math.nan
+        return float(np.hypot(*(places[:, after % track.frames] - places[:, before % track.frames])))
+
+    others = [step for frame in elsewhere(way, track.frames) if not math.isnan(step := around(frame))]
+    usual = statistics.median(others) if others else 0.0
+    return [step / usual for join in way.joins if usual >= TRAVELS and not math.isnan(step := around(join))]
 
 
 def kept(piece: Piece, world: np.ndarray, frames: np.ndarray) -> float:
@@ -268,20 +294,26 @@ def psnr(frames: np.ndarray, truth: np.ndarray) -> float:
 
 
 def report(way: Way, order: str, videos: Sequence[Found]) -> None:
-    steps = [step for video in videos for step in video.joins]
     given, obeyed, colours = (
         [value for video in videos if (value := getattr(video, name)) is not None] for name in ("given", "obeys", "colour")
     )
     print(
         f"{way.name}, {order}",
-        f"{statistics.median(steps):.2f} ({max(steps):.2f})",
-        f"{sum(step <= VISIBLE for step in steps)}/{len(steps)}",
+        spread([step for video in videos for step in video.joins]),
+        spread([step for video in videos for step in video.strides]),
         f"{statistics.median(given):+.1f} (least {min(given):+.1f})" if given else "-",
         f"{sum(obeyed)}/{len(obeyed)}" if obeyed else "-",
         f"{statistics.median(colours):.1f}" if colours else "-",
         sep=" | ",
         flush=True,
     )
+
+
+def spread(steps: Sequence[float]) -> str:
+    """Median, largest, and how many of them cannot be seen."""
+    if not steps:
+        return "- | -"
+    return f"{statistics.median(steps):.2f} ({max(steps):.2f}) | {sum(step <= VISIBLE for step in steps)}/{len(steps)}"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Trains the demo's models from scratch and writes their weights: `python -m experiments.making [STAGE ...]`.
 
 Stages, in order: vae, decoder, text, vision, clips, transformer, lora. Each continues where it was stopped; all draws come from
-fixed seeds. With a GPU, processes render beside it. The shipped VAE is from before the stage `decoder`. States go
-to `make_demo` in the cache (`.cache`, or FRAMEPACK_CACHE), the weights to `framepack_core/demo/weights`. Needs the extra
-`train`.
+fixed seeds. With a GPU, processes render beside it. States go to `make_demo` in the cache (`.cache`, or FRAMEPACK_CACHE), the
+weights to `framepack_core/demo/weights`. Needs the extra `train`.
 
 Besides these, `fifth` trains the transformer again, on many films, and `losses` prints its loss on films of the training and on
 ones that it never saw. Neither changes what is shipped.

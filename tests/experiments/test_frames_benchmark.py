@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from experiments.benchmarks.frames import WAYS, Way, film, joins, kept, psnr, through_codec, through_vae
+from experiments.benchmarks.frames import WAYS, Way, film, joins, kept, psnr, strides, through_codec, through_vae
+from experiments.measures.tracks import follow
 from framepack_core.demo.world import Scene
 from framepack_core.frames import PIXEL_FRAMES
 
 SCENES = [Scene.draw(seed).with_motion("stop", seed) for seed in (2_000_001, 2_000_004)]
+ORBITS = 2_000_003  # a scene whose only shape then stays in the picture, all of it
 CLIP, STILL = (next(way for way in WAYS if way.name == name) for name in ("a clip is continued", "a still in mid-video"))
 
 
@@ -35,6 +37,32 @@ def test_a_jump_is_seen_where_it_is(worlds):
     steps = joins(CLIP, np.concatenate([one[:border], other[border:109]]))
 
     assert steps[0] > 3 and steps[1] < 1.4
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_a_shape_that_travels_on_takes_its_usual_step_at_joins(way):
+    scene = Scene.draw(ORBITS).with_motion("orbit", ORBITS)
+    (track,) = follow(scene.render(way.frames), scene)
+
+    steps = strides(way, track)
+
+    assert steps and all(0.9 < step < 1.1 for step in steps[: len(steps) - way.loop])  # the world's videos are no loops
+
+
+def test_a_shape_that_leaps_takes_a_longer_step_there():
+    scene = Scene.draw(ORBITS).with_motion("orbit", ORBITS)
+    world, border = scene.render(145), CLIP.joins[1]
+    (track,) = follow(np.concatenate([world[:border], world[border + 8 : border + 44]]), scene)
+
+    first, second = strides(CLIP, track)
+
+    assert 0.9 < first < 1.1 and 2.8 < second < 3.2  # 12 frames' way in four
+
+
+def test_the_step_of_a_shape_that_stands_still_is_no_measure(worlds):
+    (track, *_) = follow(worlds[0], SCENES[0])
+
+    assert strides(CLIP, track) == []
 
 
 @pytest.mark.slow
