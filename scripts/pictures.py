@@ -1,10 +1,12 @@
-"""`python3 scripts/pictures.py`: draws the pictures of README.md and docs/layouts.md into docs/images.
+"""`python3 scripts/pictures.py`: draws the pictures of README.md and docs/layouts.md, and of videos in help pages and
+templates.
 
-    --only NAME ...       only these: plan f1 endpoints geometric important-start tail-average demo
+    --only NAME ...       only these: plan f1 endpoints geometric important-start tail-average demo examples
     --output FOLDER       another folder
     --scene N --motion WORD --steps N     another video for demo.webp
 
-The demo's models make `demo` from fixed seeds, which takes half a minute or more; the others are drawings of plans.
+The demo's models make `demo` and `examples` (help pages, templates) from fixed seeds, which takes a few minutes; the others
+are drawings of plans.
 """
 
 from __future__ import annotations

@@ -141,9 +141,14 @@ def film(server: Server, way: Way, order: str, number: int, steps: int) -> Found
     """Of the file that a server makes."""
     scene = scene_of(number)
     world = scene.render(LONGEST)
-    entry = server.run(prompt_of(server, way, order, scene, world, HELD_OUT + number, steps), timeout=7200)
+    return found(way, scene, world, made(server, prompt_of(server, way, order, scene, world, HELD_OUT + number, steps)))
+
+
+def made(server: Server, prompt: Prompt) -> np.ndarray:
+    """Frames uint8 `F H W 3` of the file that a prompt ends in."""
+    entry = server.run(prompt, timeout=7200)
     (file,) = (file for file in server.output_files(entry) if file.suffix == ".mp4")
-    return found(way, scene, world, opened(file))
+    return opened(file)
 
 
 def scene_of(number: int) -> Scene:

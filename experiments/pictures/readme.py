@@ -5,17 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image
 
 from framepack_core.drawing.painting import draw_plan
 from framepack_core.media.files import whole_file
 from framepack_core.plan import Plan
+from scripts.support.environment import ROOT, Environment
 from scripts.support.pack import load_comfyui
+from scripts.support.server import Server
 
-IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
+Draw = Callable[[argparse.Namespace], Iterator[Path]]  # writes pictures
+
+FORMATS = {".jpg": "JPEG", ".webp": "WEBP"}
 
 # FramePack Demo Image has this scene under SCENE; the sampler's seed is the scene's own, 3,000,000 more.
 SCENE, MOTION, SECTIONS, STEPS = 110, "bounce", 4, 10
@@ -37,10 +42,9 @@ PLANS = {
 
 def main() -> int:
     options = arguments()
-    options.output.mkdir(parents=True, exist_ok=True)
     for name in options.only:
-        path = PICTURES[name](options)
-        print(f"{path}: {path.stat().st_size / 1e3:,.0f} kB", flush=True)
+        for path in PICTURES[name](options):
+            print(f"{path}: {path.stat().st_size / 1e3:,.0f} kB", flush=True)
     return 0
 
 
@@ -52,11 +56,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scene", type=int, default=SCENE, help="scene of FramePack Demo Image (default: %(default)s)")
     parser.add_argument("--motion", default=MOTION, help="what its shape does (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=STEPS, help="steps per section (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=IMAGES, help="folder to write to (default: docs/images)")
+    parser.add_argument("--output", type=Path, help="folder to write to (default: where the documents have them)")
     return parser.parse_args()
 
 
-def draw_demo(options: argparse.Namespace) -> Path:
+def draw_demo(options: argparse.Namespace) -> Iterator[Path]:
     """Write demo.webp: the demo's video as it grows, above its plan."""
     load_comfyui(options.comfyui)
     from experiments.pictures.filming import film
@@ -72,8 +76,29 @@ def draw_demo(options: argparse.Namespace) -> Path:
     video = Video(scene, options.motion, SECTIONS, INVERTED.name, INVERTED.layout, steps=options.steps)
     take = film(Studio(), video, say=progress())
     stage, shots = Stage(take), list(moments(take))
-    path = options.output / "demo.webp"
+    path = place("docs/images/demo.webp", options)
     write_animation(path, (stage.draw(shot) for shot in shots), [shot.milliseconds for shot in shots])
+    yield path
+
+
+def draw_examples(options: argparse.Namespace) -> Iterator[Path]:
+    """Write the thumbnails of templates and the pictures of help pages that show videos."""
+    from experiments.pictures import examples
+
+    environment = Environment(Path(sys.executable), options.comfyui, options.comfyui.parent)
+    with TemporaryDirectory() as folder, Server(environment, Path(folder)) as server:
+        reels = examples.Reels(server)
+        for name, draw in examples.PICTURES.items():
+            path = place(name, options)
+            with whole_file(path) as unfinished:
+                draw(reels).save(unfinished, FORMATS[path.suffix], quality=QUALITY)
+            yield path
+
+
+def place(name: str, options: argparse.Namespace) -> Path:
+    """Where a picture goes that has this path in the project."""
+    path = options.output / Path(name).name if options.output else ROOT / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
@@ -85,12 +110,12 @@ def write_animation(path: Path, pictures: Iterable[Image.Image], milliseconds: l
         first.save(unfinished, "WEBP", save_all=True, append_images=others, duration=milliseconds, loop=0, **look)
 
 
-def plan_picture(name: str) -> Callable[[argparse.Namespace], Path]:
-    def draw(options: argparse.Namespace) -> Path:
-        path = options.output / f"{name}.png"
+def plan_picture(name: str) -> Draw:
+    def draw(options: argparse.Namespace) -> Iterator[Path]:
+        path = place(f"docs/images/{name}.png", options)
         with whole_file(path) as unfinished:
             draw_plan(PLANS[name]).quantize(COLOURS).save(unfinished, "PNG", optimize=True)
-        return path
+        yield path
 
     return draw
 
@@ -100,9 +125,10 @@ def progress() -> Callable[[str], None]:
     return lambda text: print(f"  {text}, {time.monotonic() - begun:.0f} s", flush=True)
 
 
-PICTURES: dict[str, Callable[[argparse.Namespace], Path]] = {
+PICTURES: dict[str, Draw] = {
     **{name: plan_picture(name) for name in PLANS},
     "demo": draw_demo,
+    "examples": draw_examples,
 }
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README's moving picture: what it shows of a tiny made-up video, and the file in docs/images."""
+"""Pictures of the documents: what they show of tiny made-up videos, and the files that are kept."""
 
 from pathlib import Path
 
@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.pictures import readme
+from experiments.pictures import examples, readme
 from experiments.pictures.growing import HIGHLIGHT, THUMB, Moment, Stage, moments
 from experiments.pictures.take import Preview, Take, shown, span
 from framepack_core.drawing.palette import LIGHT
 from framepack_core.plan import Plan
+from scripts.support.server import Server
 
 SIDE, STEPS, WINDOW = 128, 4, 3
 MADE, EXPECTED = 60, 180  # how bright finished frames and previews are
-IMAGES = Path(__file__).parents[2] / "docs" / "images"
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "docs" / "images"
 LARGEST = 1_200_000  # bytes
 
 
@@ -114,3 +116,61 @@ def test_the_picture_that_is_kept_moves_and_is_small():
 def test_the_plans_that_are_kept_are_those_that_the_command_draws(name):
     with Image.open(IMAGES / f"{name}.png") as kept:
         assert kept.size == readme.draw_plan(readme.PLANS[name]).size
+
+
+# What templates and help pages show
+
+VIDEOS = {  # frames of each
+    "demo": 145, "redone": 145, "timed": 145, "extended": 109, "ends": 77, "keyframes": 81, "without_lora": 73, "with_lora": 73,
+}  # fmt: skip
+
+
+@pytest.fixture
+def reels() -> examples.Reels:
+    """Reels that need no server: each has as many frames as the video, and all frames of a section are of one grey."""
+    reels = examples.Reels(server=None)
+    for name, frames in VIDEOS.items():
+        reels.__dict__[name] = np.concatenate(
+            [grey(1, MADE), *(grey(4, MADE + number) for number in range(1, frames // 4 + 1))]
+        )
+    return reels
+
+
+def colours(image: Image.Image) -> set[tuple[int, int, int]]:
+    return {colour for _, colour in image.convert("RGB").getcolors(image.width * image.height)}
+
+
+@pytest.mark.parametrize("path", examples.PICTURES)
+def test_the_pictures_of_videos_that_are_kept_are_those_that_the_command_draws(path, reels):
+    with Image.open(ROOT / path) as kept:
+        assert kept.size == examples.PICTURES[path](reels).size
+
+
+def test_what_is_given_and_what_is_made_have_edges_of_their_own_colours(reels):
+    for draw in (examples.extend, examples.first_and_last, examples.keyframes):
+        assert {examples.GIVEN, examples.MADE} <= colours(draw(reels))
+
+
+def test_one_section_of_the_four_is_crossed_out_and_made_again(reels):
+    frames = examples.by_section(reels.demo)
+
+    assert [int(frame[0, 0, 0]) - MADE for frame in frames] == [0, 5, 14, 23, 32]  # the latent frames in their middles
+    assert {examples.WRONG, examples.MADE} <= colours(examples.redo(reels))
+
+
+def test_a_keyframe_stands_where_it_was_placed_and_what_is_made_between(reels):
+    pictures = examples.keyframe_pictures(reels, examples.GIVEN, ["a", "b", "c"], "made")
+
+    assert [int(picture.frame[0, 0, 0]) - MADE for picture in pictures] == [0, 5, 10, 15, 20]
+    assert [picture.caption for picture in pictures] == ["a", "made", "b", "made", "c"]
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_a_server_makes_every_video_of_the_pictures(environment, tmp_path, reels):
+    """With one step a section, what they show is noise."""
+    with Server(environment, tmp_path) as server:
+        made = examples.Reels(server, steps=1)
+        shapes = {name: getattr(made, name).shape for name in VIDEOS}
+
+    assert shapes == {name: getattr(reels, name).shape for name in VIDEOS}
