@@ -4,8 +4,9 @@ Stages, in order: vae, decoder, text, vision, clips, transformer, lora. Each con
 fixed seeds. With a GPU, processes render beside it. States go to `make_demo` in the cache (`.cache`, or FRAMEPACK_CACHE), the
 weights to `framepack_core/demo/weights`. Needs the extra `train`.
 
-Besides these, `fifth` trains the transformer again, on many films, and `losses` prints its loss on films of the training and on
-ones that it never saw. Neither changes what is shipped.
+Besides these, `fifth` trains the transformer again, on many films, `corruption` trains it a little further with more and with
+less noise on what it sees, and `losses` prints its loss on films of the training and on ones that it never saw. None of them
+changes what is shipped.
 """
 
 from __future__ import annotations
@@ -72,6 +73,10 @@ FIFTH = f"""
     --changed 0.15 --placed 0.12 --text-only 0.03 --first 0.3
 """
 
+# Two short runs that differ in nothing else, to see what noise on the history is worth against drift.
+CORRUPTIONS = (0.0, 0.3)
+SHORT = f"{EVEN} --steps 200 --warmup 20 --muon-lr 4e-3 --lr 4e-4 --motion-weight 3 --caption-dropout 0.05 --seed 7 --ema 0.98"
+
 LORA = """
     --lora-rank 4 --layouts framepack:2 f1 endpoints --max-sections 6 --end-probability 0.1 --sigmas uniform --shift 8
     --batch 8 --accumulation 1 --warmup 20 --held-out 8 --motion-weight 3 --caption-dropout 0 --ema 0.98
@@ -121,8 +126,19 @@ def make_transformer() -> None:
 
 def make_fifth() -> None:
     """A run after the shipped weights, on many films."""
-    encode_films("films", {seed: changing(seed) for seed in CHANGES} | {seed: film(seed) for seed in FILMS})
+    make_films()
     train("films", WORK / "transformer-5", [*TRANSFORMER.split(), "--start", str(TRANSFORMER_FILE), *FIFTH.split()])
+
+
+def make_films() -> None:
+    encode_films("films", {seed: changing(seed) for seed in CHANGES} | {seed: film(seed) for seed in FILMS})
+
+
+def make_corruption() -> None:
+    make_films()
+    for level in CORRUPTIONS:
+        options = ["--start", str(TRANSFORMER_FILE), *SHORT.split(), "--corruption", str(level)]
+        train("films", WORK / f"corruption-{level:g}", [*TRANSFORMER.split(), *options])
 
 
 def make_lora() -> None:
@@ -177,7 +193,7 @@ STAGES = {
     "transformer": make_transformer,
     "lora": make_lora,
 }
-OTHERS = {"fifth": make_fifth, "losses": print_losses}
+OTHERS = {"fifth": make_fifth, "corruption": make_corruption, "losses": print_losses}
 
 
 def main() -> None:
