@@ -74,7 +74,7 @@ class Making(Part):
             return ""
         rows = [
             [name, figure(mean([clip[key] for clip in clips]), 2), wanted]
-            for name, key, wanted in (("whole frames", "psnr", "32"), ("inside the shapes' boxes", "psnr_inside", "24"))
+            for name, key, wanted in (("whole frames", "psnr", "32"), ("inside the shapes' boxes", "psnr_inside", "30"))
         ]
         return table([f"PSNR of {len(clips)} held-out clips, dB", "found", "wanted"], rows)
 
