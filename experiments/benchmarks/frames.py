@@ -40,7 +40,7 @@ SECTION = PIXEL_FRAMES * WINDOW  # frames
 STILL = 1 + PIXEL_FRAMES  # of the same picture are encoded for a still in mid-video
 VISIBLE = 1.5  # times the usual step from one latent frame to the next
 TRAVELS = 2.0  # pixels in a latent frame; of what moves less, the step at a join says nothing
-CRF, PIXELS = 10, "yuv420p"
+CRF, PIXELS = 10, "yuv444p"  # which blur less than the VAE does
 LONGEST = 4 * SECTION + 1
 SPREADS = tuple(f"{what}: median (largest) | up to {VISIBLE}" for what in ("joins", "shape's steps"))
 
