@@ -4,8 +4,8 @@ Stages, in order: vae, decoder, text, vision, clips, transformer, lora. Each con
 fixed seeds. With a GPU, processes render beside it. States go to `make_demo` in the cache (`.cache`, or FRAMEPACK_CACHE), the
 weights to `framepack_core/demo/weights`. Needs the extra `train`.
 
-Besides these, `fifth` trains the transformer again, on many films, `corruption` trains it a little further with more and with
-less noise on what it sees, and `losses` prints its loss on films of the training and on ones that it never saw. None of them
+Besides these, `fifth` trains the transformer again, on many films, `corruption` trains it a little further, without and
+with noise on what it sees, and `losses` prints its loss on films of the training and on ones that it never saw. None of them
 changes what is shipped.
 """
 

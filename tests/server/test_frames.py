@@ -42,13 +42,12 @@ def test_a_still_at_a_time_is_in_the_video_there(graph, server, order):
     latents = graph.latents(server, sampler, on_message=seen)
     video = graph.frames(server, graph.add("FramePack_Decode", latent=sampler, vae=graph.vae))
     (picture,) = graph.frames(server, other)
-    shown = graph.add("RepeatImageBatch", image=other, amount=4)
-    cut = graph.add("VAEEncode", pixels=graph.add("ImageBatch", image1=clip(graph, 37), image2=shown), vae=graph.vae)
-    own = graph.frames(server, graph.add("VAEDecode", samples=cut, vae=graph.vae))
+    still = graph.add("VAEEncode", pixels=graph.add("RepeatImageBatch", image=other, amount=5), vae=graph.vae)
+    own = graph.frames(server, graph.add("VAEDecode", samples=still, vae=graph.vae))
 
     assert latents.shape[2] == 1 + SECTION + 1 + SECTION
-    # At least as near as the VAE makes it in a cut; the first of the four is a blend with the one before.
-    assert min(psnr(frame, picture) for frame in video[38:41]) > min(psnr(frame, picture) for frame in own[38:41])
+    # The first of the four is a blend with the one before, and in the others the decoder looks back at another picture.
+    assert min(psnr(frame, picture) for frame in video[38:41]) > min(psnr(frame, picture) for frame in own[2:5]) - 3
     assert max(psnr(frame, picture) for frame in video[:30]) < 30
     assert any("placed at 1.40 s is at 1.23 s" in text for text in seen.texts(sampler))
 
