@@ -13,8 +13,8 @@ export const SHARPNESS = 2 // pixels of a drawing for each unit of the node's wi
  * An extension that adds a drawing to each node of a type, and shows what the server answers whenever something has changed.
  *
  * `name` is the drawing's. `make(node)` returns the drawing: an object with its `element`, its `height` in units of the canvas, and
- * whether it is `fixed` or may be higher. `show(node, drawing, answer)` fills it. While it is `held`, nothing is asked. Returns
- * the drawings by node.
+ * whether it is `fixed` or may be higher. `show(node, drawing, answer)` fills it. While it is `held`, nothing is asked. Until it
+ * shows what the graph is now, its element is busy. Returns the drawings by node.
  */
 export function drawInNodes({ name, type, make, show, setup }) {
   const drawings = new Map()
@@ -23,21 +23,27 @@ export function drawInNodes({ name, type, make, show, setup }) {
   function refresh(node) {
     const drawing = drawings.get(node)
     clearTimeout(drawing?.timer)
-    if (drawing) drawing.timer = setTimeout(() => draw(node, drawing), WAIT)
+    if (!drawing) return
+    drawing.element.ariaBusy = "true"
+    drawing.timer = setTimeout(() => draw(node, drawing), WAIT)
   }
 
   async function draw(node, drawing) {
+    drawing.timer = undefined
     const path = drawings.has(node) && !drawing.held ? pathOf(node) : undefined
     if (path === undefined) return
     const body = JSON.stringify({ prompt: promptOf(), node: path, width: Math.round(node.size[0] * SHARPNESS), light: isLight() })
-    if (body === drawing.asked) return
-    drawing.asked = body
-    const answer = await ask(name, body)
-    if (drawing.asked === body && !drawing.held) {
+    if (body !== drawing.asked) {
+      drawing.asked = body
+      const answer = await ask(name, body)
+      if (drawing.asked !== body) return // a newer one follows
+      if (answer.failed || drawing.held) drawing.asked = undefined // the next change asks again
+      if (drawing.held) return
       show(node, drawing, answer)
       makeRoom(node, drawing)
+      drawing.shown = body
     }
-    if (answer.failed || drawing.held) drawing.asked = undefined // the next change asks again
+    if (drawing.shown === body && !drawing.timer) drawing.element.ariaBusy = "false"
   }
 
   function refreshAll() {

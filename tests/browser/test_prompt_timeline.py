@@ -22,6 +22,17 @@ BORDERS = f"[...{RULER}.querySelectorAll('[role=slider]')]"
 BARS = f"[...{RULER}.querySelector('[data-part=bars]').children].map(bar => bar.textContent)"
 SECTIONS = f"[...{RULER}.querySelector('[data-part=sections]').children].map(bar => bar.title)"
 UNDO_STEPS = "app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length"
+STEADY = """number => new Promise(resolve => {
+  const place = () => { const { left, top, width, height } = BORDERS[number].getBoundingClientRect()
+                        return [left + width / 2, top + height / 2] }
+  const wait = (before, frames) => requestAnimationFrame(() => {
+    const now = place()
+    if (String(now) !== String(before)) wait(now, 3)
+    else if (frames) wait(now, frames - 1)
+    else resolve(now)
+  })
+  wait(place(), 3)
+})""".replace("BORDERS", BORDERS)
 CAPTURE = "app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()"
 SHOW = f"""() => {{
   const node = {TIMELINE}
@@ -47,16 +58,16 @@ class Timeline:
 
     def shows(self, text: str, borders: int) -> None:
         """Wait until the ruler has been drawn for a text: before the server's first answer it has no sections."""
-        drawn = f"{SECTIONS}.length > 0 && {BORDERS}.length === {borders}"
+        drawn = f"{SECTIONS}.length > 0 && {BORDERS}.length === {borders} && {RULER}.ariaBusy === 'false'"
         self.page.wait_for_function(f"text => {WIDGET}.value === text && {drawn}", arg=text)
 
     def text(self) -> str:
         return self.page.evaluate(f"{WIDGET}.value")
 
     def drag(self, border: int, seconds: float, modifier: str = "") -> None:
-        """Move a border by so many seconds of the ruler's 4.83, and wait until it is drawn anew."""
-        box = self.page.evaluate(f"(({{ left, top, width, height }}) => [left + width / 2, top + height / 2])"
-                                 f"({BORDERS}[{border}].getBoundingClientRect())")  # fmt: skip
+        """Move a border by so many seconds of the ruler's 4.83, and wait until it is drawn anew. A note below the ruler moves it
+        up, when the canvas is drawn next."""
+        box = self.page.evaluate(STEADY, border)
         unit = self.page.evaluate(f"{RULER}.getBoundingClientRect().width") * 30 / 145
         self.page.mouse.move(*box)
         self.page.mouse.down()
