@@ -8,13 +8,14 @@ from typing import Any, cast
 import torch
 
 from .family import family_named
+from .foretold import told_to
 from .graph import SAMPLERS, Graph, Values, is_link, kind, source
 from .helios import chunks
 from .layout import chosen_layout
 from .orders import PADDINGS
 from .placing import SEEN, Arrangement, At, Frames, Placed, Use, spelled_places
 from .plan import Plan
-from .spelling import seconds_of
+from .prompts import in_parts
 
 PLAN, PLACE = "FramePack_Plan", "FramePack_Place"
 CLIPS = ("LoadVideo", "GetVideoComponents", "RepeatImageBatch")  # what gives images of which several are used
@@ -37,7 +38,9 @@ class Foreseen:
         if sampler is None:
             return cls(plan)
         arrangement = Arrangement.of(plan, given_to(graph, sampler, plan))
-        return cls(arrangement.plan, frozenset(arrangement.known), tuple(arrangement.guides))
+        prompts = (prompt.span for prompt in told_to(graph, sampler))
+        plan = in_parts(arrangement.plan, prompts, arrangement.frames, arrangement.known)
+        return cls(plan, frozenset(arrangement.known), tuple(arrangement.guides))
 
 
 def plan_of(graph: Graph, node: str) -> Plan:
@@ -54,7 +57,7 @@ def plan_of(graph: Graph, node: str) -> Plan:
         loop=int(value("loop", 0)),
         reanchored=value("reanchor", False),
     )
-    return plan.in_parts(seconds_of(value("parts", ""), "parts"))
+    return plan.in_parts_of(value("parts", ""))
 
 
 def sampler_behind(graph: Graph, node: str) -> str | None:

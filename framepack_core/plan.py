@@ -13,12 +13,13 @@ from .filling import Done, Section, covering, section_of, turned
 from .frames import MAX_FPS, PIXEL_FRAMES, Length, runs
 from .layout import BASE_KERNEL, PRESETS, TAIL_POOL, Layout, chosen_layout
 from .orders import FORWARD, INVERTED, PADDINGS, Order, Paddings, Step, order_named, orders_with_end
-from .spelling import aligned, spell, spell_length, spell_seconds, spell_seen
+from .spelling import aligned, seconds_of, spell, spell_length, spell_seconds, spell_seen
 
 if TYPE_CHECKING:
     from .timeline import Timeline
 
 MAX_SECONDS, MAX_WINDOW, MAX_SECTIONS, MAX_LOOP = 3600.0, 64, 4000, 100
+PROMPTS = "prompts"  # what a plan says in the place of its parts if these are to be those of prompts
 MAX_LOOKS = 500_000  # of all sections at frames; those of a tail look at all frames from the video's beginning on
 LOOKS_A_GROUP = 4  # what a group costs beside its frames
 
@@ -35,7 +36,8 @@ class Plan:
 
     A video in `parts` is made one part after another, each in the plan's order. They are the frames of the video at which parts
     after the first should begin, and do where sections meet; those after the video's end do not count. Where its sections
-    would see the video's first frames, a part sees its own, from the one before it on.
+    would see the video's first frames, a part sees its own, from the one before it on. A `prompted` plan has a part for each
+    prompt, once these are known (`prompts.in_parts`).
 
     `seconds` are about how long it is to be; None if it is to have just these sections. Where sections are `apart`, each is a
     clip of its own for the VAE, and only they are shown, not what they continue. The first of a video that continues nothing
@@ -55,6 +57,7 @@ class Plan:
     exact: int | None = None
     loop: int = 0
     parts: tuple[int, ...] = ()
+    prompted: bool = False
     apart: bool = False
     seconds: float | None = None
     reanchored: bool = False
@@ -111,6 +114,12 @@ class Plan:
                 f"has at most {most:,}; choose fewer seconds, a larger window or a shorter layout"
             )
         return plan
+
+    def in_parts_of(self, text: str) -> Plan:
+        """This plan in the parts that a text names: `prompts`, or seconds as `in_parts` has them. Raises ValueError."""
+        if text.strip() == PROMPTS:
+            return replace(self, prompted=True)
+        return self.in_parts(seconds_of(text, "parts", f", or {PROMPTS}"))
 
     def in_parts(self, times: Sequence[float]) -> Plan:
         """This plan with a part of the video beginning at each of these seconds, besides the first.
@@ -237,10 +246,13 @@ class Plan:
         """The latent frames with which parts after the first begin: of those with which sections do, or that exist, the
         nearest."""
         video = self.length(main, len(known))
-        sections = (first for start, stop in unknown(main, known) for first in range(start, stop, self.window))
-        begins = {video.begins(first): first for first in sorted((*sections, *known))}
+        begins = {video.begins(first): first for first in sorted((*self.windows(main, known), *known))}
         times = list(begins)
         return sorted({begins[nearest(times, frame)] for frame in self.parts if times and frame < video.frames})
+
+    def windows(self, main: int, known: Collection[int]) -> list[int]:
+        """The latent frames with which the windows that are made begin, in a video of `main` without what connects a loop."""
+        return [first for start, stop in unknown(main, known) for first in range(start, stop, self.window)]
 
     def begun(self, frames: int, known: Collection[int]) -> Plan:
         """This plan for a video of so many latent frames, of which `known` were given, with parts exactly where they began."""
@@ -300,7 +312,8 @@ class Plan:
     def _described(self) -> str:
         described = f"{self.order}, {self.sections} x {self.window} latent frames, {self.name} layout {self.layout}"
         described += ", reanchored" if self.reanchored else ""
-        return described + (f", in {len(self.parts) + 1} parts" if self.parts else "")
+        described += f", in {len(self.parts) + 1} parts" if self.parts else ""
+        return described + (", with a part for each prompt that has a time" if self.prompted else "")
 
 
 def unknown(frames: int, known: Collection[int]) -> list[tuple[int, int]]:
@@ -320,7 +333,7 @@ def without_effect(
 ) -> list[str]:
     """Lines that name the values of a plan that are not used; `apart` as in Plan."""
     found = []
-    if parts.strip() and not order_named(order).backwards:
+    if parts.strip() not in ("", PROMPTS) and not order_named(order).backwards:
         found += _parts_without_effect(order_named(order), layout, custom_layout, apart)
     if layout != "custom" and custom_layout.strip():
         found.append(f"custom_layout is without effect: layout is {layout}; choose custom to use it")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -242,11 +242,34 @@ def choices(spans: Sequence[Span], anywhere: bool, sections: Sequence[Section], 
 
     It is what has most of the section's time, or of which the section has most.
     """
-    found = stretches(spans, anywhere, length.frames / fps)
+    times = [seconds_shown(section, length, fps)[0] for section in sections]
+    return _choices(spans, anywhere, times, length.frames / fps)
+
+
+def in_parts(plan: Plan, prompts: Iterable[Span | None], frames: int, known: Collection[int]) -> Plan:
+    """A `prompted` plan with a part for each prompt, of which one without a time has None; other plans as they are.
+
+    The video has so many latent frames, of which `known` were given at first. A part begins with a window that is told another
+    prompt than the one before it. Raises ValueError if there is no prompt for the video.
+    """
+    if not plan.prompted:
+        return plan
+    all_spans = tuple(dict.fromkeys(prompts))
+    spans = [span for span in all_spans if span]
+    length = plan.length(frames, len(known))
+    windows = plan.windows(frames - plan.loop * plan.window, known)
+    times = [(length.begins(first) / plan.fps, length.begins(first + plan.window) / plan.fps) for first in windows]
+    told = _choices(spans, None in all_spans or not spans, times, length.frames / plan.fps)
+    changes = [first for first, before, now in zip(windows[1:], told, told[1:], strict=False) if before.span != now.span]
+    return replace(plan, parts=tuple(map(length.begins, changes)), prompted=False)
+
+
+def _choices(spans: Sequence[Span], anywhere: bool, times: Iterable[tuple[float, float]], seconds: float) -> list[Choice]:
+    """What each of these times of a video is told."""
+    found = stretches(spans, anywhere, seconds)
     starts = [stretch.start for stretch in found]
     told = []
-    for section in sections:
-        begin, end = seconds_shown(section, length, fps)[0]
+    for begin, end in times:
         first = max(0, bisect_right(starts, begin) - 1)
         stop = max(first + 1, bisect_right(starts, end))
         number = max(range(first, stop), key=lambda number: _claim(found[number], begin, end))
@@ -367,7 +390,7 @@ def table(prompts: Sequence[Prompt], plan: Plan | None = None) -> str:
     spans = [prompt.span for prompt in prompts if prompt.span]
     plan = plan.beside(1)
     length = plan.length(1 + plan.generated, given=1)
-    sections = plan.fill(length.latents)
+    sections = in_parts(plan, words, length.latents, (0,)).fill(length.latents)
     told = choices(spans, None in words, sections, length, plan.fps)
     rows = [("section", "seconds", "words")]
     for section, choice in zip(sections, told, strict=True):

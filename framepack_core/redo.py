@@ -42,9 +42,10 @@ def whole(latents: Tensor, known: Collection[int], before: Placed | None) -> tup
     return torch.cat([before.latents.expand(len(latents), -1, -1, -1, -1), latents], dim=2), range(before.length)
 
 
-def as_made(plan: Plan, length: Length) -> Plan:
-    """The plan as the model made it whose video has this length."""
-    return plan.in_clips(length.apart is not None)
+def as_made(plan: Plan, length: Length, parts: tuple[int, ...]) -> Plan:
+    """The plan as the model made it whose video has this length, and these parts if they were those of prompts."""
+    made = plan.in_clips(length.apart is not None)
+    return replace(made, parts=parts, prompted=False) if plan.prompted else made
 
 
 def require_no_loop(plan: Plan, length: Length) -> None:

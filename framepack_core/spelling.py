@@ -32,12 +32,15 @@ def spell_seconds(section: Section, length: Length, fps: float, separator: str =
     return ", ".join(f"{begin:.2f}{separator}{end:.2f}" for begin, end in seconds_shown(section, length, fps))
 
 
-def seconds_of(text: str, name: str) -> list[float]:
-    """Seconds that are separated by commas or spaces. Raises a ValueError that calls the text by this name."""
+def seconds_of(text: str, name: str, otherwise: str = "") -> list[float]:
+    """Seconds that are separated by commas or spaces.
+
+    Raises a ValueError that calls the text by this name, and says what may be written `otherwise`.
+    """
     try:
         return [float(word.removesuffix("s")) for word in text.replace(",", " ").split()]
     except ValueError:
-        raise ValueError(f"{name} is {text!r}; write seconds of the video, like 2, 3.5") from None
+        raise ValueError(f"{name} is {text!r}; write seconds of the video, like 2, 3.5{otherwise}") from None
 
 
 def aligned(rows: Sequence[Sequence[str]], values: Literal["<", ">"] = "<") -> list[str]:

@@ -143,7 +143,7 @@ class RedoNode(io.ComfyNode):
                 io.String.Input(
                     "sections",
                     default="1",
-                    tooltip="Which sections, by their numbers in the plan's table or drawing: 3, or 2,4-5.",
+                    tooltip="Which sections, by their numbers in the plan's drawing: 3, or 2,4-5.",
                 ),
             ],
             outputs=[
@@ -158,14 +158,17 @@ class RedoNode(io.ComfyNode):
     def execute(cls, latent: dict, plan: Plan, sections: str) -> io.NodeOutput:
         video, before = video_latent(latent, "latent"), latent.get(BEFORE)
         require_no_loop(plan, length_of(latent))
-        made, plan = Made.of(latent), as_made(plan, length_of(latent))
+        made, notes = Made.of(latent), []
+        if made is None and plan.prompted:
+            notes.append("nothing says whether latent was made in parts: its sections count as if not")
+        plan = as_made(plan, length_of(latent), made.parts if made else ())
         known = given_frames(plan, video.shape[2]) if made is None else made.given
         video, known = whole(video, known, before)
         planned = plan.fill(video.shape[2], known)
         numbers = section_numbers(sections, planned)
         if unseen_after(plan, planned, numbers):
             last = len(planned)
-            progress_text(cls)(
-                f"the {plan.order} order does not see what comes after: to avoid a jump, make up to {last} again"
-            )
+            notes.append(f"the {plan.order} order does not see what comes after: to avoid a jump, make up to {last} again")
+        if notes:
+            progress_text(cls)("\n".join(notes))
         return io.NodeOutput(*redo(plan, video, known, numbers, before))

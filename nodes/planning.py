@@ -10,8 +10,7 @@ from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.layout import PRESETS, chosen_layout
 from ..framepack_core.orders import ORDERS, PADDINGS, Paddings
 from ..framepack_core.placing import Arrangement, Frames
-from ..framepack_core.plan import MAX_LOOP, MAX_SECONDS, MAX_WINDOW, Plan, without_effect
-from ..framepack_core.spelling import seconds_of
+from ..framepack_core.plan import MAX_LOOP, MAX_SECONDS, MAX_WINDOW, PROMPTS, Plan, without_effect
 from .schema import FramesType, PlanType, named_errors, progress_text
 
 NUMBERS = ("seconds", "window", "fps", "loop")
@@ -117,11 +116,11 @@ class PlanNode(io.ComfyNode):
                 ),
                 io.String.Input(
                     "parts",
-                    default="",
+                    default=PROMPTS,
                     optional=True,
-                    tooltip="Seconds at which a new part of the video begins, like 2, 3.5. Parts are made one after another, "
-                    "each in the plan's order, and each goes on from the frame before it instead of the start image. For timed "
-                    "prompts.",
+                    tooltip="Where a new part of the video begins: prompts, where a timed prompt changes; seconds, like 2, "
+                    "3.5, then; empty, nowhere. Parts are made one after another, each in the plan's order, and each goes on "
+                    "from the frame before it instead of the start image.",
                     advanced=True,
                 ),
                 io.Boolean.Input(
@@ -225,4 +224,4 @@ def _plan(seconds, order, window, layout, fps, custom_layout="", parts="", loop=
     """`options` are the other inputs of the node, which Plan.of has by the same names."""
     chosen = chosen_layout(layout, custom_layout)
     plan = Plan.of(float(seconds), order, int(window), chosen, float(fps), loop=int(loop), reanchored=reanchor, **options)
-    return plan.in_parts(seconds_of(parts, "parts"))
+    return plan.in_parts_of(parts)

@@ -13,6 +13,7 @@ from ..framepack_core.comfyui.sampling.loras import unused
 from ..framepack_core.comfyui.sampling.request import ON_CANCEL, Given, Request, make_guider, overruled
 from ..framepack_core.comfyui.sampling.sample import sample
 from ..framepack_core.comfyui.sampling.samplers import OWN, UNIPC, without_repeats
+from ..framepack_core.comfyui.sampling.timed import with_parts
 from ..framepack_core.family import FRAMEPACK
 from ..framepack_core.oneframe import HISTORIES, LAST, MAX_INDEX, History, OneFrame
 from ..framepack_core.placing import Frames
@@ -201,7 +202,7 @@ def _unused_loras(node: type[io.ComfyNode], model) -> tuple[str, ...]:
 def _sampled(node: type[io.ComfyNode], request: Request) -> io.NodeOutput:
     before = request.before
     video = sample(request, progress_text(node))
-    made = Made(video.given, video.latents.shape[2], request.plan.fps)
+    made = Made(video.given, video.latents.shape[2], request.plan.fps, request.plan.parts)
     latent = {"samples": video.latents, MADE: made, LENGTH: video.length, **({BEFORE: before} if before else {})}
     if not video.whole:
         _cut_short[node.hidden.unique_id] += 1
@@ -268,6 +269,7 @@ class SamplerNode(io.ComfyNode):
         family = family_of(model)
         plan = given.fit(plan, family.family, denoise)
         timeline = given.timeline(plan)
+        plan = with_parts(plan, guider.original_conds, timeline.frames, given.known(plan))
         sections = plan.bind(timeline)
         request = Request(
             guider=guider,
@@ -339,6 +341,7 @@ class SamplerCustomNode(io.ComfyNode):
         given = Given.taken(options)
         plan = given.fit(plan, family_of(guider.model_patcher).family)
         timeline = given.timeline(plan)
+        plan = with_parts(plan, guider.original_conds, timeline.frames, given.known(plan))
         sections = plan.bind(timeline)
         request = Request(
             guider=guider,

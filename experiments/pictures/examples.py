@@ -22,7 +22,7 @@ from framepack_core.drawing.marks import typeface
 from framepack_core.drawing.painting import draw_plan
 from framepack_core.drawing.palette import DARK, LIGHT, Colour
 from framepack_core.frames import PIXEL_FRAMES
-from framepack_core.plan import Plan
+from framepack_core.plan import PROMPTS, Plan
 from scripts.support.environment import ROOT
 from scripts.support.server import Prompt, Server
 
@@ -102,7 +102,7 @@ class Reels:
         first, second = (scene(*told).caption for told in CHANGES)
         prompt = self.prompt(WHOLE, scene(*CHANGES[0]), "forward")
         prompt["text"] = node("FramePack_PromptTimeline", clip=["demo", 1], text=f"{first} [{CHANGE}s: {second}]")
-        prompt["plan"]["inputs"]["parts"] = f"{CHANGE}"
+        prompt["plan"]["inputs"]["parts"] = PROMPTS
         return made(self.server, prompt)
 
     def made(self, way: Way, told: Scene, order: str = "inverted") -> np.ndarray:

@@ -29,6 +29,8 @@ from experiments.study.videos import (
 from framepack_core.orders import ORDERS
 
 Halves = Sequence[bool | None]
+# Which videos whose prompt changes a row is about: where the shape is then, and whether that is in sight.
+SHAPES = {"anywhere": (True, False), "in the picture": (True,), "leaving it": (False,)}
 
 
 class Settings(Part):
@@ -116,10 +118,10 @@ class Settings(Part):
             alone = {(video.scene, video.motion): one["halves"] for video, one in made if not video.then}
             changed = {video: one["halves"] for video, one in made if video.then
                        and {(video.scene, video.motion), (video.scene, video.then)} <= alone.keys()}  # fmt: skip
-            for seen, in_parts in product((True, False), (False, True)):
-                told = [video for video in changed if (in_sight(video), video.in_parts) == (seen, in_parts)]
+            for (where, seen), in_parts in product(SHAPES.items(), (False, True)):
+                told = [video for video in changed if video.in_parts == in_parts and in_sight(video) in seen]
                 if told:
-                    name = [order + (", in two parts" if in_parts else ""), "in the picture" if seen else "leaving it"]
+                    name = [order + (", in two parts" if in_parts else ""), where]
                     rows.append([*name, str(len(told)), *_halves(told, changed, alone)])
         header = ["order", "shape at the change", "videos", "first prompt alone, first half",
                   "second prompt alone, second half", "product", "changed: both halves", "first half",

@@ -16,11 +16,12 @@ STILL = "framepack_still"  # beside an image's latent: the last latent frame `1 
 
 @dataclass(frozen=True)
 class Made:
-    """Which latent frames of a sampler's video were given, of how many, and the rate of its plan."""
+    """Which latent frames of a sampler's video were given, of how many, and the rate and the parts of its plan."""
 
     given: tuple[int, ...]
     frames: int
     fps: float
+    parts: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, latent: Mapping[str, Any]) -> Made | None:

@@ -65,8 +65,8 @@ class Timeline:
         return self.page.evaluate(f"{WIDGET}.value")
 
     def drag(self, border: int, seconds: float, modifier: str = "") -> None:
-        """Move a border by so many seconds of the ruler's 4.83, and wait until it is drawn anew. A note below the ruler moves it
-        up, when the canvas is drawn next."""
+        """Move a border by so many seconds of the ruler's 4.83, and wait until it is drawn anew. A note below the ruler moves
+        it up, once the canvas is drawn again."""
         box = self.page.evaluate(STEADY, border)
         unit = self.page.evaluate(f"{RULER}.getBoundingClientRect().width") * 30 / 145
         self.page.mouse.move(*box)

@@ -15,7 +15,7 @@ NODES = {
     "FramePack_EncodeImage": ("image vae base_resolution=640", "clip_vision", "latent clip_vision_output image"),
     "FramePack_Plan": (
         "seconds=5.0 order=inverted window=9 layout=auto fps=30.0",
-        "custom_layout= paddings=released exact_length=False loop=0 parts= reanchor=False model",
+        "custom_layout= paddings=released exact_length=False loop=0 parts=prompts reanchor=False model",
         "plan table",
     ),
     "FramePack_DrawPlan": ("plan width=640 height=608", "frames start_image=True", "image table"),

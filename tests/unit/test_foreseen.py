@@ -31,6 +31,18 @@ def test_parts_are_read_and_wrong_ones_are_told():
         Foreseen.of(prompt({"seconds": 4.8, "parts": "2, 1"}), "1")
 
 
+def told(text: str, parts: str) -> Plan:
+    """The plan of a sampler with a FramePack_PromptTimeline."""
+    given = {"start_latent": ["7", 0], "positive": ["3", 0]}
+    timeline = {"3": ("FramePack_PromptTimeline", {"text": text})}
+    return Foreseen.of(prompt({"seconds": 4.8, "parts": parts}, given, **timeline), "1").plan
+
+
+def test_parts_of_prompts_are_those_of_the_sampler_behind():
+    assert told("a cat sits [2.5s: it jumps]", "prompts").fill(37) == Plan.of(4.8).in_parts([2.4]).fill(37)
+    assert told("a cat sits", "prompts").fill(37) == told("a cat sits [2.5s: it jumps]", "").fill(37) == Plan.of(4.8).fill(37)
+
+
 def test_a_new_anchor_is_read():
     values = {"seconds": 4.8, "order": "forward", "reanchor": True}
 

@@ -6,6 +6,7 @@ import pytest
 from support.sections import groups, seen
 
 from framepack_core.plan import Plan, without_effect
+from framepack_core.prompts import Span, in_parts, parse
 from framepack_core.spelling import seconds_of
 
 
@@ -115,6 +116,70 @@ def test_a_part_after_the_end_of_the_video_does_not_count_and_one_in_a_longer_vi
     assert [section.target[0] for section in plan.fill(37, range(19))] == [19, 28]
 
 
+def prompted(plan, text, known=(0,)):
+    """The plan whose parts are those of the text's prompts, for a video of which these frames are given."""
+    frames = len(known) + plan.beside(len(known)).generated
+    return in_parts(plan.in_parts_of("prompts"), [prompt.span for prompt in parse(text)], frames, known)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("a cat sits [2.4s: it jumps]", [2.4]),
+        ("a cat sits [2.6s-3.7s: it jumps]", [2.4, 3.6]),  # where the sections are that are told so
+        ("a cat sits [-1.3s: it jumps]", [3.6]),
+        ("[0s: a cat sits] [1.2s ~2.4s: it jumps]", [1.2]),  # where a fade begins
+        ("a cat sits [9s: it jumps]", []),
+        ("a cat sits", []),
+    ],
+)
+@pytest.mark.parametrize("order", ["inverted", "forward", "endpoints"])
+def test_a_prompted_plan_has_a_part_for_each_prompt(order, text, seconds):
+    plan = Plan.of(4.8, order)
+
+    found = prompted(plan, text)
+
+    assert not found.prompted and found.fill(37) == plan.in_parts(seconds).fill(37)
+
+
+def test_a_prompted_plan_is_without_parts_until_the_prompts_are_known():
+    plan = Plan.of(4.8).in_parts_of(" prompts ")
+
+    assert plan.fill(37) == Plan.of(4.8).fill(37)
+    assert "with a part for each prompt that has a time" in plan.table()
+    assert in_parts(plan, [], 37, (0,)).fill(37) == Plan.of(4.8).fill(37), "prompts that are read later"
+    assert not without_effect("forward", "vanilla", parts="prompts")
+
+
+def test_prompts_do_not_change_a_plan_whose_parts_are_said():
+    for plan in (Plan.of(4.8), Plan.of(4.8).in_parts([1.2])):
+        assert in_parts(plan, [None, Span(2.4)], 37, (0,)) is plan
+
+
+def test_parts_of_prompts_begin_between_what_is_given_too():
+    """A change within a clip that is given is one for the section after it."""
+    plan = Plan.of(3.6, "endpoints")
+    known = [0, *range(10, 15), 33]
+
+    found = prompted(plan, "a [1.6s: b]", known)
+
+    frames = len(known) + 27
+    assert found.begun(frames, known).parts == found.parts == (plan.length(frames).begins(15),)
+    assert [section.target[0] for section in found.fill(frames, known)] == [1, 15]
+
+
+def test_a_loop_s_connection_is_no_part():
+    plan = Plan.of(3.6, loop=2)
+
+    assert prompted(plan, "a [3.6s: b]").parts == ()
+    assert prompted(plan, "a [1.2s: b]").fill(46) == plan.in_parts([1.2]).fill(46)
+
+
+def test_no_prompt_for_the_video_is_told():
+    with pytest.raises(ValueError, match="no prompt has a time within the video's"):
+        prompted(Plan.of(2.4), "[9s: a]")
+
+
 @pytest.mark.parametrize("times", [[0.0], [-1.0], [4000.0], [2.0, 2.0], [3.0, 2.0], [math.nan], [math.inf]])
 def test_parts_out_of_range_or_order_are_refused(times):
     with pytest.raises(ValueError, match=r"parts has .* write ascending seconds"):
@@ -124,5 +189,5 @@ def test_parts_out_of_range_or_order_are_refused(times):
 def test_seconds_are_read_with_and_without_their_unit():
     assert seconds_of(" 2, 3.5s 4", "parts") == [2.0, 3.5, 4.0]
     assert seconds_of(" ", "parts") == []
-    with pytest.raises(ValueError, match=r"parts is 'two'; write seconds of the video, like 2, 3\.5"):
-        seconds_of("two", "parts")
+    with pytest.raises(ValueError, match=r"parts is 'two'; write seconds of the video, like 2, 3\.5, or prompts"):
+        Plan.of(4.8).in_parts_of("two")

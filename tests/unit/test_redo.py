@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from framepack_core.frames import Length
 from framepack_core.placing import Arrangement
 from framepack_core.plan import Plan
-from framepack_core.redo import given_frames, redo, section_numbers, unseen_after
+from framepack_core.redo import as_made, given_frames, redo, section_numbers, unseen_after
 
 
 def video(frames: int) -> torch.Tensor:
@@ -36,6 +37,16 @@ def test_only_these_sections_are_unknown(order, known, numbers, again):
     assert sorted(made) == list(again)
     assert stays == [frame for frame in range(latents.shape[2]) if frame not in again]
     assert torch.equal(timeline.latents[:, :, stays], latents[:, :, stays])
+
+
+def test_parts_of_prompts_are_those_that_the_video_was_made_in():
+    asked = Plan.of(4.8).in_parts_of("prompts")
+    made = Plan.of(4.8).in_parts([2.4])
+
+    again = as_made(asked, Length(37), made.parts)
+
+    assert redo(again, video(37), {0}, {3})[0] == redo(made, video(37), {0}, {3})[0]
+    assert as_made(made, Length(37), (12,)) == made, "what the plan says itself counts"
 
 
 def test_a_section_sees_what_comes_before_and_after_it_without_a_gap():

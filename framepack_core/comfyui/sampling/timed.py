@@ -8,7 +8,8 @@ told.conds(section)  # as a guider has them, without times
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 
 from ...filling import Section
 from ...frames import Length
+from ...plan import Plan
 from ...prompts import (
     Choice,
     Prompt,
@@ -24,6 +26,7 @@ from ...prompts import (
     called,
     changes_backwards,
     choices,
+    in_parts,
     keeps_start,
     require_no_time,
     spell_choice,
@@ -70,7 +73,7 @@ def with_time(conditioning: list, span: Span, alone: bool | None = None) -> list
     Raises ValueError if some of it has a time already.
     """
     for _, values in conditioning:
-        require_no_time(values[TIME].span if TIME in values else None)
+        require_no_time(_span(values))
     changed = _for_others(span.start == 0 if alone is None else alone)
     return [
         [tensor, {**values, **changed, TIME: VideoTime(span, changed, {key: values[key] for key in changed if key in values})}]
@@ -104,6 +107,12 @@ class Told:
         return cls(conditions, words, tuple(dict.fromkeys(note for prompts in told.values() for note in prompts.notes)))
 
 
+def with_parts(plan: Plan, conds: Conds, frames: int, known: Collection[int]) -> Plan:
+    """A `prompted` plan with a part for each of a guider's positive prompts; other plans as they are."""
+    with _errors_of("positive"):
+        return in_parts(plan, (_span(cond) for cond in conds.get("positive", ())), frames, known)
+
+
 def is_timed(conds: Conds) -> bool:
     return any(TIME in cond for entries in conds.values() for cond in entries)
 
@@ -121,14 +130,12 @@ class _Prompts:
     def of(cls, name: str, entries: Iterable[dict], sections: Sequence[Section], length: Length, fps: float) -> _Prompts:
         by_span: dict[Span | None, list[dict[str, Any]]] = {}
         for cond in entries:
-            by_span.setdefault(cond[TIME].span if TIME in cond else None, []).append(_without_time(cond))
+            by_span.setdefault(_span(cond), []).append(_without_time(cond))
         spans = [span for span in by_span if span]
         if not spans:
             return cls(by_span, [Choice(None)] * len(sections))
-        try:
+        with _errors_of(name):
             told = choices(spans, None in by_span, sections, length, fps)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
         prompts = cls(by_span, told)
         left = without_section(spans, told, sections, length, fps)
         notes = [f"no section is told {prompts.words[span]!r} ({span}): {reason}" for span, reason in left]
@@ -136,10 +143,10 @@ class _Prompts:
             notes.append(f"section {ends[0] + 1} makes both ends of the video, and is told what belongs to its beginning")
         if changes_backwards(told, sections):
             notes.append("a prompt's sections are made before those of the prompt that it follows; for a motion that goes on, "
-                         "set the plan's parts to the seconds at which prompts change")  # fmt: skip
+                         "set the plan's parts to prompts")  # fmt: skip
         elif keeps_start(told, sections):
             notes.append("after a prompt has changed, sections still see the start image, and may go back to it; for a motion "
-                         "that goes on, set the plan's parts to the seconds at which prompts change")  # fmt: skip
+                         "that goes on, set the plan's parts to prompts")  # fmt: skip
         return cls(by_span, told, tuple(notes))
 
     @property
@@ -188,6 +195,19 @@ def _shape(text: torch.Tensor | None) -> torch.Size | None:
 
 def _weighted(cond: dict[str, Any], weight: float) -> dict[str, Any]:
     return {**cond, "strength": cond.get("strength", 1.0) * weight}
+
+
+def _span(cond: Mapping[str, Any]) -> Span | None:
+    return cond[TIME].span if TIME in cond else None
+
+
+@contextmanager
+def _errors_of(name: str) -> Iterator[None]:
+    """Let errors begin with the name of the guider's conditions that they are about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _without_time(cond: dict[str, Any]) -> dict[str, Any]:
