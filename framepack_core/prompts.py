@@ -260,7 +260,7 @@ def in_parts(plan: Plan, prompts: Iterable[Span | None], frames: int, known: Col
     windows = plan.windows(frames - plan.loop * plan.window, known)
     times = [(length.begins(first) / plan.fps, length.begins(first + plan.window) / plan.fps) for first in windows]
     told = _choices(spans, None in all_spans or not spans, times, length.frames / plan.fps)
-    changes = [first for first, before, now in zip(windows[1:], told, told[1:], strict=False) if before.span != now.span]
+    changes = [first for (_, before), (first, now) in pairwise(zip(windows, told, strict=True)) if before.span != now.span]
     return replace(plan, parts=tuple(map(length.begins, changes)), prompted=False)
 
 

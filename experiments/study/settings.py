@@ -4,7 +4,7 @@ how long a video is at most."""
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
 from experiments.study import plots
@@ -31,6 +31,10 @@ from framepack_core.orders import ORDERS
 Halves = Sequence[bool | None]
 # Which videos whose prompt changes a row is about: where the shape is then, and whether that is in sight.
 SHAPES = {"anywhere": (True, False), "in the picture": (True,), "leaving it": (False,)}
+
+
+def spelled(values: Iterable[float]) -> dict[float, str]:
+    return {value: f"{value:g}" for value in values}
 
 
 class Settings(Part):
@@ -68,7 +72,7 @@ class Settings(Part):
     def anchors(self) -> str:
         """Each order with an anchor against the same scenes and noise without one."""
         made = self._of(anchors(self.amount))
-        return self._drift_by("colour_anchor", ANCHORS, made, f"6 sections, {self.amount.anchors} scenes")
+        return self._drift_by("colour_anchor", spelled(ANCHORS), made, f"6 sections, {self.amount.anchors} scenes")
 
     def cache(self) -> str:
         """What the cache does to obedience."""
@@ -89,25 +93,26 @@ class Settings(Part):
     def cache_drift(self) -> str:
         """Each order with the cache against the same scenes and noise with all steps."""
         made = self._of(cached(self.amount))
-        return self._drift_by("cache", CACHES, made, f"4 sections, {self.amount.cache} scenes")
+        return self._drift_by("cache", spelled(CACHES), made, f"4 sections, {self.amount.cache} scenes")
 
-    def _drift_by(self, name: str, values: Sequence[float], made: Made, what: str) -> str:
+    def _drift_by(self, name: str, values: Mapping[float, str], made: Made, what: str) -> str:
         """Drift at each value of a video's field, and paired differences to its first; the lower one is named where it is
         clear."""
         first, *others = values
         rows = []
         for order in ORDERS:
             found = {
-                value: {v.scene: one for v, one in made if (v.order, getattr(v, name)) == (order, value)} for value in values
+                value: {(v.scene, v.motion, v.then): one for v, one in made if (v.order, getattr(v, name)) == (order, value)}
+                for value in values
             }
-            scenes = [scene for scene in found[first] if all(scene in some for some in found.values())]
-            for measure, pick in DRIFT.items() if scenes else ():
-                columns = {value: [pick(some[scene]) for scene in scenes] for value, some in found.items()}
+            shared = [told for told in found[first] if all(told in some for some in found.values())]
+            for measure, pick in DRIFT.items() if shared else ():
+                columns = {value: [pick(some[told]) for told in shared] for value, some in found.items()}
                 rows.append([
                     order, measure, *(figure(mean(column), 3, short=True) for column in columns.values()),
-                    *(verdict(paired(columns[first], columns[other]), f"{other:g}", f"{first:g}") for other in others),
+                    *(verdict(paired(columns[first], columns[other]), values[other], values[first]) for other in others),
                 ])  # fmt: skip
-        header = ["order", what, *(f"{value:g}" for value in values), *(f"{first:g} less {other:g}" for other in others)]
+        header = ["order", what, *values.values(), *(f"{values[first]} less {values[other]}" for other in others)]
         return table(header, rows) if rows else ""
 
     def changes(self) -> str:
@@ -127,6 +132,12 @@ class Settings(Part):
                   "second prompt alone, second half", "product", "changed: both halves", "first half",
                   "second half"]  # fmt: skip
         return table(header, rows) if rows else ""
+
+    def changes_drift(self) -> str:
+        """Each order in two parts against the same changes, scenes and noise as one."""
+        made = [(video, found) for video, found in self._of(changes(self.amount)) if video.then]
+        amount = len({(video.scene, video.motion, video.then) for video, _ in made})
+        return self._drift_by("in_parts", {False: "as one", True: "in two parts"}, made, f"4 sections, {amount} changes")
 
     def long(self) -> str:
         rows = []
