@@ -91,9 +91,10 @@ def make_vae() -> None:
 
 
 def make_decoder() -> None:
-    vae = autoencoder.train_decoder(read(DemoVAE(), "demo_vae"), autoencoder.DECODER, WORK / "decoder.pt")
-    autoencoder.psnr(vae)
-    write(vae, "demo_vae")
+    for name, settings in {"decoder": autoencoder.DECODER, "cuts": autoencoder.CUTS}.items():
+        vae = autoencoder.train_decoder(read(DemoVAE(), "demo_vae"), settings, WORK / f"{name}.pt")
+        autoencoder.psnr(vae)
+        write(vae, "demo_vae")
 
 
 def make_text() -> None:

@@ -20,6 +20,7 @@ from experiments.making.device import DEVICE, WORKERS, autocast
 from experiments.making.files import load_state, save_state
 from framepack_core.demo.vae import SCALE, DemoVAE
 from framepack_core.demo.world import Scene
+from framepack_core.frames import PIXEL_FRAMES, pixel_frames
 
 HELD_OUT = 2_000_000  # seeds from here on are never trained on
 
@@ -34,14 +35,19 @@ class Settings:
     noise: float = 0.1  # largest noise on unit latents: the decoder learns to tolerate errors of generated ones
     unit_weight: float = 0.02  # keeps the latents' deviation near one
     shape_weight: float = 3.0
+    square_weight: float = 4.0  # of the squared error, beside the absolute one
     ema: float = 0.998
     shapes: int | None = None  # of each scene; None as the world draws them
+    cuts: int = 0  # clips of each step in which another clip's frames come first, or a still of another clip is placed
     seed: int = 0
 
 
 # With four shapes in each picture, a step sees four times as much of what the decoder is worst at. The shipped decoder's
 # learning rate was planned for 7,000 steps until step 1,410.
 DECODER = Settings(steps=5000, clips=8, peak_lr=1e-3, warmup=100, shapes=4, seed=1)
+
+# After it: a decoder that never sees a cut leans on the frames before, which pictures that are placed in a video do not follow.
+CUTS = Settings(steps=8000, clips=8, peak_lr=1e-3, warmup=100, shapes=4, shape_weight=6, square_weight=16, cuts=4, seed=2)
 
 
 @dataclass(frozen=True)
@@ -103,12 +109,29 @@ def training_loss(vae: DemoVAE, settings: Settings, step: int, drawn: tuple[Tens
     pixels, weight = (part.to(DEVICE) for part in drawn)
     with autocast():
         latents = vae.encode(pixels)
+        cut(vae, settings.cuts, latents, pixels, weight, generator)
         level = settings.noise * torch.rand(settings.clips, 1, 1, 1, 1, generator=generator)
         noise = level / SCALE * torch.randn(latents.shape, generator=generator)
         error = (vae.decode(latents + noise.to(DEVICE)) - pixels).float()
     spread = (latents.float() * SCALE).square().mean(dim=(0, 2, 3, 4))
     unit = (spread - 1 - spread.log()).mean()
-    return ((error.abs() + 4 * error**2) * weight).mean() + settings.unit_weight * unit
+    return ((error.abs() + settings.square_weight * error**2) * weight).mean() + settings.unit_weight * unit
+
+
+def cut(vae: DemoVAE, cuts: int, latents: Tensor, pixels: Tensor, weight: Tensor, generator: torch.Generator) -> None:
+    """In the first clips, from another clip: what comes before a latent frame, or a still in its place, by turns."""
+    others = latents.roll(1, 0), pixels.roll(1, 0), weight.roll(1, 0)
+    for clip in range(cuts):
+        latent = int(torch.randint(1, latents.shape[2], (), generator=generator))
+        first, stop = pixel_frames(latent), pixel_frames(latent + 1)
+        if clip % 2:
+            for part, other, until in zip((latents, pixels, weight), others, (latent, first, first), strict=True):
+                part[clip, :, :until] = other[clip, :, :until]
+        else:
+            still = others[1][clip, :, first : first + 1]
+            latents[clip, :, latent] = vae.encode(still[None].expand(-1, -1, 1 + PIXEL_FRAMES, -1, -1))[0, :, 1]
+            pixels[clip, :, first:stop] = still
+            weight[clip, :, first:stop] = others[2][clip, :, first : first + 1]
 
 
 @torch.no_grad()
