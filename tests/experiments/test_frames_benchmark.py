@@ -85,8 +85,8 @@ def test_the_codec_costs_less_than_the_vae(worlds):
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 def test_every_way_ends_in_a_file_that_keeps_what_it_was_given(way: Way, server):
-    """With one step a section, what is made is no measure: noise, at which the decoder looks back in a still after it."""
-    least = -4 if any(piece.still and piece.at != "start" for piece in way.given) else -0.5
+    """Even beside what one step a section makes, which is noise."""
+    least = -2 if any(piece.still and piece.at != "start" for piece in way.given) else -0.5
     for order in way.orders:
         video = film(server, way, order, number=0, steps=1)
 

@@ -46,8 +46,8 @@ def test_a_still_at_a_time_is_in_the_video_there(graph, server, order):
     own = graph.frames(server, graph.add("VAEDecode", samples=still, vae=graph.vae))
 
     assert latents.shape[2] == 1 + SECTION + 1 + SECTION
-    # The first of the four is a blend with the one before, and in the others the decoder looks back at another picture.
-    assert min(psnr(frame, picture) for frame in video[38:41]) > min(psnr(frame, picture) for frame in own[2:5]) - 3
+    # The first of the four is a blend with the one before. For the others, the decoder has no second look at the picture.
+    assert min(psnr(frame, picture) for frame in video[38:41]) > min(psnr(frame, picture) for frame in own[2:5]) - 2
     assert max(psnr(frame, picture) for frame in video[:30]) < 30
     assert any("placed at 1.40 s is at 1.23 s" in text for text in seen.texts(sampler))
 

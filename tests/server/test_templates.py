@@ -68,15 +68,14 @@ pytestmark = pytest.mark.slow  # test_workflows.py runs them on stand-ins
     ],
 )
 def test_the_pictures_are_in_the_file_at_their_times(server, name, places):
-    """First, last and middle picture. Of a still's four frames the first is a blend with the one before, and the decoder looks
-    back at it in the others: after one step, that is hardly a picture."""
+    """First, last and middle picture. Of a still's four frames the first is a blend with the one before."""
     (path,) = videos(server, template(server, name, len(places)))
     frames = pictures(path)
 
     assert len(frames) == places[1].stop
     for number, place in enumerate(places):
         likeness = [psnr(frame, scene(number)) for frame in frames]
-        assert max(likeness[frame] for frame in place) > 34 and min(likeness[frame] for frame in place) > 28
+        assert min(likeness[frame] for frame in place) > 36
         assert max(likeness[frame] for frame in range(len(frames)) if min(abs(frame - at) for at in place) > 4) < 27
 
 
