@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 
 from .family import family_named
-from .foretold import told_to
 from .graph import SAMPLERS, Graph, Values, is_link, kind, source
 from .helios import chunks
 from .layout import chosen_layout
 from .orders import PADDINGS
 from .placing import SEEN, Arrangement, At, Frames, Placed, Use, spelled_places
 from .plan import Plan
-from .prompts import in_parts
+from .prompts import Prompt, in_parts
 
 PLAN, PLACE = "FramePack_Plan", "FramePack_Place"
 CLIPS = ("LoadVideo", "GetVideoComponents", "RepeatImageBatch")  # what gives images of which several are used
@@ -38,9 +38,12 @@ class Foreseen:
         if sampler is None:
             return cls(plan)
         arrangement = Arrangement.of(plan, given_to(graph, sampler, plan))
-        prompts = (prompt.span for prompt in told_to(graph, sampler))
-        plan = in_parts(arrangement.plan, prompts, arrangement.frames, arrangement.known)
-        return cls(plan, frozenset(arrangement.known), tuple(arrangement.guides))
+        return cls(arrangement.plan, frozenset(arrangement.known), tuple(arrangement.guides))
+
+    def told(self, prompts: Iterable[Prompt]) -> Foreseen:
+        """With the parts that a video with these prompts has. Raises ValueError if none of them is for the video."""
+        frames = len(self.known) + self.plan.beside(len(self.known)).generated
+        return replace(self, plan=in_parts(self.plan, (prompt.span for prompt in prompts), frames, self.known))
 
 
 def plan_of(graph: Graph, node: str) -> Plan:

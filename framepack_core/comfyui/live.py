@@ -62,14 +62,15 @@ def answering(answer: Callable[[Json], Json]) -> Callable:
 def drawn(asked: Json) -> Json:
     """The drawing of a plan. Raises ValueError for a plan that cannot be, KeyError and others for what is no request."""
     graph, node, palette = asked["prompt"], asked["node"], palette_of(asked)
-    foreseen = Foreseen.of(graph, node)
+    foreseen, prompts = Foreseen.of(graph, node), told_to(graph, sampler_behind(graph, node))
+    foreseen = foreseen.told(prompts)
     sketch = sketch_plan(
         foreseen.plan,
         width_of(asked),
         known=foreseen.known,
         guides=foreseen.guides,
         palette=palette,
-        prompts=told_to(graph, sampler_behind(graph, node)),
+        prompts=prompts,
     )
     return {
         "image": as_url(sketch),
@@ -97,10 +98,16 @@ def foreseen_behind(graph: Graph, node: str) -> Foreseen | None:
     sampler = sampler_told_by(graph, node)
     links = (graph[name]["inputs"].get("plan") for name in (node, sampler) if name is not None)
     plan = next((name for name in (source(graph, link) for link in links) if kind(graph, name) == PLAN), None)
+    if plan is None:
+        return None
     try:
-        return None if plan is None else Foreseen.of(graph, plan)
+        foreseen = Foreseen.of(graph, plan)
     except ValueError:  # which the plan's own drawing says
         return None
+    try:
+        return foreseen.told(told_to(graph, sampler_behind(graph, plan)))
+    except ValueError:  # which the ruler of that text says
+        return foreseen
 
 
 def width_of(asked: Json) -> int:

@@ -37,9 +37,9 @@ def test_a_plan_that_cannot_be_is_answered_with_the_reason(server):
     assert "window" in ask(server, plan(window=0))["error"]
 
 
-def timeline(text: str) -> Json:
+def timeline(text: str, **planned) -> Json:
     """A timeline, 3, in front of a sampler with a plan, 7."""
-    asked = plan(seconds=2.4)
+    asked = plan(seconds=2.4, **planned)
     asked["prompt"] |= {
         "3": {"class_type": "FramePack_PromptTimeline", "inputs": {"clip": ["1", 0], "text": text}},
         "5": {"class_type": "FramePack_Sampler", "inputs": {"positive": ["3", 0], "plan": ["7", 0], "start_latent": ["8", 0]}},
@@ -53,6 +53,24 @@ def test_timed_prompts_are_drawn_with_the_plan(server):
     assert [bar["words"] for bar in answer["bars"]] == ["a cat 🎩", "<b>"]
     assert answer["rows"][0]["text"].endswith("prompt: <b>")
     assert "is not closed" in ask(server, timeline("[1s: a"))["error"]
+
+
+def test_parts_of_prompts_are_drawn_as_they_will_be_made(server):
+    def first(parts: str, node: str, route: str) -> str:
+        answer = ask(server, {**timeline("a cat [1.2s: it jumps]", parts=parts), "node": node}, route)
+        return answer["rows"][0]["text"] if route == "plan" else answer["sections"][0]["title"]
+
+    for node, route in (("7", "plan"), ("3", "prompts")):
+        assert first("", node, route).startswith("section 1 of 2: 1.23 to 2.43 s"), route
+        assert first("prompts", node, route).startswith("section 1 of 2: 0.03 to 1.23 s"), route
+
+
+@pytest.mark.parametrize("parts", ["", "prompts"])
+def test_a_text_without_a_prompt_for_the_video_is_told_by_both_drawings(server, parts):
+    asked = timeline("[9s: a]", parts=parts)
+
+    for node, route in (("7", "plan"), ("3", "prompts")):
+        assert "no prompt has a time within the video's 2.43 s" in ask(server, {**asked, "node": node}, route)["error"]
 
 
 def test_the_ruler_of_a_text_has_the_sections_of_the_plan_and_the_places_of_its_times(server):

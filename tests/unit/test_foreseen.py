@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from framepack_core.foreseen import Foreseen
+from framepack_core.foretold import told_to
 from framepack_core.plan import Plan
 
 
@@ -33,9 +34,9 @@ def test_parts_are_read_and_wrong_ones_are_told():
 
 def told(text: str, parts: str) -> Plan:
     """The plan of a sampler with a FramePack_PromptTimeline."""
-    given = {"start_latent": ["7", 0], "positive": ["3", 0]}
-    timeline = {"3": ("FramePack_PromptTimeline", {"text": text})}
-    return Foreseen.of(prompt({"seconds": 4.8, "parts": parts}, given, **timeline), "1").plan
+    given = {"start_latent": ["7", 0], "positive": ["words", 0]}
+    graph = prompt({"seconds": 4.8, "parts": parts}, given, words=("FramePack_PromptTimeline", {"text": text}))
+    return Foreseen.of(graph, "1").told(told_to(graph, "2")).plan
 
 
 def test_parts_of_prompts_are_those_of_the_sampler_behind():
