@@ -21,7 +21,7 @@ PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 DEFAULTS = {
     "FramePack_LoadModel": {"variant": "auto"},
     "FramePack_Sampler": {"end_strength": 1, "colour_anchor": 0, "denoise": 1},
-    "FramePack_Plan": {"exact_length": False, "loop": 0, "parts": "", "reanchor": False},
+    "FramePack_Plan": {"exact_length": False, "loop": 0, "parts": "prompts", "reanchor": False},
     "FramePack_SaveVideo": {"crossfade": 8, "container": "auto", "codec": "auto", "mark_as_ai": True},
 }
 PLAYER = "video-preview"  # what the front end adds to Load Video, after a while
