@@ -278,15 +278,16 @@ def _choices(spans: Sequence[Span], anywhere: bool, times: Iterable[tuple[float,
 
 
 def changes_backwards(told: Sequence[Choice], sections: Sequence[Section]) -> bool:
-    """Whether anywhere in the video what is told after a change is made before what is told before it."""
+    """Whether anywhere in the video what is told after a change is made before what is told before it. Within a fade, it is
+    the same prompt by another weight."""
     by_time = sorted(zip(sections, told, strict=True), key=lambda one: one[0].target[0])
-    return any(said != then and before.number > after.number for (before, said), (after, then) in pairwise(by_time))
+    return any(said.span != then.span and before.number > after.number for (before, said), (after, then) in pairwise(by_time))
 
 
 def keeps_start(told: Sequence[Choice], sections: Sequence[Section]) -> bool:
     """Whether a section that is told something else than the video's beginning still sees that in the start image's place."""
     beginning = min(zip(sections, told, strict=True), key=lambda one: one[0].target[0])[1]
-    return any(said != beginning and sees_start(section) for section, said in zip(sections, told, strict=True))
+    return any(said.span != beginning.span and sees_start(section) for section, said in zip(sections, told, strict=True))
 
 
 def sees_start(section: Section) -> bool:

@@ -22,7 +22,7 @@ from framepack_core.comfyui.sampling import sample as sampling
 from framepack_core.comfyui.sampling.identity import by_content, section_prompts
 from framepack_core.comfyui.sampling.request import Given, Request, make_guider
 from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
-from framepack_core.comfyui.sampling.timed import TIME, Told, encode, with_time
+from framepack_core.comfyui.sampling.timed import TIME, Told, encode, with_parts, with_time
 from framepack_core.plan import Plan
 from framepack_core.prompts import Span, parse, span_of
 from framepack_core.redo import redo
@@ -97,6 +97,29 @@ def lengths(text: str, plan: Plan) -> list[int]:
     conds = {"positive": [values | {"cross_attn": tensor} for tensor, values in prompt(text)]}
     told = Told.of(conds, plan.fill(1 + plan.generated), plan.length(1 + plan.generated), 30.0)
     return [entry["cross_attn"].shape[1] - 3 for conds in told.conditions.values() for entry in conds["positive"]]
+
+
+def advice(text: str, plan: Plan) -> list[str]:
+    """The notes of a video after a start image that speak of parts."""
+    conds = {"positive": [values | {"cross_attn": tensor} for tensor, values in prompt(text)]}
+    frames = 1 + plan.generated
+    made = with_parts(plan, conds, frames, [0])
+    told = Told.of(conds, made.fill(frames), made.length(frames, 1), made.fps)
+    return [note for note in told.notes if "parts" in note]
+
+
+@pytest.mark.parametrize("text", ["a [1.3s: bb]", "a [1.3s ~2.4s: bb]", "a [1.3s-2.5s ~1s: bb]"])
+@pytest.mark.parametrize("order", ["forward", "inverted"])
+def test_parts_are_recommended_only_where_prompts_have_none(order, text):
+    plan = Plan.of(4.8, order)
+
+    assert advice(text, plan)[0].endswith("set the plan's parts to prompts")
+    assert not advice(text, plan.in_parts_of("prompts"))
+
+
+def test_parts_are_not_recommended_where_they_change_nothing():
+    assert not advice("a [1.3s: bb]", Plan.of(4.8, "forward").in_clips(True))
+    assert not advice("a [1.3s: bb]", Plan.of(4.8, "forward", layout="vanilla"))
 
 
 ABC = "a [1.3s: bb] [2.5s: ccc]"

@@ -209,6 +209,8 @@ def test_a_time_is_one_of_the_video_in_every_order(order):
         ("inverted", [2.4], "a [2.4s: b]", False),
         ("inverted", [2.4], "a [2.4s: b] [3.6s: c]", True),
         ("inverted", [], "a [9s: b]", False),
+        ("inverted", [], "a [1.2s ~2.4s: b]", True),
+        ("inverted", [1.2], "a [1.2s ~2.4s: b]", False),  # the fade is within b's part
         ("forward", [], "a [2.4s: b]", False),
     ],
 )

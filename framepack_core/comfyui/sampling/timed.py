@@ -144,7 +144,7 @@ class _Prompts:
         if changes_backwards(told, sections):
             notes.append("a prompt's sections are made before those of the prompt that it follows; for a motion that goes on, "
                          "set the plan's parts to prompts")  # fmt: skip
-        elif keeps_start(told, sections):
+        elif length.apart is None and keeps_start(told, sections):  # sections apart see the start image in every part
             notes.append("after a prompt has changed, sections still see the start image, and may go back to it; for a motion "
                          "that goes on, set the plan's parts to prompts")  # fmt: skip
         return cls(by_span, told, tuple(notes))
