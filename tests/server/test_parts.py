@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.graph import DemoGraph
+from support.graph import DemoGraph, Seen
 
 from scripts.support.server import PromptRefused
 
@@ -83,6 +83,18 @@ def test_a_section_of_a_video_in_parts_of_prompts_is_made_again_by_its_own_numbe
 
     assert torch.equal(after[:, :, 10:], before[:, :, 10:]) and torch.equal(after[:, :, :1], before[:, :, :1])
     assert not torch.equal(after[:, :, 1:10], before[:, :, 1:10])
+
+
+@pytest.mark.parametrize("parts", ["prompts", ""])
+def test_a_latent_that_does_not_say_its_parts_is_made_again_as_one_and_the_user_is_told(graph, server, parts):
+    plan, seen = graph.plan_of(2, parts=parts), Seen()
+    latent = graph.add("EmptyHunyuanLatentVideo", width=128, height=128, length=73, batch_size=1)
+    redo = graph.add("FramePack_Redo", latent=latent, plan=plan, sections="1")
+
+    again = graph.latents(server, graph.sampler(plan=redo[0], frames=redo[1], start_latent=None), on_message=seen)
+
+    assert not again[:, :, :10].any() and again[:, :, 10:].any()
+    assert any("nothing says whether latent was made in parts" in text for text in seen.texts(redo)) == bool(parts)
 
 
 @pytest.mark.parametrize(
