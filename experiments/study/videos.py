@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import permutations
@@ -148,6 +147,7 @@ class Amount:
     vae: int = 40
     shapes: int = 20
     orders: int = 40
+    far_orders: int = 64  # as orders, over the longest videos, where drift differs more from scene to scene
     long_layouts: int = 24
     tails: int = 24
     windows: int = 24
@@ -176,6 +176,7 @@ QUICK = Amount(
     vae=4,
     shapes=1,
     orders=1,
+    far_orders=1,
     long_layouts=1,
     tails=1,
     windows=1,
@@ -296,10 +297,10 @@ def cached(amount: Amount) -> Iterator[Video]:
 
 
 def orders(amount: Amount) -> Iterator[Video]:
-    """The three orders in long videos, of each length about as many sections."""
-    for sections in LONG:
+    """The three orders in long videos."""
+    for sections, scenes in zip(LONG, (amount.orders, amount.far_orders), strict=True):
         for name, order in ORDERS.items():
-            for scene in range(math.ceil(amount.orders * LONG[0] / sections)):
+            for scene in range(scenes):
                 yield Video(scene, motion_of(scene), sections, name, order.layout)
 
 

@@ -12,9 +12,10 @@ from experiments.study.claims import Claims
 from experiments.study.results import Results
 from experiments.study.videos import CONFIGURATIONS, EXPERIMENTS, Amount, Video, Way
 
-NONE = Amount(0, 0, 0, (), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+NONE = Amount(0, 0, 0, (), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 WAY = Way(steps=1)
 NAMES = ("orders", "long_layouts", "tails", "windows", "errors")
+AMOUNTS = (*NAMES, "far_orders")
 
 
 def findings(video: Video) -> dict:
@@ -35,7 +36,7 @@ def findings(video: Video) -> dict:
 @pytest.fixture
 def claims(tmp_path) -> Claims:
     """With six scenes of every experiment."""
-    amount = replace(NONE, **dict.fromkeys(NAMES, 6))
+    amount = replace(NONE, **dict.fromkeys(AMOUNTS, 6))
     results = Results(tmp_path / "results.jsonl", "weights")
     videos = dict.fromkeys(video for name in NAMES for video in WAY.of(EXPERIMENTS[name](amount)))
     results.add([(video.to_dict(), findings(video)) for video in videos])
@@ -107,7 +108,7 @@ def test_the_drift_by_error_is_drawn(claims, tmp_path):
 
 
 def test_a_measure_of_one_scene_has_too_few(claims):
-    found = mean_colours(Claims(claims.results, replace(claims.amount, orders=1), WAY, claims.output).orders())
+    found = mean_colours(Claims(claims.results, replace(claims.amount, orders=1, far_orders=1), WAY, claims.output).orders())
 
     assert {tuple(cells[3:]) for cells in found.values()} == {("too few", "-", "-")}
 

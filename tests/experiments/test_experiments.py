@@ -21,7 +21,7 @@ from framepack_core.orders import ORDERS
 
 TINY = Amount(
     obedience=1, prompts=1, layouts=1, lengths=((1, 1), (2, 1)), paddings=0, anchors=0, changes=1, cache=0, long=3, vae=1,
-    orders=0, long_layouts=0, tails=0, windows=0, errors=0,
+    orders=0, far_orders=0, long_layouts=0, tails=0, windows=0, errors=0,
 )  # fmt: skip
 WAY = Way(steps=1)
 ONE = Video(0, "left", 1, "inverted", "framepack", steps=1)
