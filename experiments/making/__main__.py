@@ -1,8 +1,8 @@
 """Trains the demo's models from scratch and writes their weights: `python -m experiments.making [STAGE ...]`.
 
-Stages, in order: vae, decoder, text, vision, clips, transformer, remade, lora. Each continues where it was stopped; all draws
-come from fixed seeds. With a GPU, processes render beside it. States go to `make_demo` in the cache (`.cache`, or
-FRAMEPACK_CACHE), the weights to `framepack_core/demo/weights`. Needs the extra `train`.
+Stages, in order: vae, decoder, text, vision, clips, transformer, lora. Each continues where it was stopped; all draws come from
+fixed seeds. With a GPU, processes render beside it. States go to `make_demo` in the cache (`.cache`, or FRAMEPACK_CACHE), the
+weights to `framepack_core/demo/weights`. Needs the extra `train`.
 
 Besides these, `fifth` trains the transformer again, on many films, `corruption` trains it a little further, without and
 with noise on what it sees, and `losses` prints its loss on films of the training and on ones that it never saw. None of them
@@ -26,7 +26,6 @@ from torch import nn
 from experiments.making import autoencoder, encoders, losses
 from experiments.making.clips import Film, changing, film, write_clips
 from experiments.making.device import BF16
-from experiments.making.remade import write_remade
 from framepack_core.demo.text import TextEncoder
 from framepack_core.demo.vae import DemoVAE
 from framepack_core.demo.vision import VisionEncoder
@@ -42,7 +41,6 @@ CLIPS, LORA_CLIPS = 10_000, 240
 MEASURED = 40  # films, of the training and held-out ones
 CHANGES = range(1_000_000, 1_001_430)  # seeds of films in which the motion changes
 FILMS = range(10_000_000, 10_009_300)
-REMADE_BATCHES = 400
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -94,13 +92,9 @@ def make_vae() -> None:
 
 def make_decoder() -> None:
     for name, settings in {"decoder": autoencoder.DECODER, "cuts": autoencoder.CUTS}.items():
-        write_decoder(settings, name)
-
-
-def write_decoder(settings: autoencoder.Settings, name: str, films: autoencoder.Films | None = None) -> None:
-    vae = autoencoder.train_decoder(read(DemoVAE(), "demo_vae"), settings, WORK / f"{name}.pt", films)
-    autoencoder.psnr(vae)
-    write(vae, "demo_vae")
+        vae = autoencoder.train_decoder(read(DemoVAE(), "demo_vae"), settings, WORK / f"{name}.pt")
+        autoencoder.psnr(vae)
+        write(vae, "demo_vae")
 
 
 def make_text() -> None:
@@ -138,19 +132,7 @@ def make_fifth() -> None:
 
 
 def make_films() -> None:
-    encode_films("films", {seed: film_of(seed) for seed in (*CHANGES, *FILMS)})
-
-
-def film_of(seed: int) -> Film:
-    return changing(seed) if seed in CHANGES else film(seed)
-
-
-def make_remade() -> None:
-    """The decoder once more, on what the transformer makes of films."""
-    make_films()
-    write_remade(WORK / "remade", WORK / "films", TRANSFORMER_FILE, REMADE_BATCHES)
-    films = autoencoder.Films(sorted((WORK / "remade").iterdir()), lambda seed: film_of(seed).scene)
-    write_decoder(autoencoder.REMADE, "remade-decoder", films)
+    encode_films("films", {seed: changing(seed) for seed in CHANGES} | {seed: film(seed) for seed in FILMS})
 
 
 def make_corruption() -> None:
@@ -210,7 +192,6 @@ STAGES = {
     "vision": make_vision,
     "clips": make_clips,
     "transformer": make_transformer,
-    "remade": make_remade,
     "lora": make_lora,
 }
 OTHERS = {"fifth": make_fifth, "corruption": make_corruption, "losses": print_losses}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,16 +18,11 @@ from tqdm import tqdm
 
 from experiments.making.device import DEVICE, WORKERS, autocast
 from experiments.making.files import load_state, save_state
-from experiments.making.remade import Remade
 from framepack_core.demo.vae import SCALE, DemoVAE
 from framepack_core.demo.world import Scene
 from framepack_core.frames import PIXEL_FRAMES, pixel_frames
 
 HELD_OUT = 2_000_000  # seeds from here on are never trained on
-
-
-# What comes before a latent frame is another clip's, or a still of another clip, or of the clip itself, is in its place.
-Cut = Literal["before", "still of another", "own still"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +38,7 @@ class Settings:
     square_weight: float = 4.0  # of the squared error, beside the absolute one
     ema: float = 0.998
     shapes: int | None = None  # of each scene; None as the world draws them
-    cuts: tuple[Cut, ...] = ()  # what is changed in the first clips of each step
-    remade: int = 0  # films of each step that the transformer has finished, see remade.py
+    cuts: int = 0  # clips of each step in which another clip's frames come first, or a still of another clip is placed
     seed: int = 0
 
 
@@ -53,61 +47,33 @@ class Settings:
 DECODER = Settings(steps=5000, clips=8, peak_lr=1e-3, warmup=100, shapes=4, seed=1)
 
 # After it: a decoder that never sees a cut leans on the frames before, which pictures that are placed in a video do not follow.
-CUTS = Settings(
-    steps=8000, clips=8, peak_lr=1e-3, warmup=100, shapes=4, shape_weight=6, square_weight=16,
-    cuts=("still of another", "before") * 2, seed=2,
-)  # fmt: skip
-
-# Last, what the transformer makes, whose errors show as specks around the shapes.
-REMADE = Settings(
-    steps=4000, clips=4, peak_lr=5e-4, warmup=100, shapes=4, shape_weight=6, square_weight=16,
-    cuts=("still of another", "before", "own still"), remade=2, seed=3,
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Films:
-    """Batches that the transformer has remade, and the scene that the film of a seed shows."""
-
-    batches: Sequence[Path]
-    scene: Callable[[int], Scene]
-
-
-class Shown(NamedTuple):
-    """Latents `B C T H W` of remade films, of which the first `own` frames are not to be learned, with the pixels and weights
-    of the others."""
-
-    latents: Tensor
-    own: int
-    pixels: Tensor
-    weight: Tensor
+CUTS = Settings(steps=8000, clips=8, peak_lr=1e-3, warmup=100, shapes=4, shape_weight=6, square_weight=16, cuts=4, seed=2)
 
 
 @dataclass(frozen=True)
 class Batches(Dataset):
-    """What each step sees, rendered by worker processes: clips' pixels and weights, and remade films if there are any."""
+    """The pixels and weights of each step, to be rendered by worker processes."""
 
     settings: Settings
-    films: Films | None
 
-    def __getitem__(self, step: int) -> tuple[tuple[Tensor, Tensor], Shown | None]:
-        return batch(self.settings, step), remade_batch(self.settings, self.films, step) if self.films else None
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        return batch(self.settings, step)
 
 
-def train(settings: Settings, state_file: Path) -> DemoVAE:
+def train(settings: Settings, state_file: Path, save_minutes: float = 2) -> DemoVAE:
     """Train up to `settings.steps`, continuing from `state_file` if there is one; returns the averaged weights."""
     torch.manual_seed(settings.seed)
-    return calibrated(fit(DemoVAE(), settings, state_file), settings)
+    return calibrated(fit(DemoVAE(), settings, state_file, save_minutes), settings)
 
 
-def train_decoder(vae: DemoVAE, settings: Settings, state_file: Path, films: Films | None = None) -> DemoVAE:
+def train_decoder(vae: DemoVAE, settings: Settings, state_file: Path, save_minutes: float = 2) -> DemoVAE:
     """Train the decoder alone, so that what was encoded, and models of it, stay valid."""
     vae.requires_grad_(False)
     vae.decoder.requires_grad_(True)
-    return fit(vae, settings, state_file, films).eval()
+    return fit(vae, settings, state_file, save_minutes).eval()
 
 
-def fit(vae: DemoVAE, settings: Settings, state_file: Path, films: Films | None = None, save_minutes: float = 2) -> DemoVAE:
+def fit(vae: DemoVAE, settings: Settings, state_file: Path, save_minutes: float) -> DemoVAE:
     """What can be trained of it, averaged over the last steps."""
     vae.to(DEVICE)
     torch_to: Any = vae.to  # whose declaration lacks the memory format
@@ -117,17 +83,12 @@ def fit(vae: DemoVAE, settings: Settings, state_file: Path, films: Films | None 
     optimizer = torch.optim.AdamW(trained, lr=settings.peak_lr, betas=(0.9, 0.98), weight_decay=1e-4)
     first = load_state(state_file, vae=vae, average=average, optimizer=optimizer)
     saved = time.monotonic()
-    batches = iter(
-        DataLoader(Batches(settings, films), batch_size=None, sampler=range(first, settings.steps), num_workers=WORKERS)
-    )
+    batches = iter(DataLoader(Batches(settings), batch_size=None, sampler=range(first, settings.steps), num_workers=WORKERS))
     with tqdm(range(first, settings.steps), initial=first, total=settings.steps, desc="vae", mininterval=5) as bar:
         for step in bar:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, settings)
-            drawn, shown = next(batches)
-            loss = training_loss(vae, settings, step, drawn)
-            if shown is not None:
-                loss = loss + remade_loss(vae, settings, shown)
+            loss = training_loss(vae, settings, step, next(batches))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -154,35 +115,23 @@ def training_loss(vae: DemoVAE, settings: Settings, step: int, drawn: tuple[Tens
         error = (vae.decode(latents + noise.to(DEVICE)) - pixels).float()
     spread = (latents.float() * SCALE).square().mean(dim=(0, 2, 3, 4))
     unit = (spread - 1 - spread.log()).mean()
-    return weighted(error, weight, settings) + settings.unit_weight * unit
+    return ((error.abs() + settings.square_weight * error**2) * weight).mean() + settings.unit_weight * unit
 
 
-def remade_loss(vae: DemoVAE, settings: Settings, shown: Shown) -> Tensor:
-    """The same error of what the transformer made, against what the films show."""
-    latents, pixels, weight = (part.to(DEVICE) for part in (shown.latents, shown.pixels, shown.weight))
-    with autocast():
-        error = (vae.decode(latents)[:, :, pixel_frames(shown.own) :] - pixels).float()
-    return weighted(error, weight, settings)
-
-
-def weighted(error: Tensor, weight: Tensor, settings: Settings) -> Tensor:
-    return ((error.abs() + settings.square_weight * error**2) * weight).mean()
-
-
-def cut(vae: DemoVAE, cuts: Sequence[Cut], latents: Tensor, pixels: Tensor, weight: Tensor, generator: torch.Generator) -> None:
-    """Change the first clips as `cuts` says, in place."""
-    own, others = (latents, pixels, weight), (latents.roll(1, 0), pixels.roll(1, 0), weight.roll(1, 0))
-    for clip, kind in enumerate(cuts):
+def cut(vae: DemoVAE, cuts: int, latents: Tensor, pixels: Tensor, weight: Tensor, generator: torch.Generator) -> None:
+    """In the first clips, from another clip: what comes before a latent frame, or a still in its place, by turns."""
+    others = latents.roll(1, 0), pixels.roll(1, 0), weight.roll(1, 0)
+    for clip in range(cuts):
         latent = int(torch.randint(1, latents.shape[2], (), generator=generator))
         first, stop = pixel_frames(latent), pixel_frames(latent + 1)
-        if kind == "before":
-            for part, other, until in zip(own, others, (latent, first, first), strict=True):
+        if clip % 2:
+            for part, other, until in zip((latents, pixels, weight), others, (latent, first, first), strict=True):
                 part[clip, :, :until] = other[clip, :, :until]
         else:
-            _, picture, shape = (part[clip, :, first : first + 1].clone() for part in (own if kind == "own still" else others))
-            latents[clip, :, latent] = vae.encode(picture[None].expand(-1, -1, 1 + PIXEL_FRAMES, -1, -1))[0, :, 1]
-            pixels[clip, :, first:stop] = picture
-            weight[clip, :, first:stop] = shape
+            still = others[1][clip, :, first : first + 1]
+            latents[clip, :, latent] = vae.encode(still[None].expand(-1, -1, 1 + PIXEL_FRAMES, -1, -1))[0, :, 1]
+            pixels[clip, :, first:stop] = still
+            weight[clip, :, first:stop] = others[2][clip, :, first : first + 1]
 
 
 @torch.no_grad()
@@ -203,25 +152,8 @@ def batch(settings: Settings, step: int) -> tuple[Tensor, Tensor]:
         scene, start = Scene.draw(int(seed), settings.shapes), int(rng.integers(200))
         clips.append(scene.render(settings.frames, start))
         weights.append(1 + settings.shape_weight * box(scene, settings.frames, start))
-    return unit_range(np.stack(clips)), torch.from_numpy(np.stack(weights))[:, None]
-
-
-def remade_batch(settings: Settings, films: Films, step: int) -> Shown:
-    """Some films of one remade batch, which are seen again every few hundred steps."""
-    rng = np.random.default_rng([settings.seed, 4, step])
-    remade = Remade.load(films.batches[int(rng.integers(len(films.batches)))])
-    rows = rng.choice(len(remade.seeds), settings.remade, replace=False)
-    first = remade.begins + remade.own
-    frames, start = PIXEL_FRAMES * (remade.latents.shape[2] - remade.own), pixel_frames(first)
-    scenes = [films.scene(remade.seeds[row]) for row in rows]
-    weights = np.stack([1 + settings.shape_weight * box(scene, frames, start) for scene in scenes])
-    pixels = unit_range(np.stack([scene.render(frames, start) for scene in scenes]))
-    return Shown(remade.latents[rows] / SCALE, remade.own, pixels, torch.from_numpy(weights)[:, None])
-
-
-def unit_range(frames: np.ndarray) -> Tensor:
-    """Pixels `B 3 F H W` in -1..1 of frames uint8 `B F H W 3`."""
-    return torch.from_numpy(frames).movedim(-1, 1) / 127.5 - 1
+    pixels = torch.from_numpy(np.stack(clips)).movedim(-1, 1) / 127.5 - 1
+    return pixels, torch.from_numpy(np.stack(weights))[:, None]
 
 
 def box(scene: Scene, frames: int, start: int, size: int = 128) -> np.ndarray:
@@ -258,7 +190,8 @@ def psnr(vae: DemoVAE, clips: int = 40, frames: int = 33, report: Callable[[str]
     for number in range(clips):
         scene = Scene.draw(HELD_OUT + number)
         truth = scene.render(frames)
-        made = (vae.decode(vae.encode(unit_range(truth[None])))[0].movedim(0, -1).clamp(-1, 1).numpy() + 1) / 2
+        pixels = torch.from_numpy(truth[None]).movedim(-1, 1) / 127.5 - 1
+        made = (vae.decode(vae.encode(pixels))[0].movedim(0, -1).clamp(-1, 1).numpy() + 1) / 2
         error = (made - truth / 255.0) ** 2
         mask = box(scene, frames, 0) > 0
         whole.append(-10 * math.log10(error.mean()))

@@ -89,10 +89,9 @@ class Draw:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What the transformer is called with, and what it should return, of these `clips` of the cache."""
+    """What the transformer is called with, and what it should return."""
 
     draw: Draw
-    clips: tuple[int, ...]
     inputs: dict
     x0: Tensor
     noise: Tensor
@@ -124,9 +123,7 @@ class Examples:
     def batch(self, step: int, micro: int, samples: Iterable[int]) -> MicroBatch:
         """These samples of a micro-batch, whose section is the same whichever samples are asked for."""
         draw, candidates, (height, width) = self.draw(step, micro)
-        generators = [random(self.seed, step, micro, sample) for sample in samples]
-        indices = tuple(candidates[uniform(generator, 0, len(candidates) - 1)] for generator in generators)
-        drawn = [self.sample(draw, index, generator) for index, generator in zip(indices, generators, strict=True)]
+        drawn = [self.sample(draw, candidates, random(self.seed, step, micro, sample)) for sample in samples]
         clips, sigmas, noises, latents, histories = (list(column) for column in zip(*drawn, strict=True))
         latents, histories, noise, sigma = (torch.stack(column) for column in (latents, histories, noises, sigmas))
         x0 = latents[:, :, list(draw.section.target)]
@@ -146,7 +143,7 @@ class Examples:
             "rotary": phases(draw.section, height, width, *self.rope),
         }
         amount = self.choices.motion_weight
-        return MicroBatch(draw, indices, inputs, x0, noise, motion_weight(x0, before, amount) if amount else None)
+        return MicroBatch(draw, inputs, x0, noise, motion_weight(x0, before, amount) if amount else None)
 
     def draw(self, step: int, micro: int) -> tuple[Draw, list[int], tuple[int, int]]:
         """A section, the clips long enough for it, and their latent size."""
@@ -196,9 +193,12 @@ class Examples:
         found = ((change, count) for index, count in frames.items() for change in self.clips.changes[index])
         return sorted({change for change, count in found if change + plan.generated <= count})
 
-    def sample(self, draw: Draw, index: int, generator: torch.Generator) -> tuple[Clip, Tensor, Tensor, Tensor, Tensor]:
+    def sample(
+        self, draw: Draw, candidates: list[int], generator: torch.Generator
+    ) -> tuple[Clip, Tensor, Tensor, Tensor, Tensor]:
         """(clip, sigma, noise `C T H W` of the section, truth, history `C T H W`), sometimes with the caption dropped."""
-        choices, clip = self.choices, self.clips[index]
+        choices = self.choices
+        clip = self.clips[candidates[uniform(generator, 0, len(candidates) - 1)]]
         latents = clip.latents[:, : draw.clip_frames].float()
         _, _, H, W = latents.shape
         sigma = draw_sigma(generator, choices.sigmas, draw.section.target_tokens(H, W), choices.shift)

@@ -1,12 +1,27 @@
 """The demo transformer's loss on films, as the making of the demo prints it."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.making import losses
-from experiments.making.__main__ import TRANSFORMER_FILE
+from experiments.making.__main__ import TRANSFORMER_FILE, read
+from experiments.making.clips import Film, write_clips
+from framepack_core.demo.text import TextEncoder
+from framepack_core.demo.vae import DemoVAE
+from framepack_core.demo.vision import VisionEncoder
+from framepack_core.demo.world import Scene
 from framepack_core.orders import FORWARD
+
+
+@pytest.fixture
+def films(tmp_path) -> Path:
+    scenes = {seed: Film(Scene.draw(seed)) for seed in range(2)}
+    encoders = read(TextEncoder(), "demo_text"), read(VisionEncoder(), "demo_vision")
+    write_clips(tmp_path / "films", scenes, read(DemoVAE(), "demo_vae"), *encoders)
+    return tmp_path / "films"
 
 
 @pytest.mark.slow
