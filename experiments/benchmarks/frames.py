@@ -42,7 +42,7 @@ VISIBLE = 1.5  # times the usual step from one latent frame to the next
 TRAVELS = 2.0  # pixels in a latent frame; of what moves less, the step at a join says nothing
 CRF, PIXELS = 10, "yuv444p"  # which blur less than the VAE does
 LONGEST = 4 * SECTION + 1
-SPREADS = tuple(f"{what}: median (largest) | up to {VISIBLE}" for what in ("joins", "shape's steps"))
+SPREADS = tuple(f"{what}: median (largest) | up to {VISIBLE}" for what in ("joins", "joins / made", "shape's steps"))
 
 
 class Piece(NamedTuple):
@@ -102,13 +102,16 @@ WAYS = (
 
 @dataclass(frozen=True)
 class Found:
-    """Of one video: its joins, the steps of its first shape at them, the PSNR of what was given less that of the VAE alone
-    (dB), whether the shape obeys, and how far its colour is from the start's (Lab). None where nothing was given to compare
-    with, or where the shape is lost."""
+    """Of one video: its joins beside the usual step of all frames and of those that are made, the steps of its first shape at
+    them, the PSNR of what was given less that of the VAE (dB), in
+    the world's video and alone, whether the shape obeys, and how far its colour is from the start's (Lab). None where nothing
+    was given to compare with, or where the shape is lost."""
 
     joins: tuple[float, ...]
+    made_joins: tuple[float, ...]
     strides: tuple[float, ...]
     given: float | None
+    alone: float | None
     obeys: bool | None
     colour: float | None
 
@@ -121,7 +124,7 @@ def main() -> int:
     options = parser.parse_args()
     environment = Environment(Path(sys.executable), options.comfyui, options.comfyui.parent)
     with TemporaryDirectory() as folder, Server(environment, Path(folder)) as server:
-        print("way, order", *SPREADS, "given, dB", "obeys", "colour", sep=" | ")
+        print("way, order", *SPREADS, "given, dB", "given alone, dB", "obeys", "colour", sep=" | ")
         for way in WAYS:
             if not way.loop:
                 report(way, "the world's own video", [own(way, number) for number in range(options.scenes)])
@@ -134,7 +137,7 @@ def own(way: Way, number: int) -> Found:
     """Of the world's video through the VAE and the codec, which nothing was made for."""
     scene = scene_of(number)
     world = scene.render(LONGEST)
-    return replace(found(way, scene, world, through_vae(world[: way.frames])), given=None)
+    return replace(found(way, scene, world, through_vae(world[: way.frames])), given=None, alone=None)
 
 
 def film(server: Server, way: Way, order: str, number: int, steps: int) -> Found:
@@ -219,21 +222,29 @@ def opened(file: Path | BytesIO) -> np.ndarray:
 
 def found(way: Way, scene: Scene, world: np.ndarray, frames: np.ndarray) -> Found:
     if not way.given:  # its background is no scene's
-        return Found(tuple(joins(way, frames)), (), None, None, None)
+        steps = tuple(joins(way, frames))
+        return Found(steps, steps, (), None, None, None, None)
     (track, *_), (start, *_) = follow(frames, scene), follow(world[:1], scene)
+    given = () if way.loop else way.given
     return Found(
         tuple(joins(way, frames)),
+        tuple(joins(way, frames, among_made=True)),
         tuple(strides(way, track)),
-        min((kept(piece, world, frames) for piece in way.given if not way.loop), default=None),
+        min((kept(way, piece, world, frames) for piece in given), default=None),
+        min((kept_alone(piece, world, frames) for piece in given), default=None),
         motions.obeys(scene.actors[0].motion, track),
         None if motions.lost(track) else motions.colour_distance(track, start),
     )
 
 
-def joins(way: Way, frames: np.ndarray) -> list[float]:
-    """Of a loop, the last is the step from its end to its beginning."""
+def joins(way: Way, frames: np.ndarray, among_made: bool = False) -> list[float]:
+    """The picture's change at the joins as ratios to its median elsewhere, or only within what is made: given clips, which the
+    model did not draw, hardly change from frame to frame. Of a loop, the last is the step from its end to its beginning."""
     shown = np.concatenate([frames, frames[:1]]) if way.loop else frames
-    return Series.of(shown).joins(way.joins, elsewhere(way, len(shown))).tolist()
+    others = elsewhere(way, len(shown))
+    if among_made:
+        others = [frame for frame in others if not any(piece.first <= frame < piece.stop for piece in way.given)]
+    return Series.of(shown).joins(way.joins, others).tolist()
 
 
 def elsewhere(way: Way, frames: int) -> list[int]:
@@ -257,7 +268,23 @@ def strides(way: Way, track: Track) -> list[float]:
     return [step / usual for join in way.joins if usual >= TRAVELS and not math.isnan(step := around(join))]
 
 
-def kept(piece: Piece, world: np.ndarray, frames: np.ndarray) -> float:
+def kept(way: Way, piece: Piece, world: np.ndarray, frames: np.ndarray) -> float:
+    """How much nearer to what was given its frames are than in the world's video after the VAE and the codec."""
+    video = held(way, world)
+    part = slice(piece.first, piece.stop)
+    return psnr(frames[part], video[part]) - psnr(through_vae(video)[part], video[part])
+
+
+def held(way: Way, world: np.ndarray) -> np.ndarray:
+    """The world's video in which the stills that are given stand still."""
+    video = world[: way.frames].copy()
+    for piece in way.given:
+        if piece.still:
+            video[piece.first : piece.stop] = world[piece.picture]
+    return video
+
+
+def kept_alone(piece: Piece, world: np.ndarray, frames: np.ndarray) -> float:
     """How much nearer to what was given its frames are than after the VAE and the codec alone. The first one of what is not at
     the start blends with the frame before it, which is not there then."""
     given = piece.of(world)
@@ -299,19 +326,26 @@ def psnr(frames: np.ndarray, truth: np.ndarray) -> float:
 
 
 def report(way: Way, order: str, videos: Sequence[Found]) -> None:
-    given, obeyed, colours = (
-        [value for video in videos if (value := getattr(video, name)) is not None] for name in ("given", "obeys", "colour")
+    given, alone, obeyed, colours = (
+        [value for video in videos if (value := getattr(video, name)) is not None]
+        for name in ("given", "alone", "obeys", "colour")
     )
     print(
         f"{way.name}, {order}",
         spread([step for video in videos for step in video.joins]),
+        spread([step for video in videos for step in video.made_joins]),
         spread([step for video in videos for step in video.strides]),
-        f"{statistics.median(given):+.1f} (least {min(given):+.1f})" if given else "-",
+        nearness(given),
+        nearness(alone),
         f"{sum(obeyed)}/{len(obeyed)}" if obeyed else "-",
         f"{statistics.median(colours):.1f}" if colours else "-",
         sep=" | ",
         flush=True,
     )
+
+
+def nearness(decibels: Sequence[float]) -> str:
+    return f"{statistics.median(decibels):+.1f} (least {min(decibels):+.1f})" if decibels else "-"
 
 
 def spread(steps: Sequence[float]) -> str:
