@@ -76,6 +76,17 @@ def test_extras_that_are_installed_exist(document):
     assert set(named) <= EXTRAS.keys()
 
 
+def test_how_well_the_demo_does_is_what_was_measured():
+    line = r"^\| (inverted|forward|endpoints)%s \| (\d+%%)"
+    help_page, measured = (
+        (ROOT / page).read_text(encoding="utf-8") for page in ("web/docs/FramePack_LoadDemo.md", "docs/EXPERIMENTS.md")
+    )
+    obedience = measured.split("## Obedience")[1].split("\n## ")[0]
+
+    told = dict(re.findall(line % "", help_page, re.MULTILINE))
+    assert len(told) == 3 and told == dict(re.findall(line % r", \w+ \| 40", obedience, re.MULTILINE))
+
+
 def test_a_broken_link_is_found(tmp_path):
     document = tmp_path / "page.md"
     document.write_text(
