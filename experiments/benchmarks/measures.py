@@ -20,7 +20,7 @@ from framepack_core.demo.vae import DemoVAE
 from framepack_core.demo.world import Scene
 from framepack_core.helios.chunks import CHUNK_FRAMES, WINDOW
 from framepack_core.measures.report import Report
-from framepack_core.measures.series import Series
+from framepack_core.measures.series import Series, slopes
 from scripts.support.environment import ROOT
 
 SECTIONS, FIRST_SCENE = 3, 30_000
@@ -71,6 +71,11 @@ def to_video(frames: np.ndarray) -> Tensor:
     return torch.from_numpy(frames).movedim(-1, 0)[None] / 127.5 - 1
 
 
+def slope(name: str, report: Report) -> float:
+    """Of a measure's first channel, a second."""
+    return float(slopes(report.series.looks[name], report.fps)[0])
+
+
 def change(name: str, report: Report) -> float:
     """Of a measure from start to end, in percent."""
     start, end = (float(value) for value in report.series.ends(name))
@@ -82,6 +87,9 @@ FIGURES: dict[str, Callable[[Report], float]] = {
     "drift of the colour histogram": lambda report: report.series.drift()["hsv"],
     "change of contrast, %": partial(change, "contrast"),
     "change of sharpness, %": partial(change, "laplacian"),
+    "change of fine detail, %": partial(change, "high_frequency"),
+    "slope of lightness, a second": partial(slope, "lab_mean"),
+    "slope of contrast, a second": partial(slope, "contrast"),
     "motion": lambda report: report.series.motion,
     "flow": lambda report: report.series.flow,
     "joins, mean": lambda report: float(report.joins.mean()),

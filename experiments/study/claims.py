@@ -1,23 +1,17 @@
-"""The page's figures of the paper's claims: what drifts less than what, in tables whose intervals hold together.
-
-What is compared are logarithms, since drift differs many times between scenes: a difference is by how many times one drifts
-more than the other. With each comparison comes its power: a difference that is not shown may be there.
-"""
+"""The page's figures of the paper's claims: what drifts less than what."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from itertools import combinations, product
 
 from experiments.study import plots
-from experiments.study.differences import WRONG, Difference
-from experiments.study.intervals import Interval, mean
+from experiments.study.comparisons import EFFECT, MEASURES, Comparison, Side, comparisons
+from experiments.study.intervals import mean
 from experiments.study.part import Made, Part, embed
-from experiments.study.picks import Found, Pick, drifted, farthest, softened_most, value
+from experiments.study.picks import Found, Pick, mean_colour, mean_softened
 from experiments.study.plots import Line
-from experiments.study.tables import table
 from experiments.study.videos import (
     CONFIGURATIONS,
     ERROR_SECTIONS,
@@ -33,46 +27,13 @@ from experiments.study.videos import (
 )
 from framepack_core.orders import ENDPOINTS, FORWARD, INVERTED
 
-EFFECT = math.log(3.18 / 2.25)  # between vanilla and inverted in the paper's table, in the drift of clarity
 BASELINE = "vanilla"  # the paper's
-# Few, since each widens all intervals of a table. Neither order has its worst section where the other has it.
-MEASURES: dict[str, Pick] = {
-    "the picture's mean colour in the section farthest off (Lab distance)": farthest("lab"),
-    "sharpness in the section farthest off (doublings or halvings)": softened_most,
-    "first to last 15%: hsv": drifted("hsv"),
-    "motion (levels a frame)": value("motion"),
+# Of the sections that see others: the one that is sampled first sees none, wherever the others' frames come from.
+OF_LATER: dict[str, Pick] = {
+    "the picture's mean colour, mean over the sections that see others (Lab distance)": mean_colour,
+    "sharpness, mean over the sections that see others (doublings or halvings)": mean_softened,
 }
-
-
-@dataclass(frozen=True)
-class Side:
-    """What was found by scene, on one side of a comparison. With a `base`, how many times what is there it is counts."""
-
-    name: str
-    found: Mapping[int, Found]
-    base: Mapping[int, Found] | None = None
-
-    def logarithms(self, pick: Pick) -> dict[int, float | None]:
-        values = _logarithms(self.found, pick)
-        if self.base is None:
-            return values
-        base = _logarithms(self.base, pick)
-        return {scene: _less(value, base[scene]) for scene, value in values.items() if scene in base}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two sides, and what they have in common."""
-
-    where: str
-    reference: Side
-    other: Side
-
-    def difference(self, pick: Pick, comparisons: int) -> Difference:
-        """On the scenes that both sides have."""
-        reference, other = self.reference.logarithms(pick), self.other.logarithms(pick)
-        scenes = [scene for scene in reference if scene in other]
-        return Difference.of([reference[scene] for scene in scenes], [other[scene] for scene in scenes], comparisons)
+FIRST_SAMPLED = {FORWARD.name: 0, INVERTED.name: -1}
 
 
 class Claims(Part):
@@ -86,7 +47,7 @@ class Claims(Part):
         made = self._of(orders(self.amount))
         found = {(length, order): _chosen(made, sections=length, order=order.name)
                  for length in LONG for order in (FORWARD, ENDPOINTS, INVERTED)}  # fmt: skip
-        return _table([
+        return comparisons([
             Comparison(f"{length} sections", Side(one.name, found[length, one]), Side(other.name, found[length, other]))
             for length in LONG
             for one, other in combinations((FORWARD, ENDPOINTS, INVERTED), 2)
@@ -97,7 +58,7 @@ class Claims(Part):
         made = self._of([*long_layouts(self.amount), *orders(self.amount)])
         baseline = _chosen(made, sections=LONG[0], order=FORWARD.name, layout=BASELINE)
         others = [pair for pair in CONFIGURATIONS if pair[0] == FORWARD.name and pair[1] != BASELINE]
-        return _table([
+        return comparisons([
             Comparison(f"{LONG[0]} sections", Side(f"{FORWARD}, {BASELINE}", baseline),
                        Side(f"{order}, {layout}", _chosen(made, sections=LONG[0], order=order, layout=layout)))
             for order, layout in (*others, (INVERTED.name, INVERTED.layout))
@@ -106,7 +67,7 @@ class Claims(Part):
     def tails(self) -> str:
         made = self._of(tails(self.amount))
         reference, *others = (Side(name, _chosen(made, layout=layout)) for name, layout in TAILS.items())
-        return _table([Comparison("tail", reference, other) for other in others])
+        return comparisons([Comparison("tail", reference, other) for other in others])
 
     def windows(self) -> str:
         """The orders with each window, and the windows in each order."""
@@ -118,12 +79,18 @@ class Claims(Part):
                     for window in WINDOWS]  # fmt: skip
         by_window = [Comparison(order.name, *(Side(f"window {window}", found[order, window]) for window in (usual, short)))
                      for order in (FORWARD, INVERTED)]  # fmt: skip
-        return _table([*by_order, *by_window])
+        return comparisons([*by_order, *by_window])
 
     def errors(self) -> str:
         """Which order adds up a given error less, and what each does without errors that could add up."""
         by_order = self._errors()
-        return _table([*_added(by_order), *_apart(by_order)])
+        return comparisons([*_added(by_order), *_apart(by_order)])
+
+    def errors_later(self) -> str:
+        """Each order where sections see the world and where they see their own, without the section that is sampled first."""
+        later = {order: {kind: _later(found[kind], order) for kind in (ERRORS[0], "world")}
+                 for order, found in self._errors().items()}  # fmt: skip
+        return comparisons(list(_apart(later)), OF_LATER)
 
     def errors_plot(self) -> str:
         by_order = self._errors()
@@ -164,6 +131,16 @@ def _apart(by_order: Errors) -> Iterator[Comparison]:
         yield Comparison(order, Side("sees its own", found[ERRORS[0]]), Side("sees the world", found["world"]))
 
 
+def _later(found: Mapping[int, Found], order: str) -> dict[int, Found]:
+    """Without the section that is sampled first, which sees only the start image."""
+
+    def rest(sections: list) -> list:
+        first = FIRST_SAMPLED[order] % len(sections)
+        return [*sections[:first], *sections[first + 1 :]]
+
+    return {scene: one | {"by_section": rest(one["by_section"])} for scene, one in found.items()}
+
+
 def _lines(by_order: Errors, pick: Pick) -> Iterator[tuple[str, Line]]:
     """Drift by error; what sees the world, which has no set error, as a level."""
     for order, found in by_order.items():
@@ -175,52 +152,3 @@ def _lines(by_order: Errors, pick: Pick) -> Iterator[tuple[str, Line]]:
 def _chosen(made: Made, **values: object) -> dict[int, Found]:
     """Of the videos with these values in their fields, what was found by scene."""
     return {video.scene: found for video, found in made if all(getattr(video, name) == value for name, value in values.items())}
-
-
-def _logarithms(found: Mapping[int, Found], pick: Pick) -> dict[int, float | None]:
-    values = {scene: pick(one) for scene, one in found.items()}
-    return {scene: math.log(value) if value and value > 0 else None for scene, value in values.items()}
-
-
-def _less(value: float | None, base: float | None) -> float | None:
-    return None if value is None or base is None else value - base
-
-
-def _table(comparisons: Sequence[Comparison]) -> str:
-    """A row for each comparison and measure; their intervals hold together. Comparisons without a common scene are left out."""
-    made = [one for one in comparisons if set(one.reference.found) & set(one.other.found)]
-    if not made:
-        return ""
-    count = len(made) * len(MEASURES)
-    rows = [_row(one, name, one.difference(pick, count)) for one in made for name, pick in MEASURES.items()]
-    interval = f"other / reference, {1 - WRONG / count:.2%} each"
-    header = ["compared", "measure", "scenes", "reference", "other", interval, "power", "scenes for 80%"]
-    return table(header, rows)
-
-
-def _row(compared: Comparison, measure: str, found: Difference) -> list[str]:
-    reference, other = compared.reference.name, compared.other.name
-    return [
-        f"{compared.where}: {reference} and {other}",
-        measure,
-        str(found.scenes),
-        *(f"{math.exp(mean(values).value):.3f}" for values in (found.reference, found.other)),
-        _verdict(found.interval(), reference, other),
-        *_power(found),
-    ]
-
-
-def _verdict(difference: Interval, reference: str, other: str) -> str:
-    """How many times the reference the other is, and which of the two is lower if the interval excludes 1."""
-    if math.isnan(difference.low):
-        return "too few"
-    text = "{:.2f} ({:.2f} to {:.2f})".format(*(math.exp(-log) for log in (difference.value, difference.high, difference.low)))
-    if difference.low > 0:
-        return f"{text}: {other} lower"
-    return f"{text}: {reference} lower" if difference.high < 0 else f"{text}: none shown"
-
-
-def _power(found: Difference) -> tuple[str, str]:
-    """The power for the paper's effect and the scenes that it takes, where the deviation is known."""
-    power, scenes = found.power(EFFECT), found.scenes_for(EFFECT)
-    return "-" if math.isnan(power) else f"{power:.0%}", "-" if scenes is None else f"{scenes:,}"

@@ -43,8 +43,3 @@ def share(outcomes: Sequence[bool]) -> Interval:
     centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
     return Interval(p, max(centre - half, 0.0) if p else 0.0, min(centre + half, 1.0) if p < 1 else 1.0, n)
-
-
-def paired(first: Sequence[float | None], second: Sequence[float | None]) -> Interval:
-    """The mean of first - second over pairs in which both are numbers."""
-    return mean([a - b for a, b in zip(first, second, strict=True) if a is not None and b is not None])

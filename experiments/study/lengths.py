@@ -1,14 +1,14 @@
-"""The page's figures against a video's length: quality, drift, and the orders against each other."""
+"""The page's figures against a video's length: quality and drift."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
 from experiments.study import plots, strips
-from experiments.study.intervals import Interval, mean, paired, share
+from experiments.study.intervals import Interval, mean, share
 from experiments.study.part import Made, Part, embed, obeyed
-from experiments.study.picks import DRIFT, Found, Pick, colour, drifted, value
-from experiments.study.tables import count, figure, percent, table, verdict
+from experiments.study.picks import Found, Pick, colour, drifted, value
+from experiments.study.tables import count, figure, percent, table
 from experiments.study.videos import lengths
 from framepack_core.measures.looks import LOOKS
 from framepack_core.orders import ORDERS
@@ -102,30 +102,6 @@ class Lengths(Part):
         }
         plots.panels(self._image("sections"), lines, "section, in the video's time")
         return embed("sections", f"Colour and sharpness along videos of {self._longest()} sections")
-
-    def contest(self) -> str:
-        """The orders against each other in the longest videos, on the same scenes."""
-        made = {
-            source: {video.scene: found for video, found in some}
-            for sections, source, some in self._lengths()
-            if sections == self._longest()
-        }
-        sources = (*ORDERS, "world")
-        if not made.keys() >= set(sources):
-            return ""
-        scenes = [scene for scene in made["world"] if all(scene in made[order] for order in ORDERS)]
-        rows = []
-        for name, pick in DRIFT.items():
-            columns = {source: [pick(made[source][scene]) for scene in scenes] for source in sources}
-            rows.append([
-                name,
-                *(figure(mean(columns[source]), 3, short=True) for source in sources),
-                *(verdict(paired(columns["forward"], columns[order]), order, "forward")
-                  for order in ("inverted", "endpoints")),
-            ])  # fmt: skip
-        header = [f"{self._longest()} sections, {len(scenes)} scenes", *sources, "forward less inverted",
-                  "forward less endpoints"]  # fmt: skip
-        return table(header, rows)
 
     def colour(self, sections: str, order: str) -> str:
         """Mean Lab distance at the end."""

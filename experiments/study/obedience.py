@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from experiments.study import growth, plots
 from experiments.study.intervals import mean, share
-from experiments.study.part import Part, embed, obeyed
+from experiments.study.part import Experiment, Part, embed, obeyed
 from experiments.study.picks import colour
 from experiments.study.tables import count, figure, percent, table
-from experiments.study.videos import CONFIGURATIONS, SHAPES, layouts_of, obedience, prompts, shapes
+from experiments.study.videos import CONFIGURATIONS, SHAPES, example, layouts_of, obedience, prompts, shapes
 from framepack_core.demo.world import MOTIONS
 from framepack_core.orders import ORDERS
 
@@ -21,6 +21,12 @@ class Obedience(Part):
         return str(self.amount.obedience)
 
     def obedience(self) -> str:
+        return self._quality(obedience)
+
+    def example(self) -> str:
+        return self._quality(example)
+
+    def _quality(self, experiment: Experiment) -> str:
         rows = [
             [
                 f"{order}, {ORDERS[order].layout}",
@@ -30,7 +36,7 @@ class Obedience(Part):
                 count([any(found["lost"]) for _, found in made]),
                 *(figure(mean([found[name] for _, found in made]), 2) for name in ("same_kind", "fit")),
             ]
-            for order, made in self._by_order(obedience).items()
+            for order, made in self._by_order(experiment).items()
             if made
         ]
         header = ["order, layout", "videos", "obeys", "colour", "lost", "same kind", "fit"]

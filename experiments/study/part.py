@@ -16,6 +16,7 @@ from framepack_core.orders import ORDERS
 IMAGES = Path("images") / "experiments"
 
 Made = list[tuple[Video, Found]]
+Experiment = Callable[[Amount], Iterator[Video]]
 
 
 class Part:
@@ -28,7 +29,7 @@ class Part:
         """Those of the videos that have been made."""
         return [(video, self.results[video.to_dict()]) for video in self.way.of(videos) if video.to_dict() in self.results]
 
-    def _by_order(self, experiment: Callable[[Amount], Iterator[Video]]) -> dict[str, Made]:
+    def _by_order(self, experiment: Experiment) -> dict[str, Made]:
         made = self._of(experiment(self.amount))
         return {order: [(video, found) for video, found in made if video.order == order] for order in ORDERS}
 

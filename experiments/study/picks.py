@@ -6,8 +6,6 @@ import math
 import statistics
 from collections.abc import Callable
 
-from framepack_core.measures.looks import LOOKS
-
 Found = dict
 Pick = Callable[[Found], float | None]
 
@@ -18,10 +16,6 @@ def value(name: str) -> Pick:
 
 def drifted(measure: str) -> Pick:
     return lambda found: found["drift"][measure]
-
-
-def in_last_section(name: str) -> Pick:
-    return lambda found: found["by_section"][-1][name]
 
 
 def farthest(name: str) -> Pick:
@@ -40,25 +34,18 @@ def colour(found: Found) -> float | None:
     return statistics.fmean(distances) if distances else None
 
 
-def softened(found: Found) -> float:
-    """How many times the sharpness has doubled or halved by the last section."""
-    return _doublings(found["by_section"][-1])
-
-
 def softened_most(found: Found) -> float:
     """How many times the sharpness has doubled or halved in the section that is farthest off."""
     return max(map(_doublings, found["by_section"]))
 
 
+def mean_colour(found: Found) -> float:
+    return statistics.fmean(section["lab"] for section in found["by_section"])
+
+
+def mean_softened(found: Found) -> float:
+    return statistics.fmean(map(_doublings, found["by_section"]))
+
+
 def _doublings(section: dict) -> float:
     return abs(math.log2(max(section["sharpness"], 1e-6)))
-
-
-DRIFT: dict[str, Pick] = {
-    "the shape's colour at the end (Lab distance)": colour,
-    "the picture's mean colour in the last section (Lab distance)": in_last_section("lab"),
-    "sharpness in the last section (doublings or halvings)": softened,
-    **{f"first to last 15%: {name.replace('_', ' ')}": drifted(name) for name in LOOKS},
-    "joins (times the change elsewhere)": value("joins"),
-    "motion (levels a frame)": value("motion"),
-}

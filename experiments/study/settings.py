@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
 from experiments.study import plots
-from experiments.study.intervals import mean, paired, share
+from experiments.study.comparisons import OF_SETTINGS, Comparison, Side, comparisons
+from experiments.study.intervals import mean, share
 from experiments.study.long import uneven
 from experiments.study.part import Made, Part, embed, obeyed
-from experiments.study.picks import DRIFT, Found, colour, drifted, obeys, value
-from experiments.study.tables import count, figure, number, percent, table, verdict
+from experiments.study.picks import Found, colour, drifted, obeys, value
+from experiments.study.tables import count, figure, number, percent, table
 from experiments.study.videos import (
     ANCHORS,
     CACHES,
@@ -33,8 +34,8 @@ Halves = Sequence[bool | None]
 SHAPES = {"anywhere": (True, False), "in the picture": (True,), "leaving it": (False,)}
 
 
-def spelled(values: Iterable[float]) -> dict[float, str]:
-    return {value: f"{value:g}" for value in values}
+def spelled(values: Iterable[float], zero: str) -> dict[float, str]:
+    return {value: f"{value:g}" if value else zero for value in values}
 
 
 class Settings(Part):
@@ -72,7 +73,7 @@ class Settings(Part):
     def anchors(self) -> str:
         """Each order with an anchor against the same scenes and noise without one."""
         made = self._of(anchors(self.amount))
-        return self._drift_by("colour_anchor", spelled(ANCHORS), made, f"6 sections, {self.amount.anchors} scenes")
+        return self._drift_by("colour_anchor", spelled(ANCHORS, "off"), made)
 
     def cache(self) -> str:
         """What the cache does to obedience."""
@@ -93,27 +94,23 @@ class Settings(Part):
     def cache_drift(self) -> str:
         """Each order with the cache against the same scenes and noise with all steps."""
         made = self._of(cached(self.amount))
-        return self._drift_by("cache", spelled(CACHES), made, f"4 sections, {self.amount.cache} scenes")
+        return self._drift_by("cache", spelled(CACHES, "all steps"), made)
 
-    def _drift_by(self, name: str, values: Mapping[float, str], made: Made, what: str) -> str:
-        """Drift at each value of a video's field, and paired differences to its first; the lower one is named where it is
-        clear."""
+    def _drift_by(self, name: str, values: Mapping[float, str], made: Made) -> str:
+        """Each order at the first value of a video's field against the others, on the same scenes and noise."""
+        found = {
+            (order, value): {(video.scene, video.motion, video.then): one for video, one in made
+                             if video.order == order and getattr(video, name) == value}
+            for order, value in product(ORDERS, values)
+        }  # fmt: skip
         first, *others = values
-        rows = []
-        for order in ORDERS:
-            found = {
-                value: {(v.scene, v.motion, v.then): one for v, one in made if (v.order, getattr(v, name)) == (order, value)}
-                for value in values
-            }
-            shared = [told for told in found[first] if all(told in some for some in found.values())]
-            for measure, pick in DRIFT.items() if shared else ():
-                columns = {value: [pick(some[told]) for told in shared] for value, some in found.items()}
-                rows.append([
-                    order, measure, *(figure(mean(column), 3, short=True) for column in columns.values()),
-                    *(verdict(paired(columns[first], columns[other]), values[other], values[first]) for other in others),
-                ])  # fmt: skip
-        header = ["order", what, *values.values(), *(f"{values[first]} less {values[other]}" for other in others)]
-        return table(header, rows) if rows else ""
+        return comparisons(
+            [
+                Comparison(order, Side(values[first], found[order, first]), Side(values[other], found[order, other]))
+                for order, other in product(ORDERS, others)
+            ],
+            OF_SETTINGS,
+        )
 
     def changes(self) -> str:
         """How often both halves do what they are told where the prompt changes between them, against the halves of videos
@@ -136,8 +133,7 @@ class Settings(Part):
     def changes_drift(self) -> str:
         """Each order in two parts against the same changes, scenes and noise as one."""
         made = [(video, found) for video, found in self._of(changes(self.amount)) if video.then]
-        amount = len({(video.scene, video.motion, video.then) for video, _ in made})
-        return self._drift_by("in_parts", {False: "as one", True: "in two parts"}, made, f"4 sections, {amount} changes")
+        return self._drift_by("in_parts", {False: "as one", True: "in two parts"}, made)
 
     def long(self) -> str:
         rows = []

@@ -28,16 +28,6 @@ def percent(interval: Interval) -> str:
     return f"{interval.value:.0%} ({100 * interval.low:.0f} to {100 * interval.high:.0f})"
 
 
-def verdict(difference: Interval, better: str, other: str) -> str:
-    """The paired difference, `other` less `better`, and which of the two is lower if the interval excludes 0."""
-    if math.isnan(difference.low):
-        return "too few"
-    text = figure(difference, 3)
-    if difference.low > 0:
-        return f"{text}: {better} lower"
-    return f"{text}: {other} lower" if difference.high < 0 else f"{text}: none shown"
-
-
 def count(outcomes: Sequence[bool]) -> str:
     """`3/4`."""
     return f"{sum(outcomes)}/{len(outcomes)}" if outcomes else "-"

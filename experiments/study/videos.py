@@ -136,9 +136,10 @@ class Amount:
     """How many scenes each experiment uses; `lengths` are (sections, scenes)."""
 
     obedience: int = 40
+    example: int = 40
     prompts: int = 10
     layouts: int = 12
-    lengths: tuple[tuple[int, int], ...] = ((1, 8), (2, 8), (4, 8), (6, 8), (12, 6))
+    lengths: tuple[tuple[int, int], ...] = ((1, 8), (2, 8), (4, 8), (6, 8), (12, 40))
     paddings: int = 6
     anchors: int = 12
     changes: int = 12
@@ -165,6 +166,7 @@ class Amount:
 FULL = Amount()
 QUICK = Amount(
     obedience=4,
+    example=1,
     prompts=2,
     layouts=2,
     lengths=((1, 2), (2, 2), (6, 1)),
@@ -186,7 +188,7 @@ QUICK = Amount(
 SHAPES = (1, 2)  # of a scene
 ANCHORS = (0.0, 0.5, 1.0)
 CACHES = (0.0, 0.02, 0.03, 0.1)  # none, the default, about half the calls, about a third of them
-CACHE_STEPS = 25  # of the example workflows, at their shift
+EXAMPLE_STEPS = 25  # of the example workflows, whose shift follows from the size
 LASTING = ("left", "stop", "up", "right", "down")  # motions that look the same whenever they begin
 LONG = (12, 24)  # sections over which the orders' drift is compared; the rest of the paper's claims, over the first
 WINDOWS = {WINDOW: 12, 4: 27}  # the sections that make the same frames
@@ -207,6 +209,12 @@ def obedience(amount: Amount) -> Iterator[Video]:
     for order in ORDERS:
         for scene in range(amount.obedience):
             yield Video(scene, motion_of(scene), TWO_SECTIONS, order, ORDERS[order].layout)
+
+
+def example(amount: Amount) -> Iterator[Video]:
+    """The same as `obedience`, sampled as the example workflow does."""
+    for video in obedience(replace(amount, obedience=amount.example)):
+        yield replace(video, steps=EXAMPLE_STEPS)
 
 
 def prompts(amount: Amount) -> Iterator[Video]:
@@ -292,7 +300,7 @@ def cached(amount: Amount) -> Iterator[Video]:
     """FramePack Cache at several thresholds against all steps; each video is long enough for its errors to add up."""
     for scene in range(amount.cache):
         for order in (INVERTED, FORWARD):
-            video = Video(scene, motion_of(scene), 4, order.name, order.layout, steps=CACHE_STEPS)
+            video = Video(scene, motion_of(scene), 4, order.name, order.layout, steps=EXAMPLE_STEPS)
             yield from (replace(video, cache=threshold) for threshold in CACHES)
 
 
@@ -337,6 +345,7 @@ def errors(amount: Amount) -> Iterator[Video]:
 
 EXPERIMENTS = {
     "obedience": obedience,
+    "example": example,
     "prompts": prompts,
     "shapes": shapes,
     "lengths": lengths,

@@ -12,7 +12,7 @@ from experiments.study.claims import Claims
 from experiments.study.results import Results
 from experiments.study.videos import CONFIGURATIONS, EXPERIMENTS, Amount, Video, Way
 
-NONE = Amount(0, 0, 0, (), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+NONE = Amount(0, 0, 0, 0, (), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 WAY = Way(steps=1)
 NAMES = ("orders", "long_layouts", "tails", "windows", "errors")
 AMOUNTS = (*NAMES, "far_orders")

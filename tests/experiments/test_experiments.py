@@ -13,15 +13,15 @@ import torch
 
 from experiments.study import report, run
 from experiments.study.findings import findings
-from experiments.study.intervals import Interval, mean, paired, share
+from experiments.study.intervals import mean, share
 from experiments.study.results import Results
 from experiments.study.settings import Settings
 from experiments.study.videos import CONFIGURATIONS, EXPERIMENTS, Amount, Video, Way, in_sight, motion_of
 from framepack_core.orders import ORDERS
 
 TINY = Amount(
-    obedience=1, prompts=1, layouts=1, lengths=((1, 1), (2, 1)), paddings=0, anchors=0, changes=1, cache=0, long=3, vae=1,
-    orders=0, far_orders=0, long_layouts=0, tails=0, windows=0, errors=0,
+    obedience=1, example=1, prompts=1, layouts=1, lengths=((1, 1), (2, 1)), paddings=0, anchors=0, changes=1, cache=0, long=3,
+    vae=1, orders=0, far_orders=0, long_layouts=0, tails=0, windows=0, errors=0,
 )  # fmt: skip
 WAY = Way(steps=1)
 ONE = Video(0, "left", 1, "inverted", "framepack", steps=1)
@@ -208,4 +208,3 @@ def test_intervals():
     assert wide.value == 2.5 and 1.0 < wide.low < 2.0 and 3.0 < wide.high < 4.0
     assert mean([5.0, None, float("nan")])[::3] == (5.0, 1)
     assert mean([]).videos == 0
-    assert paired([3.0, 4.0, None, 6.0], [1.0, 2.0, 3.0, 4.0]) == Interval(2.0, 2.0, 2.0, 3)
