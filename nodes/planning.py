@@ -55,7 +55,7 @@ class PlanNode(io.ComfyNode):
                     "order",
                     options=list(ORDERS),
                     default="inverted",
-                    tooltip="inverted makes the end first and works back to the start image: least drift (FramePackI2V). "
+                    tooltip="inverted makes the end first and works back to the start image (FramePackI2V). "
                     "forward continues from the start image: more motion (F1). endpoints makes both ends first, then "
                     "fills the gap.",
                 ),
