@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from comfy.model_management import InterruptProcessingException
 from torch import Tensor
 
+from ...filling import with_any_guide
 from ...frames import Length, runs
 from ...sections import Denoise, fill
 from ...store.kept import section_keys
@@ -19,7 +20,7 @@ from ..preview.progress import Progress, Say
 from . import checks
 from .colour import ColourAnchor
 from .denoise import GuiderDenoiser, with_conditions
-from .identity import identity, section_prompts
+from .identity import identity, section_parts
 from .kept import KeptSections
 from .patches import unused_image_embedding, without_effect
 from .request import Request
@@ -122,10 +123,11 @@ def kept_sections(request: Request, told: Told, notes: Notes) -> KeptSections | 
     except private.Missing as missing:
         notes.add(f"finished sections are not kept: {missing}")
         return None
-    sections, timeline, prompts = request.sections, request.timeline, section_prompts(told)
+    sections, timeline, own = request.sections, request.timeline, section_parts(request, told)
+    of_any_length = [with_any_guide(section, timeline.frames) for section in sections]
     return KeptSections(
         named,
-        keys=lambda name: section_keys(name, sections, request.sigmas, prompts),
+        keys=lambda name: section_keys(name, of_any_length, request.sigmas, own),
         latents=lambda number: timeline.read(sections[number].target),
         note=notes.add,
     )
