@@ -1,18 +1,25 @@
-"""Runs of what was placed: which sections of an earlier run are found again."""
+"""Runs of what was placed: which sections of an earlier run are found again, and what a cancel returns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import pytest
 import torch
+from comfy.model_management import InterruptProcessingException
+from comfy_api.latest import InputImpl, Types
 from support import given
 
+from framepack_core.comfyui.latent import LENGTH, MADE, Made
 from framepack_core.comfyui.loading.checkpoints import load_path
+from framepack_core.comfyui.originals import Originals
 from framepack_core.comfyui.sampling.request import Given, Request, make_guider
-from framepack_core.comfyui.sampling.sample import sample
+from framepack_core.comfyui.sampling.sample import Video, sample
 from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
+from framepack_core.frames import pixel_frames
+from framepack_core.media.video import Encoding, Footage
 from framepack_core.placing import Frames, Placed
 from framepack_core.plan import Plan
 
@@ -159,3 +166,90 @@ def test_an_embedding_that_all_sections_see_changes_all_of_them(model, kept):
     video(request(model, plan, START, origin="here"))
 
     assert found(request(model, plan, placed(embedding=embedding(9)), origin="here"))[1] is None
+
+
+# Cancel and keep what is finished
+
+
+SHOWN = pixel_frames(CLIP)  # frames of the clip, of which one at the end has no first latent frame
+AT_START, AT_END = placed(frames=CLIP), placed("end", frames=CLIP - 1, seed=2)
+KEYFRAME = placed("time", seed=2, seconds=2.4)
+
+
+def cancelled(model, plan: Plan, *frames: Placed, at: str) -> Video:
+    """What a run returns that is cancelled when its last line begins so."""
+
+    def cancel(line: str) -> None:
+        if line.splitlines()[-1].startswith(at):
+            raise InterruptProcessingException
+
+    return sample(request(model, plan, *frames, on_cancel="return finished part"), cancel)
+
+
+CUT = {
+    "a clip continued": ("forward", [AT_START], 1, slice(0, 28), range(19)),
+    "a clip continued from the end": ("inverted", [AT_START], 2, slice(28, 46), ()),
+    "a clip continued from both ends": ("endpoints", [AT_START], 1, slice(0, 28), range(19)),
+    "led up to a clip": ("inverted", [AT_END], 1, slice(18, 45), range(9, 27)),
+    "led up to a clip from both ends": ("endpoints", [AT_END], 1, slice(18, 45), range(9, 27)),
+    "between clips, from the end": ("inverted", [AT_START, AT_END], 2, slice(28, 64), range(18, 36)),
+    "between clips, from both ends": ("endpoints", [AT_START, AT_END], 1, slice(0, 28), range(19)),
+    "after a keyframe": ("inverted", [START, KEYFRAME], 1, slice(19, 29), (0,)),
+    "around a keyframe": ("inverted", [START, KEYFRAME], 2, slice(10, 29), (9,)),
+}
+
+
+@pytest.mark.parametrize(("order", "frames", "finished", "part", "given"), CUT.values(), ids=CUT)
+def test_a_cancel_returns_the_stretch_with_the_most_that_was_made(model, order, frames, finished, part, given):
+    plan = Plan.of(3 * SECONDS, order)
+    whole = video(request(model, plan, *frames))
+
+    found = cancelled(model, plan, *frames, at=f"section {finished + 1} of")
+
+    assert torch.equal(found.latents, whole[:, :, part])
+    assert found.given == tuple(given)
+    assert (found.begins, found.ends) == (part.start == 0, part.stop == whole.shape[2])
+    assert found.length.frames == pixel_frames(found.latents.shape[2]) and not found.whole
+
+
+def test_a_cancel_after_the_last_section_returns_the_whole_video(model):
+    """As it would have been, with what is cut off for an exact length."""
+    plan = Plan.of(SECONDS, "forward", exact_length=True)
+
+    found = cancelled(model, plan, START, at="36 of 36 frames done")
+
+    assert found.whole and found.length.frames == 36
+
+
+def clip(value: float):
+    """A VIDEO of what Place was given, which shows its value."""
+    images = torch.full((SHOWN, 8 * given.HEIGHT, 8 * given.WIDTH, 3), value)
+    return InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=None, frame_rate=Fraction(30)))
+
+
+NOT_THERE = "a hard cut, since the latent is the finished part of a cancelled run, which does not reach there"
+JOINED = {
+    "a clip continued": (36, []),
+    "a clip continued from the end": (69, [f"before: {NOT_THERE}"]),
+    "led up to a clip": (32, []),
+    "between clips, from the end": (141 - SHOWN, [f"before: {NOT_THERE}"]),
+    "between clips, from both ends": (36, [f"after: {NOT_THERE}"]),
+    "after a keyframe": (37, [f"before: {NOT_THERE}"]),
+}
+
+
+@pytest.mark.parametrize("case", JOINED)
+def test_the_finished_part_is_joined_with_the_clips_that_it_reaches(model, case):
+    (order, frames, finished, *_), (new, notes) = CUT[case], JOINED[case]
+    part = cancelled(model, Plan.of(3 * SECONDS, order), *frames, at=f"section {finished + 1} of")
+    made = Made(part.given, part.latents.shape[2], 30.0, (), part.begins, part.ends)
+    latent = {"samples": part.latents, MADE: made, LENGTH: part.length}
+    places = [one.at for one in frames]
+    before, after = clip(1.0) if "start" in places else None, clip(0.5) if "end" in places else None
+    black = Footage.of(torch.zeros(part.length.frames, 8 * given.HEIGHT, 8 * given.WIDTH, 3))
+
+    joined = Originals(before, after, crossfade=0).join(latent, black, Encoding(fps=30.0), None)
+
+    levels = torch.cat(list(joined.video.chunks))[:, 0, 0, 0].tolist()
+    assert levels == [1.0] * (SHOWN if before else 0) + [0.0] * new + [0.5] * (SHOWN if after else 0)
+    assert list(joined.notes) == notes
