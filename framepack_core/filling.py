@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from .frames import Length, runs
@@ -34,6 +34,11 @@ class Section:
     target: tuple[int, ...]
     indices: tuple[int, ...]
     context: tuple[ContextGroup, ...]
+
+    @property
+    def sees(self) -> set[int]:
+        """The frames in its context, guides and the end frame included."""
+        return {frame for group in self.context for frame in group.frames if frame is not None}
 
     def target_tokens(self, height: int, width: int) -> int:
         return token_count(len(self.target), BASE_KERNEL, height, width)
@@ -186,12 +191,22 @@ def covering(target: Sequence[int], guides: Sequence[tuple[int, int]], first: in
     return first + covered.index(max(covered)) if any(covered) else None
 
 
+def with_any_guide(section: Section, frames: int) -> Section:
+    """A section of a video of so many frames, which sees -1 for any guide: a guide's number depends on the video's length."""
+    return _seeing(section, lambda frame: -1 if frame > frames else frame)
+
+
 def turned(section: Section, turn: int) -> Section:
     """A section of a loop that is laid out several times, every `turn` latent frames, with the frames of its video."""
 
-    def frames_of(frames: Sequence[int | None]) -> tuple[int | None, ...]:
-        return tuple(None if frame is None else frame % turn + 1 for frame in frames)
-
     target = tuple(frame + 1 for frame in section.target)
-    context = tuple(replace(group, frames=frames_of(group.frames)) for group in section.context)
-    return replace(section, target=target, context=context)
+    return replace(_seeing(section, lambda frame: frame % turn + 1), target=target)
+
+
+def _seeing(section: Section, number: Callable[[int], int]) -> Section:
+    """The section with another number for each frame that it sees."""
+
+    def renumbered(frames: Iterable[int | None]) -> tuple[int | None, ...]:
+        return tuple(None if frame is None else number(frame) for frame in frames)
+
+    return replace(section, context=tuple(replace(group, frames=renumbered(group.frames)) for group in section.context))

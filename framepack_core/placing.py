@@ -160,7 +160,7 @@ class Arrangement:
         """The image embedding for a section: that of the guide that it is shown, or else of what is nearest to it in time."""
         guides = [placed for placed in self.placed if not placed.is_fixed]
         start, stop = runs(section.target)[0]
-        shown = {frame - self.frames - 1 for group in section.context for frame in group.frames if frame is not None}
+        shown = {frame - self.frames - 1 for frame in section.sees}
         turns = (0, self.frames - 1) if self.plan.loop else (0,)  # a loop's beginning is near its end too
         near = [
             (max(first + turn - stop, start - last - turn, 0), placed.embedding)

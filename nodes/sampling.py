@@ -202,7 +202,7 @@ def _unused_loras(node: type[io.ComfyNode], model) -> tuple[str, ...]:
 def _sampled(node: type[io.ComfyNode], request: Request) -> io.NodeOutput:
     before = request.before
     video = sample(request, progress_text(node))
-    made = Made(video.given, video.latents.shape[2], request.plan.fps, request.plan.parts)
+    made = Made(video.given, video.latents.shape[2], request.plan.fps, request.plan.parts, video.begins, video.ends)
     latent = {"samples": video.latents, MADE: made, LENGTH: video.length, **({BEFORE: before} if before else {})}
     if not video.whole:
         _cut_short[node.hidden.unique_id] += 1

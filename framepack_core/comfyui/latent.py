@@ -16,12 +16,17 @@ STILL = "framepack_still"  # beside an image's latent: the last latent frame `1 
 
 @dataclass(frozen=True)
 class Made:
-    """Which latent frames of a sampler's video were given, of how many, and the rate and the parts of its plan."""
+    """Which latent frames of a sampler's video were given, of how many, and the rate and the parts of its plan.
+
+    What is left of a cancelled run `begins` or `ends` where the plan's video does, or not.
+    """
 
     given: tuple[int, ...]
     frames: int
     fps: float
     parts: tuple[int, ...] = ()
+    begins: bool = True
+    ends: bool = True
 
     @classmethod
     def of(cls, latent: Mapping[str, Any]) -> Made | None:

@@ -48,7 +48,7 @@ class Originals:
         made = Made.of(latent)
         if made is not None and made.fps != encoding.fps:
             raise ValueError(f"fps is {encoding.fps:g}, but the plan of the latent has {made.fps:g}; set fps to {made.fps:g}")
-        overlap = Overlap() if made is None or length.apart else Overlap.of(made.given, made.frames)
+        overlap = Overlap() if made is None or length.apart else _overlap(made)
         before, after = (self._clip(name, video, encoding.fps, count) for name, count in
                          (("before", overlap.first), ("after", overlap.last)))  # fmt: skip
         joined = join(video, before, after, overlap, self.crossfade)
@@ -72,13 +72,12 @@ class Originals:
         return clip
 
     def _notes(self, made: Made | None, overlap: Overlap, length: Length) -> tuple[str, ...]:
-        why = "the latent does not say which of its frames were given" if made is None else "none of its frames was given there"
         why_first = "this model's videos begin after what they continue: no frame is in both, and crossfade has no effect"
         return tuple(
             f"{name}: a hard cut, since {reason}"
             for name, known, reason in (
-                ("before", overlap.first, why_first if length.apart else why),
-                ("after", overlap.last, why),
+                ("before", overlap.first, why_first if length.apart else _why(made, made is not None and made.begins)),
+                ("after", overlap.last, _why(made, made is not None and made.ends)),
             )
             if getattr(self, name) is not None and not known
         )
@@ -91,6 +90,21 @@ class Joined:
     video: Footage
     sound: Sound | None
     notes: tuple[str, ...] = ()
+
+
+def _overlap(made: Made) -> Overlap:
+    """Of a part of a cancelled video: what was given where it was cut off is in the middle of the video."""
+    overlap = Overlap.of(made.given, made.frames)
+    return Overlap(overlap.first if made.begins else 0, overlap.last if made.ends else 0)
+
+
+def _why(made: Made | None, reaches: bool) -> str:
+    """Why no frame of a latent, which reaches that end of its video or not, is one of the original's."""
+    if made is None:
+        return "the latent does not say which of its frames were given"
+    if not reaches:
+        return "the latent is the finished part of a cancelled run, which does not reach there"
+    return "none of its frames was given there"
 
 
 def fitted(video: Input.Video, fps: float, width: int, height: int) -> Clip:

@@ -92,7 +92,7 @@ class Chart:
 
     def is_guided(self, section: Section) -> bool:
         """Whether the section is shown a guide in the place of the start image."""
-        return any(frame is not None and frame > self.frames for group in section.context for frame in group.frames)
+        return max(section.sees, default=0) > self.frames
 
     def connects(self, section: Section) -> bool:
         """Whether the section is between a loop's end and its beginning."""

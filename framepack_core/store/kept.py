@@ -105,16 +105,15 @@ class Run:
 
 
 def section_keys(
-    identity: str, sections: Sequence[Section], sigmas: Sequence[Tensor], prompts: Mapping[int, str] | None = None
+    identity: str, sections: Sequence[Section], sigmas: Sequence[Tensor], own: Mapping[int, Sequence[str]] | None = None
 ) -> tuple[str, ...]:
     """What decides each section: `identity`, its integers, its sigmas, and everything that decides the one before.
 
-    `prompts` are digests of what a section is told, by its number, where that is no part of the identity.
+    `own` are digests of what else decides single sections, by their numbers, and is no part of the identity.
     """
     keys, key = [], digest((FORMAT, identity))
     for section, schedule in zip(sections, sigmas, strict=True):
-        told = (prompts[section.number],) if prompts else ()
-        key = digest((key, section, schedule, *told))
+        key = digest((key, section, schedule, *(own or {}).get(section.number, ())))
         keys.append(key)
     return tuple(keys)
 

@@ -252,6 +252,18 @@ def test_a_run_that_was_killed_continues_with_the_same_bits(models, kept, varian
     assert torch.equal(found, expected)
 
 
+def test_a_longer_video_finds_the_sections_of_the_shorter_one(models, kept):
+    """Although all of them see the picture, whose number depends on the video's length."""
+    before = video(request_of(models["distilled"], Given(**IMAGE), plan_of(2), origin="here"))
+    lines = []
+
+    after = video(request_of(models["distilled"], Given(**IMAGE), plan_of(3), origin="here"), lines.append)
+
+    assert any("resumed: 2 of 3 sections" in line for line in lines)
+    assert torch.equal(after[:, :, : before.shape[2]], before)
+    assert torch.equal(after, video(request_of(models["distilled"], Given(**IMAGE), plan_of(3))))
+
+
 def test_the_variants_of_a_model_have_kept_sections_of_their_own(models, kept, monkeypatch):
     lines = []
     video(request_of(models["mid"], Given(**EMPTY), plan_of(1), origin="here"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -211,6 +212,17 @@ def test_a_redone_section_of_such_a_video_is_new_like_all_others():
     decoded = Decoded(18, tuple(range(9)), length=Length(18, apart=9))
 
     assert levels(decoded.join(before=in_memory(10)).video) == [1.0] * 10 + [0.0] * 66
+
+
+def test_what_was_given_where_a_cancelled_video_was_cut_off_is_not_the_original_s():
+    """A keyframe is the last of its frames, but not of the video's."""
+    decoded = Decoded(10, (9,))
+    decoded.latent[MADE] = replace(decoded.latent[MADE], ends=False)
+
+    joined = decoded.join(after=in_memory(20))
+
+    assert levels(joined.video) == [0.0] * 37 + [1.0] * 20
+    assert "the finished part of a cancelled run, which does not reach there" in joined.notes[0]
 
 
 def test_a_latent_that_was_cut_since_does_not_say_what_was_given():

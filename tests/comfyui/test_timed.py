@@ -19,7 +19,7 @@ from framepack_core.comfyui import log
 from framepack_core.comfyui.loading.checkpoints import load_path
 from framepack_core.comfyui.model.transformer import FramePackTransformer
 from framepack_core.comfyui.sampling import sample as sampling
-from framepack_core.comfyui.sampling.identity import by_content, section_prompts
+from framepack_core.comfyui.sampling.identity import by_content, section_parts
 from framepack_core.comfyui.sampling.request import Given, Request, make_guider
 from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
 from framepack_core.comfyui.sampling.timed import TIME, Told, encode, with_parts, with_time
@@ -375,7 +375,7 @@ def test_each_text_is_encoded_once():
 
 def keys(model, positive: list, **plan) -> Sequence[str]:
     asked = request(model, positive, **plan)
-    return section_keys("run", asked.sections, asked.sigmas, section_prompts(told_of(asked)))
+    return section_keys("run", asked.sections, asked.sigmas, section_parts(asked, told_of(asked)))
 
 
 @pytest.mark.parametrize(("order", "same"), [("forward", 2), ("inverted", 0)])

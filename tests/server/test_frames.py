@@ -1,5 +1,6 @@
 """Stills and clips that are given, text to video, and video to video, from the prompt to the latents or frames."""
 
+import av
 import numpy
 import pytest
 import torch
@@ -177,7 +178,14 @@ MODES = {
     "again, with less noise": lambda g: {
         "latent_image": g.sampler(plan=g.plan_of(2), seed=4999, resume=False), "denoise": 0.6, "frames": place(g, g.image)
     },
+    "sections made again": lambda g: redone(g, g.plan_of(4), "2,4"),
 }  # fmt: skip
+
+
+def redone(graph: DemoGraph, plan: Outputs, sections: str) -> dict[str, Outputs]:
+    finished = graph.sampler(plan=plan, seed=4998, resume=False)
+    again = graph.add("FramePack_Redo", latent=finished, plan=plan, sections=sections)
+    return {"plan": again, "frames": again[1]}
 
 
 @pytest.mark.slow
@@ -195,6 +203,26 @@ def test_a_cancelled_run_goes_on_in_every_mode_and_ends_in_the_same_bits(graph, 
     assert failure.value.interrupted
     assert "resumed: 1 of 2 sections" in "\n".join(seen.texts(sampler))
     assert torch.equal(found, graph.latents(server, graph.sampler(**settings, resume=False)))
+
+
+@pytest.mark.slow
+def test_the_finished_part_of_an_extension_is_saved_after_the_original(graph, server):
+    """The end of the video, which was made first; the given frames at its start do not adjoin it."""
+    given = clip(graph, 41)
+    original = graph.add("CreateVideo", images=given, fps=30.0)
+    sampler = graph.sampler(
+        plan=graph.plan_of(3), frames=place(graph, given), start_latent=None, clip_vision_output=None, seed=4200, steps=4,
+        on_cancel="return finished part",
+    )  # fmt: skip
+    saved = graph.add("FramePack_SaveVideo", latent=sampler, vae=graph.vae, fps=30.0, filename_prefix="part", crf=18.0,
+                      before=original)  # fmt: skip
+    seen = CancelAt(server, sampler, "section 2 of 3")
+
+    [file] = server.output_files(server.run(graph.prompt, on_message=seen))
+
+    with av.open(str(file)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 41 + 33
+    assert "before: a hard cut, since the latent is the finished part of a cancelled run" in "\n".join(seen.texts(saved))
 
 
 def test_another_section_of_what_was_made_again_can_be_made_again(graph, server):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import comfy.clip_vision
     from comfy_execution.graph import DynamicPrompt
 
+    from ...filling import Section
     from .request import Request
     from .timed import Conds, Told
 
@@ -49,7 +51,10 @@ Stat = tuple[int, int]  # size, and time of change in ns
 
 
 def identity(request: Request) -> Identity:
-    """Everything that decides what is sampled, except the plan and its sigmas. The request has an origin, from `origin()`."""
+    """Everything that decides the whole video, except the plan and its sigmas. The request has an origin, from `origin()`.
+
+    What decides single sections is no part of it (`section_parts`), so that a longer video may be the same run.
+    """
     guider, sampler, timeline = request.guider, request.sampler, request.timeline
     patcher = guider.model_patcher
     return Identity.of(
@@ -73,9 +78,6 @@ def optional(request: Request) -> dict[str, Any]:
     """What is part of few runs; left out of the others, so that they are named as in earlier versions."""
     parts = {
         "shown": request.timeline.shown,
-        "guides": [guide.latent for guide in request.timeline.guides],
-        "embeddings": {number: seen(output) for number, output in request.embeddings.items()},
-        "initial": [] if request.initial is None else [request.initial],
         "colour_anchor": request.colour_anchor,
         "variant": family_of(request.guider.model_patcher).variant,
     }
@@ -86,6 +88,26 @@ def without_prompts(guider: dict[str, Any]) -> dict[str, Any]:
     """A guider's attributes without prompts that are timed: these decide single sections (`section_prompts`)."""
     timed = is_timed(guider["original_conds"])
     return {name: value for name, value in guider.items() if not timed or name != "original_conds"}
+
+
+def section_parts(request: Request, told: Told) -> dict[int, tuple[str, ...]]:
+    """Digests of what decides a section and, through it, those after it, by its number: what it is told, its own image
+    embedding, the guide that it sees, and what noise is added to. Those that it does not have are left out."""
+    timeline, prompts = request.timeline, section_prompts(told)
+    named = cache(digest)  # of tensors, which sections share
+
+    def parts(section: Section) -> Iterator[str]:
+        if section.number in prompts:
+            yield prompts[section.number]
+        if section.number in request.embeddings:
+            yield digest(("embedding", named(seen(request.embeddings[section.number]))))
+        for number, guide in enumerate(timeline.guides, timeline.frames + 1):
+            if number in section.sees:
+                yield digest(("guide", named(guide.latent)))
+        if request.initial is not None:
+            yield digest(("initial", request.initial[:, :, list(section.target)]))
+
+    return {section.number: tuple(parts(section)) for section in request.sections}
 
 
 def section_prompts(told: Told) -> dict[int, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from comfy.model_management import InterruptProcessingException
 from torch import Tensor
 
+from ...filling import with_any_guide
 from ...frames import Length, runs
 from ...sections import Denoise, fill
 from ...store.kept import section_keys
@@ -19,7 +20,7 @@ from ..preview.progress import Progress, Say
 from . import checks
 from .colour import ColourAnchor
 from .denoise import GuiderDenoiser, with_conditions
-from .identity import identity, section_prompts
+from .identity import identity, section_parts
 from .kept import KeptSections
 from .patches import unused_image_embedding, without_effect
 from .request import Request
@@ -31,20 +32,26 @@ from .timed import Told
 class Video:
     """Latents `B 16 T H W`, unscaled: the start latent and all planned frames, or the finished part of a cancelled run.
 
-    `given` are those of its frames that were given, and `length` says what is shown of it.
+    `given` are those of its frames that were given, and `length` says what is shown of it. A part may have the whole video's
+    first frame, so that it `begins` as that does, or its last one, so that it `ends` as that does.
     """
 
     latents: Tensor
-    whole: bool
     given: tuple[int, ...]
     length: Length
+    begins: bool = True
+    ends: bool = True
 
     @classmethod
-    def of(cls, latents: Tensor, whole: bool, given: tuple[int, ...], length: Length) -> Video:
+    def of(cls, latents: Tensor, given: tuple[int, ...], length: Length, begins: bool = True, ends: bool = True) -> Video:
         """Without frames that are not shown."""
         shown = latents[:, :, length.hidden :].contiguous()
         given = tuple(frame - length.hidden for frame in given if frame >= length.hidden)
-        return cls(shown, whole, given, replace(length, latents=shown.shape[2], hidden=0))
+        return cls(shown, given, replace(length, latents=shown.shape[2], hidden=0), begins, ends)
+
+    @property
+    def whole(self) -> bool:
+        return self.begins and self.ends
 
 
 def sample(request: Request, say: Say) -> Video:
@@ -68,7 +75,7 @@ def sample(request: Request, say: Say) -> Video:
     warned += own.family.advice(request.plan.fps, getattr(guider, "cfg", own.family.cfg))
     notes = Notes(say, [*request.notes, *told.notes, *warned, *ignored(request)])
     kept = kept_sections(request, told, notes)
-    given, steps = len(timeline.known), [step_count(sigmas) for sigmas in request.sigmas]
+    before, steps = frozenset(timeline.known), [step_count(sigmas) for sigmas in request.sigmas]
     fps, vae = request.plan.fps, request.preview_vae
     with Progress(patcher, request.sections, steps, timeline, request.length, fps, notes.say, vae, told.words) as progress:
         denoise: Denoise = GuiderDenoiser(
@@ -91,10 +98,11 @@ def sample(request: Request, say: Say) -> Video:
                 progress.finish(section, latents)
                 del latents  # the timeline has them
         except InterruptProcessingException:
-            if request.on_cancel == "discard" or len(timeline.known) == given:
+            if request.on_cancel == "discard" or timeline.known == before:
                 raise
-            return finished_part(timeline, request.given, request.length)
-    return Video.of(timeline.latents, True, request.given, request.length)
+            if len(timeline.known) < timeline.frames:
+                return finished_part(timeline, before, request.given, request.length)
+    return Video.of(timeline.latents, request.given, request.length)
 
 
 def blank(patcher, timeline: Timeline) -> Tensor:
@@ -122,10 +130,11 @@ def kept_sections(request: Request, told: Told, notes: Notes) -> KeptSections | 
     except private.Missing as missing:
         notes.add(f"finished sections are not kept: {missing}")
         return None
-    sections, timeline, prompts = request.sections, request.timeline, section_prompts(told)
+    sections, timeline, own = request.sections, request.timeline, section_parts(request, told)
+    of_any_length = [with_any_guide(section, timeline.frames) for section in sections]
     return KeptSections(
         named,
-        keys=lambda name: section_keys(name, sections, request.sigmas, prompts),
+        keys=lambda name: section_keys(name, of_any_length, request.sigmas, own),
         latents=lambda number: timeline.read(sections[number].target),
         note=notes.add,
     )
@@ -146,12 +155,14 @@ class Notes:
         self._say("\n".join([*self.lines, line]))
 
 
-def finished_part(timeline: Timeline, given: tuple[int, ...], length: Length) -> Video:
-    """The longest stretch of known frames: the video's beginning in the forward order, its end in the inverted one.
+def finished_part(timeline: Timeline, before: Collection[int], given: tuple[int, ...], length: Length) -> Video:
+    """Of the stretches of known frames the one with the most that were not known `before`: after a start image, the video's
+    beginning in the forward order, its end in the inverted one.
 
-    At first the endpoints order has two of the same length; the earlier one is taken.
+    At first the endpoints order has two with equally many; the longer one is taken, or else the earlier one.
     """
-    start, stop = max(runs(sorted(timeline.known)), key=lambda run: run[1] - run[0])
+    made = timeline.known - {*before}
+    start, stop = max(runs(sorted(timeline.known)), key=lambda run: (len(made.intersection(range(*run))), run[1] - run[0]))
     kept = tuple(frame - start for frame in given if start <= frame < stop)
     part = Length(stop - start, apart=length.apart, hidden=length.hidden)
-    return Video.of(timeline.latents[:, :, start:stop], False, kept, part)
+    return Video.of(timeline.latents[:, :, start:stop], kept, part, start == 0, stop == timeline.frames)
