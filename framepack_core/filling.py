@@ -186,6 +186,12 @@ def covering(target: Sequence[int], guides: Sequence[tuple[int, int]], first: in
     return first + covered.index(max(covered)) if any(covered) else None
 
 
+def guides_shown(sections: Iterable[Section], frames: int) -> set[int]:
+    """Which guides, numbered from 0, these sections of a video of so many latent frames are shown."""
+    seen = (frame for section in sections for group in section.context for frame in group.frames)
+    return {frame - frames - 1 for frame in seen if frame is not None and frame > frames}
+
+
 def turned(section: Section, turn: int) -> Section:
     """A section of a loop that is laid out several times, every `turn` latent frames, with the frames of its video."""
 

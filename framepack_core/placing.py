@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from .filling import Section
+from .filling import Section, guides_shown
 from .frames import Length, runs
 from .orders import orders_with_end
 from .plan import MAX_SECONDS, Plan
@@ -160,7 +160,7 @@ class Arrangement:
         """The image embedding for a section: that of the guide that it is shown, or else of what is nearest to it in time."""
         guides = [placed for placed in self.placed if not placed.is_fixed]
         start, stop = runs(section.target)[0]
-        shown = {frame - self.frames - 1 for group in section.context for frame in group.frames if frame is not None}
+        shown = guides_shown([section], self.frames)
         turns = (0, self.frames - 1) if self.plan.loop else (0,)  # a loop's beginning is near its end too
         near = [
             (max(first + turn - stop, start - last - turn, 0), placed.embedding)
@@ -172,17 +172,36 @@ class Arrangement:
         return guided[0] if guided else min(near, key=lambda one: one[0], default=(0, None))[1]
 
     def notes(self) -> list[str]:
-        """Where what is fixed at a time has gone."""
-        return [
+        """Where what is fixed at a time has gone, and which guides no section sees."""
+        moved = [
             f"what is placed at {placed.seconds:.2f} s is at {self._seconds(first):.2f} s: between fixed frames, "
             f"sections of {self.plan.section_seconds:.2f} s are whole"
             for first, _, placed in self._stretches()
             if placed.is_fixed and placed.at == "time" and latent_frame(placed.seconds, self.plan.fps, self.length) != first
         ]
+        return [*moved, *self._unseen()]
+
+    def _unseen(self) -> Iterator[str]:
+        """What is said of guides that no section is shown. Raises ValueError if the plan has no place for guides."""
+        guides = [one for one in self._stretches() if not one[2].is_fixed]
+        sections = self.plan.fill(self.frames, self.known, guides=self.guides) if guides else ()
+        shown, made = guides_shown(sections, self.frames), {frame for section in sections for frame in section.target}
+        for number, (start, stop, placed) in enumerate(guides):
+            if number in shown:
+                continue
+            where = f"{placed.seconds:.2f} s" if placed.at == "time" else f"the {placed.at}"
+            if made.isdisjoint(range(start, stop)):
+                why = "its part of the video is fixed, so that no section makes it; place it at a time that is made"
+            else:
+                why = (
+                    f"another guide covers as much or more of the same section; place it {self.plan.section_seconds:.2f} s away"
+                )
+            yield f"the guide at {where} is without effect: {why}"
 
     def _stretches(self) -> Iterator[tuple[int, int, Placed]]:
+        """The latent frames that each has, from the first up to but not including the last, as far as the video goes."""
         for first, placed in zip(self.first, self.placed, strict=True):
-            yield first, first + placed.length, placed
+            yield first, min(first + placed.length, self.frames), placed
 
     def _seconds(self, frame: int) -> float:
         """When a latent frame begins in the video."""
@@ -251,7 +270,7 @@ def _asked(plan: Plan, placed: Placed, video: Length) -> int:
     if placed.at == "start":
         return 0
     if placed.at == "end":
-        return video.latents - placed.length
+        return max(0, video.latents - placed.length)
     frame = latent_frame(placed.seconds, plan.fps, video)
     if not 0 <= frame < video.latents:
         seconds = video.frames / plan.fps
@@ -265,7 +284,10 @@ def _asked(plan: Plan, placed: Placed, video: Length) -> int:
 def _too_near(plan: Plan, placed: Placed) -> str:
     section = plan.section_seconds
     if placed.at == "end":
-        return f"something is placed less than half a section ({section:.2f} s) before the end, which is given too"
+        return (
+            f"something is placed less than half a section ({section:.2f} s) before the end, which is given too; choose an "
+            "earlier time, or more seconds in the plan"
+        )
     return (
         f"what is placed at {placed.seconds:.2f} s would be less than half a section ({section:.2f} s) after the start "
         "or after what is placed before it; choose a later time, or place it at the start"
