@@ -28,7 +28,8 @@ class Placed:
     """A still or a clip. `latents` `B 16 T H W` are written into the video; `picture` `B 16 1 H W` is its first frame alone.
 
     At the video's start `latents` begin with `picture`; elsewhere each of them stands for four frames. `seconds` say when it
-    begins if it is placed at a time. `embedding` is what an image encoder makes of it. `masked`: `picture` is empty in parts.
+    begins if it is placed at a time. `embedding` is what an image encoder makes of it, or of a clip's first frame, and `ending`
+    of its last. `masked`: `picture` is empty in parts.
 
     `apart`: it is encoded for sections that are clips of their own, in such clips. The video begins after its `latents`, a
     still's are a single one, and all sections see its `picture`.
@@ -43,6 +44,7 @@ class Placed:
     still: bool = True
     masked: bool = False
     apart: bool = False
+    ending: Any = None
 
     @property
     def length(self) -> int:
@@ -157,19 +159,25 @@ class Arrangement:
         return timeline
 
     def embedding(self, section: Section) -> Any:
-        """The image embedding for a section: that of the guide that it is shown, or else of what is nearest to it in time."""
+        """The image embedding for a section: that of the guide that it is shown, or else of the frame nearest to it in time."""
         guides = [placed for placed in self.placed if not placed.is_fixed]
         start, stop = runs(section.target)[0]
         shown = guides_shown([section], self.frames)
-        turns = (0, self.frames - 1) if self.plan.loop else (0,)  # a loop's beginning is near its end too
-        near = [
-            (max(first + turn - stop, start - last - turn, 0), placed.embedding)
-            for first, last, placed in self._stretches()
-            for turn in turns
-            if placed.is_fixed and placed.embedding is not None
-        ]
         guided = [guide.embedding for number, guide in enumerate(guides) if number in shown and guide.embedding is not None]
+        near = self._embeddings_near(start, stop)
         return guided[0] if guided else min(near, key=lambda one: one[0], default=(0, None))[1]
+
+    def _embeddings_near(self, start: int, stop: int) -> Iterator[tuple[int, Any]]:
+        """How far from the frames from `start` up to but not including `stop` those are that have an embedding, and this: of
+        a clip before them the last one's, of one after them the first one's."""
+        turns = (0, self.frames - 1) if self.plan.loop else (0,)  # a loop's beginning is near its end too
+        for first, last, placed in self._stretches():
+            for turn in turns if placed.is_fixed and placed.embedding is not None else ():
+                since = start - last - turn
+                if since >= 0:
+                    yield since, placed.ending or placed.embedding
+                else:
+                    yield max(first + turn - stop, 0), placed.embedding
 
     def notes(self) -> list[str]:
         """Where what is fixed at a time has gone, and which guides no section sees."""

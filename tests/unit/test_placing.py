@@ -152,6 +152,16 @@ def test_each_section_gets_the_embedding_of_its_guide_or_of_what_is_nearest():
     assert found == {1: "start", 10: "guide", 19: "end", 28: "end"}
 
 
+def test_a_clip_gives_the_embedding_of_its_first_frame_before_it_and_of_its_last_after_it():
+    plan = Plan.of(3.6)
+    between = Placed(latents(2, 10), latents(2), "time", "fixed", 1.2, "its first", still=False, ending="its last")
+    arrangement = Arrangement.of(plan, Frames((still(1, "start"), between)))
+
+    found = {section.target[0]: arrangement.embedding(section) for section in plan.bind(arrangement.timeline(SHAPE, 1))}
+
+    assert found == {1: "its first", 20: "its last", 29: "its last"}
+
+
 @pytest.mark.parametrize(
     ("placed", "order", "message"),
     [
