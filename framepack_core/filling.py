@@ -196,6 +196,11 @@ def with_any_guide(section: Section, frames: int) -> Section:
     return _seeing(section, lambda frame: -1 if frame > frames else frame)
 
 
+def guides_shown(sections: Iterable[Section], frames: int) -> set[int]:
+    """Which guides, numbered from 0, these sections of a video of so many latent frames are shown."""
+    return {frame - frames - 1 for section in sections for frame in section.sees if frame > frames}
+
+
 def turned(section: Section, turn: int) -> Section:
     """A section of a loop that is laid out several times, every `turn` latent frames, with the frames of its video."""
 

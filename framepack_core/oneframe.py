@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -19,9 +20,19 @@ from .placing import Frames, Placed, latent_frame
 from .plan import Plan
 from .timeline import Guide, Timeline
 
-History = Literal["full", "no 4x", "no 2x 4x", "none"]
+History = Literal["full", "no 4x", "no 2x 4x", "none", "no 2x", "no post", "no post 2x", "no post 4x"]
 HISTORIES: tuple[History, ...] = get_args(History)
-GROUPS: dict[History, int] = {"full": 3, "no 4x": 2, "no 2x 4x": 1, "none": 0}  # of the released layout's, after the section
+POST, TWICE, FOURFOLD = range(3)  # the released layout's groups after the section
+GROUPS: dict[History, tuple[int, ...]] = {
+    "full": (POST, TWICE, FOURFOLD),
+    "no 4x": (POST, TWICE),
+    "no 2x 4x": (POST,),
+    "none": (),
+    "no 2x": (POST, FOURFOLD),
+    "no post": (TWICE, FOURFOLD),
+    "no post 2x": (FOURFOLD,),
+    "no post 4x": (TWICE,),
+}
 
 LAYOUT = INVERTED.fit(INVERTED.layout)  # the released one
 AFTER = LAYOUT.left.far_frames + LAYOUT.window  # the index of what follows a section: 10
@@ -112,10 +123,10 @@ def _index(still: Placed, fps: float) -> int:
     return 0 if still.at == "start" else AFTER
 
 
-def _empty(groups: int) -> list[ContextGroup]:
-    """The first groups after a section in the released layout, without any frames."""
-    found, index = [], AFTER
-    for group in LAYOUT.right.near[:groups]:
-        found.append(ContextGroup(group.kernel, (None,) * group.frames, tuple(range(index, index + group.frames))))
+def _empty(groups: Collection[int]) -> Iterator[ContextGroup]:
+    """These groups after a section in the released layout, each at its place, without any frames."""
+    index = AFTER
+    for number, group in enumerate(LAYOUT.right.near):
+        if number in groups:
+            yield ContextGroup(group.kernel, (None,) * group.frames, tuple(range(index, index + group.frames)))
         index += group.frames
-    return found

@@ -75,6 +75,11 @@ def orders_with_end(*places: str) -> str:
     return " or ".join(order.name for order in ORDERS.values() if order.end in places)
 
 
+def orders_with_start() -> str:
+    """The orders whose own layout has a place for the video's start wherever a section is, as text."""
+    return " or ".join(order.name for order in ORDERS.values() if order.fit(order.layout).left.far)
+
+
 # Inverted: from the video's end back to its start
 
 

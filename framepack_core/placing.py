@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from .filling import Section
+from .filling import Section, guides_shown
 from .frames import Length, runs
 from .orders import orders_with_end
 from .plan import MAX_SECONDS, Plan
@@ -28,7 +28,8 @@ class Placed:
     """A still or a clip. `latents` `B 16 T H W` are written into the video; `picture` `B 16 1 H W` is its first frame alone.
 
     At the video's start `latents` begin with `picture`; elsewhere each of them stands for four frames. `seconds` say when it
-    begins if it is placed at a time. `embedding` is what an image encoder makes of it. `masked`: `picture` is empty in parts.
+    begins if it is placed at a time. `embedding` is what an image encoder makes of it, or of a clip's first frame, and `ending`
+    of its last. `masked`: `picture` is empty in parts.
 
     `apart`: it is encoded for sections that are clips of their own, in such clips. The video begins after its `latents`, a
     still's are a single one, and all sections see its `picture`.
@@ -43,6 +44,7 @@ class Placed:
     still: bool = True
     masked: bool = False
     apart: bool = False
+    ending: Any = None
 
     @property
     def length(self) -> int:
@@ -157,32 +159,57 @@ class Arrangement:
         return timeline
 
     def embedding(self, section: Section) -> Any:
-        """The image embedding for a section: that of the guide that it is shown, or else of what is nearest to it in time."""
+        """The image embedding for a section: that of the guide that it is shown, or else of the frame nearest to it in time."""
         guides = [placed for placed in self.placed if not placed.is_fixed]
         start, stop = runs(section.target)[0]
-        shown = {frame - self.frames - 1 for frame in section.sees}
-        turns = (0, self.frames - 1) if self.plan.loop else (0,)  # a loop's beginning is near its end too
-        near = [
-            (max(first + turn - stop, start - last - turn, 0), placed.embedding)
-            for first, last, placed in self._stretches()
-            for turn in turns
-            if placed.is_fixed and placed.embedding is not None
-        ]
+        shown = guides_shown([section], self.frames)
         guided = [guide.embedding for number, guide in enumerate(guides) if number in shown and guide.embedding is not None]
+        near = self._embeddings_near(start, stop)
         return guided[0] if guided else min(near, key=lambda one: one[0], default=(0, None))[1]
 
+    def _embeddings_near(self, start: int, stop: int) -> Iterator[tuple[int, Any]]:
+        """How far from the frames from `start` up to but not including `stop` those are that have an embedding, and this: of
+        a clip before them the last one's, of one after them the first one's."""
+        turns = (0, self.frames - 1) if self.plan.loop else (0,)  # a loop's beginning is near its end too
+        for first, last, placed in self._stretches():
+            for turn in turns if placed.is_fixed and placed.embedding is not None else ():
+                since = start - last - turn
+                if since >= 0:
+                    yield since, placed.embedding if placed.ending is None else placed.ending
+                else:
+                    yield max(first + turn - stop, 0), placed.embedding
+
     def notes(self) -> list[str]:
-        """Where what is fixed at a time has gone."""
-        return [
+        """Where what is fixed at a time has gone, and which guides no section sees."""
+        moved = [
             f"what is placed at {placed.seconds:.2f} s is at {self._seconds(first):.2f} s: between fixed frames, "
             f"sections of {self.plan.section_seconds:.2f} s are whole"
             for first, _, placed in self._stretches()
             if placed.is_fixed and placed.at == "time" and latent_frame(placed.seconds, self.plan.fps, self.length) != first
         ]
+        return [*moved, *self._unseen()]
+
+    def _unseen(self) -> Iterator[str]:
+        """What is said of guides that no section is shown. Raises ValueError if the plan has no place for guides."""
+        guides = [one for one in self._stretches() if not one[2].is_fixed]
+        sections = self.plan.fill(self.frames, self.known, guides=self.guides) if guides else ()
+        shown, made = guides_shown(sections, self.frames), {frame for section in sections for frame in section.target}
+        for number, (start, stop, placed) in enumerate(guides):
+            if number in shown:
+                continue
+            where = f"{placed.seconds:.2f} s" if placed.at == "time" else f"the {placed.at}"
+            if made.isdisjoint(range(start, stop)):
+                why = "its part of the video is fixed, so that no section makes it; place it at a time that is made"
+            else:
+                why = (
+                    f"another guide covers as much or more of the same section; place it {self.plan.section_seconds:.2f} s away"
+                )
+            yield f"the guide at {where} is without effect: {why}"
 
     def _stretches(self) -> Iterator[tuple[int, int, Placed]]:
+        """The latent frames that each has, from the first up to but not including the last, as far as the video goes."""
         for first, placed in zip(self.first, self.placed, strict=True):
-            yield first, first + placed.length, placed
+            yield first, min(first + placed.length, self.frames), placed
 
     def _seconds(self, frame: int) -> float:
         """When a latent frame begins in the video."""
@@ -251,7 +278,7 @@ def _asked(plan: Plan, placed: Placed, video: Length) -> int:
     if placed.at == "start":
         return 0
     if placed.at == "end":
-        return video.latents - placed.length
+        return max(0, video.latents - placed.length)
     frame = latent_frame(placed.seconds, plan.fps, video)
     if not 0 <= frame < video.latents:
         seconds = video.frames / plan.fps
@@ -265,7 +292,10 @@ def _asked(plan: Plan, placed: Placed, video: Length) -> int:
 def _too_near(plan: Plan, placed: Placed) -> str:
     section = plan.section_seconds
     if placed.at == "end":
-        return f"something is placed less than half a section ({section:.2f} s) before the end, which is given too"
+        return (
+            f"something is placed less than half a section ({section:.2f} s) before the end, which is given too; choose an "
+            "earlier time, or more seconds in the plan"
+        )
     return (
         f"what is placed at {placed.seconds:.2f} s would be less than half a section ({section:.2f} s) after the start "
         "or after what is placed before it; choose a later time, or place it at the start"

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from .filling import Done, Section, covering, section_of, turned
+from .filling import Done, Section, covering, guides_shown, section_of, turned
 from .frames import MAX_FPS, PIXEL_FRAMES, Length, runs
 from .layout import BASE_KERNEL, PRESETS, TAIL_POOL, Layout, chosen_layout
-from .orders import FORWARD, INVERTED, PADDINGS, Order, Paddings, Step, order_named, orders_with_end
+from .orders import FORWARD, INVERTED, PADDINGS, Order, Paddings, Step, order_named, orders_with_end, orders_with_start
 from .spelling import aligned, seconds_of, spell, spell_length, spell_seconds, spell_seen
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class Plan:
     clip of its own for the VAE, and only they are shown, not what they continue. The first of a video that continues nothing
     then sees frames that do not exist yet, as others do.
 
-    In a `reanchored` plan, sections after the second see the second's first frame wherever they would see the video's start.
+    In a `reanchored` plan, sections after the second see the second's first frame wherever they would see the video's start,
+    but not instead of a guide.
     `anchor` is that frame where it was made by another plan, of which this one makes some sections again.
     """
 
@@ -206,10 +207,11 @@ class Plan:
             done = Done(stop, exist)
             for step in self._steps(gaps, 0 if self.apart else max(begin - 1, 0)):
                 done.end = end and step.target[-1] + 1 == main
+                shown = covering(step.target, guides, frames + 1)
                 anchor = self.anchor_of(sections)
-                if anchor is None or step.target[0] <= anchor:
-                    anchor = covering(step.target, guides, frames + 1)
-                sections.append(section_of(len(sections), step, done, anchor, self.apart))
+                if anchor is not None and step.target[0] > anchor and (shown is None or self.apart):
+                    shown = anchor  # sections that are apart have no guide but what the video begins after
+                sections.append(section_of(len(sections), step, done, shown, self.apart))
                 done.add(step.target)
                 exist.update(step.target)
         connecting = self._connecting(main) if self.loop else ()
@@ -219,8 +221,9 @@ class Plan:
         """Raises ValueError if a video of so many latent frames, of which so many are `known`, is not what the plan fills."""
         if guided and not self.layout.left.far:
             raise ValueError(
-                f"a guide is shown in the place of the start image, but layout {self.layout} has no such place; choose "
-                "framepack or f1, or make it fixed"
+                f"a guide is shown in the place of the start image, but the {self.order} order with layout {self.layout} has "
+                f"no such place; set the plan's order to {orders_with_start()} and its layout to auto, or the guide's use to "
+                "fixed"
             )
         plan = self.beside(known)
         if frames != known + plan.generated:
@@ -299,11 +302,14 @@ class Plan:
         if late := [f"{frame / self.fps:g} s" for frame in self.parts if frame >= length.frames]:
             lines.append(f"no part begins at {', '.join(late)}: the video has ended")
         lines.append(f"given: latent frames {spell(sorted(known))}" if known else "given: nothing (text to video)")
-        for number, (start, stop) in enumerate(guides, 1):
-            lines.append(f"guide {number}: for the sections that make any of latent frames {spell(range(start, stop))}")
+        sections = self.fill(length.latents, known, guides=guides)
+        shown = guides_shown(sections, length.latents)
+        for number, (start, stop) in enumerate(guides):
+            whom = "for the sections that make any of" if number in shown else "shown to no section, at"
+            lines.append(f"guide {number + 1}: {whom} latent frames {spell(range(start, stop))}")
         lines.append("")
         rows = [("section", "generates", "seconds", "sees (latent frames at kernel, . = nothing there yet)")]
-        for section in self.fill(length.latents, known, guides=guides):
+        for section in sections:
             seen = "  ".join(f"{spell_seen(group.frames, length.latents)}@{group.kernel}" for group in section.context)
             seconds = spell_seconds(section, length, self.fps)
             rows.append((f"{section.number + 1}", spell(section.target), seconds, seen or "nothing"))

@@ -55,7 +55,8 @@ class PlaceNode(io.ComfyNode):
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="SigLIP (sigclip_vision_patch14_384). With it, sections near this image know its content.",
+                    tooltip="SigLIP (sigclip_vision_patch14_384). With it, sections near this image know its content; of a "
+                    "clip its last frame after it, its first before it.",
                 ),
                 FramesType.Input("frames", optional=True, tooltip="What is placed already, from another FramePack Place."),
                 io.Int.Input(
@@ -85,8 +86,9 @@ class PlaceNode(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="What is seen of a guide, or of a still for FramePack One Frame: white is, black is not. Masks of "
-                    "transparency are the other way round: use InvertMask.",
+                    tooltip="What is seen of a guide, or of a still for FramePack One Frame: white is, black is not. "
+                    "clip_vision sees the whole image all the same. Masks of transparency are the other way round: use "
+                    "InvertMask. With times, one mask for all images, or one for each.",
                 ),
                 io.String.Input(
                     "times",

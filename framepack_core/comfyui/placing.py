@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import comfy.clip_vision
 import comfy.sd
@@ -27,7 +28,8 @@ STILL = 1 + PIXEL_FRAMES  # of the same picture: the second latent frame then st
 class Picture:
     """What FramePack_Place is given: images `N H W C`, of `fps` frames a second if there are several, and where they go.
 
-    `mask` `[1] H W` says how much of each pixel sections see, 0..1, where the images only guide them.
+    `mask` `[1] H W` says how much of each pixel of their latent sections see, 0..1, where the images only guide them. Images
+    that go to several places may have as many masks.
     """
 
     images: Tensor
@@ -53,9 +55,15 @@ def pictures(picture: Picture, times: str) -> list[Picture]:
         return [picture]
     places = spelled_places(times, len(picture.images))
     return [
-        replace(picture, images=image[None], at=at, seconds=seconds)
-        for image, (at, seconds) in zip(picture.images, places, strict=True)
+        replace(picture, images=image[None], at=at, seconds=seconds, mask=mask)
+        for image, mask, (at, seconds) in zip(picture.images, masks(picture), places, strict=True)
     ]
+
+
+def masks(picture: Picture) -> Sequence[Tensor | None]:
+    """The mask of each image of a batch: its own if there are as many masks, or else the same for all."""
+    mask, images = picture.mask, len(picture.images)
+    return [mask] * images if mask is None or mask.ndim < 3 or len(mask) != images else list(mask)
 
 
 def place_all(
@@ -92,7 +100,7 @@ def place(
     size = size_in_pixels(frames, vae) or nearest_bucket(rows, columns, base_resolution, CHUNKS_STEP if apart else STEP)
     given = resampled(picture.images, picture.fps, frames.fps) if not picture.is_still else picture.images
     images = fit_images(used(given, picture, apart), *size)
-    embedding = None if clip_vision is None else clip_vision.encode_image(seen(images, picture), crop=False)
+    is_clip = picture.use == "fixed" and not picture.is_still
     first = encode_images(vae, fit_images(given[:1], *size) if apart else images[:1])
     latents = written(images, first, picture, vae, apart)
     for latent in (first, latents):
@@ -103,7 +111,8 @@ def place(
         at=picture.at,
         use=picture.use,
         seconds=picture.seconds,
-        embedding=embedding,
+        embedding=embedded(images[:1], clip_vision),
+        ending=embedded(images[-1:], clip_vision) if is_clip else None,
         still=picture.is_still,
         masked=picture.mask is not None,
         apart=apart,
@@ -119,7 +128,10 @@ def require_fitting_mask(picture: Picture) -> None:
     rows, columns = picture.images.shape[1:3]
     if masks not in ([], [1]) or (height, width) != (rows, columns):
         found = f"{width}x{height}" if masks in ([], [1]) else f"a batch of {masks[0]}"
-        raise ValueError(f"mask is {found}, but images are {columns}x{rows}; give one mask of their size, or disconnect it")
+        raise ValueError(
+            f"mask is {found}, but images are {columns}x{rows}; give one mask of their size, or one for each image that times "
+            "places, or disconnect it"
+        )
     require_finite(picture.mask, "mask", "look at what it comes from")
     if not picture.mask.gt(0).any():
         raise ValueError("mask is black, so that nothing of the image would be seen; turn it with InvertMask, or disconnect it")
@@ -156,9 +168,9 @@ def used(images: Tensor, picture: Picture, apart: bool) -> Tensor:
     return images[-count:] if picture.at == "start" else images[:count]
 
 
-def seen(images: Tensor, picture: Picture) -> Tensor:
-    """The image that meets what is generated, or that a guide shows."""
-    return images[-1:] if picture.use == "fixed" and picture.at == "start" else images[:1]
+def embedded(image: Tensor, clip_vision: comfy.clip_vision.ClipVisionModel | None) -> Any:
+    """The whole image, whatever its mask: as in musubi-tuner, masks are for latents."""
+    return None if clip_vision is None else clip_vision.encode_image(image, crop=False)
 
 
 def written(images: Tensor, first: Tensor, picture: Picture, vae: comfy.sd.VAE, apart: bool) -> Tensor:

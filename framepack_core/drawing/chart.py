@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
-from ..filling import Section
+from ..filling import Section, guides_shown
 from ..frames import Length
 from ..layout import BASE_KERNEL, Kernel, Pool, token_count
 from ..plan import Plan
@@ -44,6 +44,7 @@ class Chart:
     made: tuple[int, ...]
     details: tuple[Detail, ...]
     palette: Palette
+    guides: int = 0
 
     @classmethod
     def of(
@@ -62,7 +63,7 @@ class Chart:
         groups = [group for section in sections for group in section.context]
         finest_first = sorted({Detail(group.kernel, group.pool) for group in groups}, key=_coarseness)
         frames = tuple(made[i] for i in range(len(made)))
-        return cls(plan, height, width, sections, frames, tuple(finest_first), palette)
+        return cls(plan, height, width, sections, frames, tuple(finest_first), palette, len(guides))
 
     @property
     def frames(self) -> int:
@@ -92,7 +93,13 @@ class Chart:
 
     def is_guided(self, section: Section) -> bool:
         """Whether the section is shown a guide in the place of the start image."""
-        return max(section.sees, default=0) > self.frames
+        return bool(guides_shown([section], self.frames))
+
+    @property
+    def unseen_guides(self) -> list[str]:
+        """What is said of the guides that no section is shown."""
+        shown = guides_shown(self.sections, self.frames)
+        return [f"guide {number + 1} is shown to no section" for number in range(self.guides) if number not in shown]
 
     def connects(self, section: Section) -> bool:
         """Whether the section is between a loop's end and its beginning."""
@@ -163,6 +170,7 @@ def heading(chart: Chart) -> list[str]:
         f"{spell_length(chart.length, plan.fps)}, {chart.width * LATENT_PIXEL}x{chart.height * LATENT_PIXEL} pixels",
         f"Layout {plan.name}: {plan.layout}, context: {limit}",
         *([_explain_loop(plan)] if plan.loop else []),
+        *chart.unseen_guides,
     ]
 
 

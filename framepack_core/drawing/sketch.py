@@ -35,7 +35,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Sketch:
-    """The picture, and where in it each section is. `length` says in words how long the video is.
+    """The picture, and where in it each section is. `length` says in words how long the video is, and which guides are not
+    shown.
 
     `bars` are its prompts, if they have times, in the same width as the picture.
     """
@@ -75,9 +76,8 @@ def sketch_plan(
             top = rows.top + row * rows.pitch
             text = spell_section(section, chart) + lines.get(section.number, "")
             found.append(Row(section.number, top, top + rows.pitch, text))
-    return Sketch(
-        image, tuple(found), f"{chart.length.frames} frames, {chart.seconds:.2f} s", prompt_bars(told, chart) if lines else ()
-    )
+    words = "; ".join((f"{chart.length.frames} frames, {chart.seconds:.2f} s", *chart.unseen_guides))
+    return Sketch(image, tuple(found), words, prompt_bars(told, chart) if lines else ())
 
 
 def spell_told(told: Told, chart: Chart) -> dict[int, str]:

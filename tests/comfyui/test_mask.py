@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from framepack_core.comfyui.placing import Picture, latent_mask, require_fitting_mask
+from framepack_core.comfyui.placing import Picture, latent_mask, pictures, require_fitting_mask
 
 LATENT = torch.zeros(1, 16, 1, 4, 4)
 
@@ -43,6 +43,37 @@ def test_a_mask_goes_where_its_latent_is():
     found = latent_mask(torch.ones(32, 64), LATENT.to("meta", torch.float64))
 
     assert (found.device.type, found.dtype) == ("meta", torch.float64)
+
+
+def batch(mask: torch.Tensor) -> Picture:
+    """Two images that go to two places."""
+    return Picture(torch.zeros(2, 32, 64, 3), "start", "guide", mask=mask)
+
+
+def test_each_still_of_a_batch_has_its_own_mask():
+    masks = torch.stack([white(0, 32), white(32, 64)])
+
+    found = pictures(batch(masks), "1.2, 3.5")
+
+    for one, mask in zip(found, masks, strict=True):
+        require_fitting_mask(one)
+        assert torch.equal(one.mask, mask)
+
+
+@pytest.mark.parametrize("more", [(), (1,)])
+def test_one_mask_is_for_all_stills_of_a_batch(more):
+    mask = white(0, 32, *more)
+
+    assert all(torch.equal(one.mask, mask) for one in pictures(batch(mask), "1.2, 3.5"))
+
+
+def test_neither_one_mask_nor_one_for_each_still_is_refused():
+    first, _ = pictures(batch(torch.ones(3, 32, 64)), "1.2, 3.5")
+
+    with pytest.raises(
+        ValueError, match=r"mask is a batch of 3, .* give one mask of their size, or one for each image that times"
+    ):
+        require_fitting_mask(first)
 
 
 @pytest.mark.parametrize(

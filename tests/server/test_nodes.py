@@ -67,7 +67,9 @@ CHOICES = {
     ("FramePack_Place", "at"): ["start", "end", "time"],
     ("FramePack_Place", "use"): ["fixed", "guide"],
     ("FramePack_Sampler", "on_cancel"): ["discard", "return finished part"],
-    ("FramePack_OneFrame", "history"): ["full", "no 4x", "no 2x 4x", "none"],
+    ("FramePack_OneFrame", "history"): [
+        *("full", "no 4x", "no 2x 4x", "none", "no 2x", "no post", "no post 2x", "no post 4x"),
+    ],
     ("FramePack_SaveVideo", "pixel_format"): ["yuv420p", "yuv444p", "yuv420p10le"],
     ("FramePack_SaveVideo", "blending"): ["exact", "linear"],
     ("FramePack_SaveVideo", "container"): ["auto", "mp4", "webm", "mkv", "mov"],

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from PIL import Image
 
-from framepack_core.drawing.chart import Chart, Detail, legend_entries
+from framepack_core.drawing.chart import Chart, Detail, heading, legend_entries
 from framepack_core.drawing.marks import TEXT, colour_of
 from framepack_core.drawing.painting import MAX_HEIGHT, MAX_WIDTH, Grid, draw_plan
 from framepack_core.drawing.palette import DARK, LIGHT, Colour, Palette
@@ -61,6 +61,12 @@ def test_frames_that_are_given_in_mid_video_and_guided_sections_are_drawn() -> N
     assert [frame for frame, maker in enumerate(chart.made) if maker < 0] == [0, 10]
     assert [section.target[0] for section in chart.sections if chart.is_guided(section)] == [11]
     assert draw_plan(plan, WIDTH, HEIGHT, (0, 10), guides=[(13, 14)]).size == draw_plan(plan, WIDTH, HEIGHT, (0, 10)).size
+
+
+def test_a_guide_that_no_section_is_shown_is_named_in_the_heading() -> None:
+    chart = Chart.of(Plan.of(2.4), HEIGHT // 8, WIDTH // 8, (0,), guides=[(13, 14), (0, 1)])
+
+    assert heading(chart)[2:] == ["guide 2 is shown to no section"]
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -190,6 +190,16 @@ def test_the_way_back_is_near_the_start_image_too():
     assert found[-3:] == ["start", "start", "later"]
 
 
+def test_the_way_back_leads_from_the_last_frame_of_a_clip_to_its_first():
+    plan = Plan.of(1.2, loop=3)
+    clip = Placed(torch.zeros(1, 16, 19, 4, 6), torch.zeros(1, 16, 1, 4, 6), "start", embedding="first", ending="last")
+    arrangement = Arrangement.of(plan, Frames((clip,)))
+
+    found = {section.target[0]: arrangement.embedding(section) for section in plan.bind(arrangement.timeline(SHAPE, 1))}
+
+    assert found == {19: "last", 28: "last", 37: "first", 46: "first"}
+
+
 # An exact length
 
 

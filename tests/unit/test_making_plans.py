@@ -221,6 +221,13 @@ def test_the_table_shows_guides_in_place_of_the_start_image():
     ]
 
 
+def test_the_table_says_which_guide_no_section_is_shown():
+    assert Plan.of(2.4).table(guides=[(0, 1), (12, 13)]).splitlines()[3:5] == [
+        "guide 1: shown to no section, at latent frames 0",
+        "guide 2: for the sections that make any of latent frames 12",
+    ]
+
+
 def test_the_table_of_text_to_video_starts_from_nothing():
     assert Plan.of(2.4, "forward").table(known=()).splitlines()[2:] == [
         "given: nothing (text to video)",

@@ -19,15 +19,18 @@ AXES, THETA = (4, 6, 6), 256.0
 
 Seen = list[tuple[tuple[int, int, int], int, int | None]]  # kernel, time index, number of the still or None, frame by frame
 
+FOURFOLD: Seen = [((4, 8, 8), index, None) for index in range(13, 29)]
+TWICE: Seen = [((2, 4, 4), index, None) for index in (11, 12)]
+POST: Seen = [((1, 2, 2), 10, None)]
 EMPTY: dict[str, Seen] = {  # by the switches of musubi-tuner that each choice of `history` stands for
-    "full": [
-        *(((4, 8, 8), index, None) for index in range(13, 29)),
-        *(((2, 4, 4), index, None) for index in (11, 12)),
-        ((1, 2, 2), 10, None),
-    ],
-    "no 4x": [*(((2, 4, 4), index, None) for index in (11, 12)), ((1, 2, 2), 10, None)],
-    "no 2x 4x": [((1, 2, 2), 10, None)],
+    "full": [*FOURFOLD, *TWICE, *POST],
+    "no 4x": [*TWICE, *POST],
+    "no 2x 4x": POST,
     "none": [],
+    "no 2x": [*FOURFOLD, *POST],
+    "no post": [*FOURFOLD, *TWICE],
+    "no post 2x": FOURFOLD,
+    "no post 4x": TWICE,
 }
 
 

@@ -152,6 +152,16 @@ def test_each_section_gets_the_embedding_of_its_guide_or_of_what_is_nearest():
     assert found == {1: "start", 10: "guide", 19: "end", 28: "end"}
 
 
+def test_a_clip_gives_the_embedding_of_its_first_frame_before_it_and_of_its_last_after_it():
+    plan = Plan.of(3.6)
+    between = Placed(latents(2, 10), latents(2), "time", "fixed", 1.2, "its first", still=False, ending="its last")
+    arrangement = Arrangement.of(plan, Frames((still(1, "start"), between)))
+
+    found = {section.target[0]: arrangement.embedding(section) for section in plan.bind(arrangement.timeline(SHAPE, 1))}
+
+    assert found == {1: "its first", 20: "its last", 29: "its last"}
+
+
 @pytest.mark.parametrize(
     ("placed", "order", "message"),
     [
@@ -159,7 +169,7 @@ def test_each_section_gets_the_embedding_of_its_guide_or_of_what_is_nearest():
         ([still(2, seconds=0.3)], "inverted", "less than half a section (1.20 s) after the start"),
         ([still(2, seconds=1.2), still(3, seconds=1.3)], "inverted", "less than half a section"),
         ([clip(2, 18, "time", 1.2), still(3, seconds=2.0)], "inverted", "less than half a section"),
-        ([still(2, "end"), still(3, seconds=2.5)], "inverted", "before the end"),
+        ([still(2, "end"), still(3, seconds=2.5)], "inverted", "before the end, which is given too; choose an earlier time"),
         ([still(2, seconds=1.2)], "forward", "the forward order never looks ahead"),
         ([still(2, "end")], "forward", "the forward order never looks ahead"),
     ],
@@ -181,12 +191,59 @@ def test_another_rate_than_the_plan_s_is_refused():
         Arrangement.of(Plan.of(2.4, fps=24), Frames((still(1, "start"),)))
 
 
-def test_a_guide_needs_a_layout_with_a_place_for_the_start_image():
-    plan = Plan.of(2.4, "forward", layout="vanilla")
-    timeline = Arrangement.of(plan, Frames((still(1, "start"), still(2, seconds=1.0, use="guide")))).timeline(SHAPE, 1)
+def guided(plan: Plan, *placed: Placed) -> Arrangement:
+    """With guides at times; what else is placed is fixed."""
+    return Arrangement.of(plan, Frames(placed))
 
-    with pytest.raises(ValueError, match="has no such place; choose framepack or f1"):
+
+@pytest.mark.parametrize(("order", "layout"), [("forward", "vanilla"), ("endpoints", "auto")])
+def test_a_guide_needs_a_layout_with_a_place_for_the_start_image_and_the_error_names_plans_that_have_one(order, layout):
+    plan = Plan.of(2.4, order, layout=layout)
+    timeline = guided(plan, still(1, "start"), still(2, seconds=1.0, use="guide")).timeline(SHAPE, 1)
+
+    with pytest.raises(
+        ValueError, match=f"the {order} order .* no such place; set the plan's order to (.*) and its layout"
+    ) as error:
         plan.bind(timeline)
+
+    for named in re.search(r"order to (.*) and its layout to auto", str(error.value))[1].split(" or "):
+        assert Plan.of(2.4, named).bind(timeline)
+
+
+FIXED, BEATEN = "part of the video is fixed", "another guide covers as much or more"
+
+
+@pytest.mark.parametrize(
+    ("placed", "notes"),
+    [
+        ([still(1, "start"), still(2, "start", use="guide")], ["the guide at the start .* " + FIXED]),
+        ([still(1, "start"), still(2, "end"), still(3, "end", use="guide")], ["the guide at the end .* " + FIXED]),
+        ([clip(1, 19), still(2, seconds=1.0, use="guide")], [r"the guide at 1\.00 s .* " + FIXED]),
+        (
+            [still(1, "start"), still(2, seconds=1.0, use="guide"), still(3, seconds=0.9, use="guide")],
+            [r"at 0\.90 s .* " + BEATEN],
+        ),
+        ([still(1, "start"), still(2, seconds=1.0, use="guide"), still(3, "end", use="guide")], []),
+        ([still(2, "start", use="guide")], []),
+    ],
+    ids=["start image", "fixed end", "inside a clip", "two in one section", "each seen", "no start image"],
+)
+def test_a_guide_that_no_section_sees_is_named_with_the_reason(placed, notes):
+    found = guided(Plan.of(2.4), *placed).notes()
+
+    assert len(found) == len(notes)
+    assert all(re.search(pattern, note) for pattern, note in zip(notes, found, strict=True))
+
+
+def test_a_guide_is_seen_in_a_reanchored_plan():
+    assert guided(Plan.of(4.8, "forward", reanchored=True), still(1, "start"), still(2, seconds=4.0, use="guide")).notes() == []
+
+
+@pytest.mark.parametrize(("at", "seconds", "covered"), [("end", 0.0, (0, 19)), ("time", 1.2, (9, 19))])
+def test_a_guide_longer_than_the_video_covers_it_as_far_as_it_goes(at, seconds, covered):
+    long = Placed(latents(2, 30), latents(2), at, "guide", seconds)
+
+    assert guided(Plan.of(2.4), still(1, "start"), long).guides == [covered]
 
 
 @pytest.mark.parametrize(

@@ -353,10 +353,18 @@ def test_a_reanchored_plan_shows_the_second_section_s_first_frame_in_the_place_o
     assert "reanchored" in reanchored.table() and "reanchored" not in ordinary.table()
 
 
-def test_a_reanchored_plan_shows_a_guide_only_until_then():
-    sections = Plan.of(4.8, "forward", reanchored=True).fill(37, guides=[(0, 37)])
+def test_a_reanchored_plan_of_clips_shows_what_the_video_begins_after_only_until_then():
+    plan = Plan.of(4.8, "forward", reanchored=True).in_clips(True)
+
+    sections = plan.fill(1 + plan.generated, guides=[(0, 37)])
 
     assert [section.context[2].frames for section in sections] == [(38,), (38,), (10,), (10,)]
+
+
+def test_a_reanchored_plan_shows_a_guide_to_later_sections_too():
+    sections = Plan.of(4.8, "forward", reanchored=True).fill(37, guides=[(19, 20)])
+
+    assert [section.context[2].frames for section in sections] == [(0,), (0,), (38,), (10,)]
 
 
 @pytest.mark.parametrize(("order", "layout"), [("inverted", "auto"), ("endpoints", "auto"), ("forward", "vanilla")])

@@ -37,6 +37,12 @@ def test_a_row_says_what_its_section_makes_sees_and_costs():
     assert "sees nothing yet" in sketch_plan(Plan.of(1.2), WIDTH, known=()).rows[0].text
 
 
+def test_a_guide_that_no_section_is_shown_is_named_beside_the_length():
+    assert (
+        sketch_plan(Plan.of(2.4), WIDTH, guides=[(3, 5), (0, 1)]).length == "73 frames, 2.43 s; guide 2 is shown to no section"
+    )
+
+
 def test_prompts_with_times_are_bars_over_the_frames_and_rows_say_which_they_use():
     prompts = parse("a cat [1.2s-3.6s: it jumps]")
 
