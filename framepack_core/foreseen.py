@@ -115,6 +115,11 @@ def placed_by(graph: Graph, name: str, plan: Plan) -> list[Placed]:
     return [Placed(empty(longest), empty(1), at, use, seconds)]
 
 
+def with_start_image(frames: Frames) -> Frames:
+    """What is given together with a sampler's start image, unless it has a start already."""
+    return frames if frames.has_start else frames.with_placed(still("start"))
+
+
 def still(at: At, use: Use = "fixed", seconds: float = 0.0) -> Placed:
     return Placed(empty(1), empty(1), at, use, seconds)
 

@@ -68,6 +68,11 @@ class Frames:
     def finished(self) -> bool:
         return self.given is not None
 
+    @property
+    def has_start(self) -> bool:
+        """Whether nothing else can be fixed at the video's start."""
+        return self.finished or any(placed.is_fixed and placed.at == "start" for placed in self.placed)
+
     def with_placed(self, placed: Placed) -> Frames:
         """Raises ValueError if something is fixed at the same end already."""
         taken = [other.at for other in self.placed if other.is_fixed and other.at != "time"]

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from framepack_core.foreseen import Foreseen
+from framepack_core.foreseen import Foreseen, still, with_start_image
 from framepack_core.foretold import told_to
+from framepack_core.placing import Arrangement, Frames
 from framepack_core.plan import Plan
 
 
@@ -127,6 +128,21 @@ def test_a_batch_at_several_times_is_a_still_at_each():
     place = ("FramePack_Place", {"images": ["5", 0], "times": "start, 1.4, end"})
 
     assert Foreseen.of(prompt({"seconds": 2.4}, {"frames": ["3", 0]}, **{"3": place, "5": image()}), "1").known == {0, 10, 20}
+
+
+@pytest.mark.parametrize(
+    ("frames", "known"),
+    [
+        (Frames(), {0}),
+        (Frames((still("time", seconds=1.4),)), {0, 10}),
+        (Frames((still("start"), still("end"))), {0, 19}),
+        (Frames((still("start", "guide"),)), {0}),
+        (Frames((still("time", seconds=1.2),), given=(0,)), {9}),
+    ],
+    ids=["nothing else", "a keyframe", "a start of their own", "a guide", "the rest of a finished video"],
+)
+def test_a_start_image_is_given_with_frames_that_have_no_start(frames, known):
+    assert Arrangement.of(Plan.of(2.4), with_start_image(frames)).known == known
 
 
 def test_a_value_may_come_from_a_primitive_but_not_from_what_has_not_run():
