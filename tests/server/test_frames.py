@@ -267,6 +267,10 @@ def test_frames_are_part_of_what_finished_sections_are_kept_for(graph, server):
         ),
         (lambda g: {"denoise": 0.5}, "denoise is below 1 but latent_image is not connected"),
         (
+            lambda g: {"frames": place(g, g.image, at="end", plan=g.plan_of(1, fps=24.0), frames=place(g, clip(g, 9)))},
+            "FramePack_Place: frames are placed at 30 fps, but the plan has 24",
+        ),
+        (
             lambda g: {"frames": place(g, g.image, at="end"), "plan": g.plan_of(1, order="forward")},
             "something is fixed after the start, but the forward order never looks ahead",
         ),
