@@ -124,6 +124,32 @@ def test_a_chain_of_placed_frames_is_where_the_sampler_will_put_it():
     assert foreseen.guides == ((30, 31),)
 
 
+STILL, SOME = {"still": image()}, {"some": ("RepeatImageBatch", {"image": ["still", 0], "amount": 8})}
+VIDEO = {"video": ("GetVideoComponents", {"video": ["file", 0]}), "file": ("LoadVideo", {"file": "example.mp4"})}
+
+
+@pytest.mark.parametrize(
+    ("node", "others", "known", "is_open"),
+    [
+        (("ImageScale", {"image": ["still", 0]}), STILL, 1, False),
+        (("RepeatImageBatch", {"image": ["still", 0], "amount": 3}), STILL, 2, False),
+        (("ImageBatch", {"image1": ["still", 0], "image2": ["some", 0]}), {**STILL, **SOME}, 5, False),
+        (("ImageScale", {"image": ["video", 0]}), VIDEO, 19, True),
+        (("ImageFromBatch", {"image": ["video", 0], "batch_index": 0, "length": 1}), VIDEO, 1, False),
+        (("ImageFromBatch", {"image": ["video", 0], "batch_index": 0, "length": 9}), VIDEO, 5, False),
+        (("VHS_LoadVideo", {"video": "a.mp4"}), {}, 19, True),
+        (("Another_Node", {}), {}, 1, True),
+    ],
+    ids=["changed", "repeated", "batched", "a changed video", "one of a video", "some of a video", "another pack's", "unknown"],
+)  # fmt: skip
+def test_images_are_counted_as_far_as_nodes_tell(node, others, known, is_open):
+    """Placed at 15 frames a second in a video of 30, so that each counts twice."""
+    place = ("FramePack_Place", {"images": ["node", 0], "at": "start", "fps": 15.0})
+    foreseen = Foreseen.of(prompt({"seconds": 1.2}, {"frames": ["place", 0]}, place=place, node=node, **others), "1")
+
+    assert (len(foreseen.known), foreseen.open) == (known, is_open)
+
+
 def test_a_batch_at_several_times_is_a_still_at_each():
     place = ("FramePack_Place", {"images": ["5", 0], "times": "start, 1.4, end"})
 
