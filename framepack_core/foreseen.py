@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 
 from .family import family_named
-from .graph import SAMPLERS, Graph, Values, is_link, kind, source
+from .frames import PIXEL_FRAMES, nearest_frames
+from .graph import SAMPLERS, Graph, Later, Values, is_link, kind, source
 from .helios import chunks
 from .layout import chosen_layout
 from .orders import PADDINGS
@@ -18,16 +20,21 @@ from .plan import Plan
 from .prompts import Prompt, in_parts
 
 PLAN, PLACE = "FramePack_Plan", "FramePack_Place"
-CLIPS = ("LoadVideo", "GetVideoComponents", "RepeatImageBatch")  # what gives images of which several are used
+STILLS = ("LoadImage", "FramePack_DemoImage")
+IMAGES = ("image", "images", "pixels")  # what nodes that change images call them
 
 
 @dataclass(frozen=True)
 class Foreseen:
-    """A plan, and what will be given of its video: `known` latent frames, and the stretches of `guides`."""
+    """A plan, and what will be given of its video: `known` latent frames, and the stretches of `guides`.
+
+    `open`: how long something fixed is will be known when the graph runs.
+    """
 
     plan: Plan
     known: frozenset[int] = frozenset({0})
     guides: tuple[tuple[int, int], ...] = ()
+    open: bool = False
 
     @classmethod
     def of(cls, graph: Graph, node: str) -> Foreseen:
@@ -38,7 +45,7 @@ class Foreseen:
         if sampler is None:
             return cls(plan)
         arrangement = Arrangement.of(plan, given_to(graph, sampler, plan))
-        return cls(arrangement.plan, frozenset(arrangement.known), tuple(arrangement.guides))
+        return cls(arrangement.plan, frozenset(arrangement.known), tuple(arrangement.guides), is_open(graph, sampler))
 
     def told(self, prompts: Iterable[Prompt]) -> Foreseen:
         """With the parts that a video with these prompts has. Raises ValueError if none of them is for the video."""
@@ -92,27 +99,84 @@ def given_to(graph: Graph, sampler: str, plan: Plan) -> Frames:
 
 def placed_before(graph: Graph, link: Any, plan: Plan) -> Frames:
     """What a chain of FramePack_Place gives, from its first to its last."""
-    name = source(graph, link)
-    if name is None or kind(graph, name) != PLACE:
-        return Frames(fps=plan.fps)
-    frames = placed_before(graph, graph[name]["inputs"].get("frames"), plan)
-    for placed in placed_by(graph, name, plan):
-        frames = frames.with_placed(placed)
+    frames = Frames(fps=plan.fps)
+    for name in placing_nodes(graph, link):
+        for placed in placed_by(graph, name, plan):
+            frames = frames.with_placed(placed)
     return frames
 
 
+def placing_nodes(graph: Graph, link: Any) -> Iterator[str]:
+    """The nodes of a chain of FramePack_Place."""
+    name = source(graph, link)
+    if name is not None and kind(graph, name) == PLACE:
+        yield from placing_nodes(graph, graph[name]["inputs"].get("frames"))
+        yield name
+
+
+def is_open(graph: Graph, sampler: str) -> bool:
+    """Whether something is fixed whose number of images is known only when the graph runs."""
+    for name in placing_nodes(graph, graph[sampler]["inputs"].get("frames")):
+        value, images = Values(graph, name), graph[name]["inputs"].get("images")
+        stills = value("use", "fixed") == "guide" or value("times", "").strip()
+        if not stills and images_from(graph, images) in (None, math.inf):
+            return True
+    return False
+
+
 def placed_by(graph: Graph, name: str, plan: Plan) -> list[Placed]:
-    """What one FramePack_Place gives. How long a clip is, is unknown before it is loaded: it counts as long as it may be."""
+    """What one FramePack_Place gives. A clip counts as long as it may be, and other images as a still, if nothing tells."""
     value = Values(graph, name)
     use = cast(Use, value("use", "fixed"))
     times = value("times", "").strip()
     if times:
         return [still(at, use, seconds) for at, seconds in spelled_places(times, times.count(",") + 1)]
     at, seconds = cast(At, value("at", "start")), float(value("seconds", 0.0))
-    if kind(graph, source(graph, graph[name]["inputs"].get("images"))) not in CLIPS:
+    count = images_from(graph, graph[name]["inputs"].get("images"))
+    if count in (None, 1):
         return [still(at, use, seconds)]
     longest = chunks.SEEN * chunks.WINDOW if plan.apart else SEEN + (at == "start")
+    if count != math.inf:
+        longest = clip_length(len(nearest_frames(int(count), float(value("fps", Plan.fps)), plan.fps)), at, use, plan.apart)
     return [Placed(empty(longest), empty(1), at, use, seconds)]
+
+
+def images_from(graph: Graph, link: Any) -> float | None:
+    """How many images come through a link: infinitely many from a video, None if nothing tells."""
+    node = source(graph, link)
+    if node is None:
+        return None
+    value, inputs = Values(graph, node), graph[node]["inputs"]
+    through = next((inputs[name] for name in IMAGES if is_link(inputs.get(name))), None)
+    try:
+        match kind(graph, node):
+            case name if name in STILLS:
+                return 1
+            case "ImageFromBatch":
+                return min(int(value("length", 1)), images_from(graph, through) or math.inf)
+            case "RepeatImageBatch":
+                return (images_from(graph, through) or math.inf) * int(value("amount", 1))
+            case "ImageBatch":
+                return sum(images_from(graph, inputs.get(name)) or math.inf for name in ("image1", "image2"))
+            case name if through is None:
+                return math.inf if "video" in name.lower() else None  # other packs' loaders say so too
+        return images_from(graph, through)
+    except Later:
+        return math.inf
+
+
+def clip_length(frames: int, at: At, use: Use, apart: bool) -> int:
+    """How many latent frames are used of a clip of so many frames."""
+    if use == "guide":
+        return max(1, frames // PIXEL_FRAMES)
+    if apart and at == "start":
+        return len(chunks.clip_chunks(frames)[-chunks.SEEN :]) * chunks.WINDOW
+    return min(max(1, (frames - 1) // PIXEL_FRAMES), SEEN) + (at == "start")
+
+
+def with_start_image(frames: Frames) -> Frames:
+    """What is given together with a sampler's start image, unless it has a start already."""
+    return frames if frames.has_start else frames.with_placed(still("start"))
 
 
 def still(at: At, use: Use = "fixed", seconds: float = 0.0) -> Placed:

@@ -70,12 +70,32 @@ class Frames:
     def finished(self) -> bool:
         return self.given is not None
 
+    @property
+    def has_start(self) -> bool:
+        """Whether nothing else can be fixed at the video's start."""
+        return self.finished or any(placed.is_fixed and placed.at == "start" for placed in self.placed)
+
     def with_placed(self, placed: Placed) -> Frames:
         """Raises ValueError if something is fixed at the same end already."""
         taken = [other.at for other in self.placed if other.is_fixed and other.at != "time"]
         if placed.is_fixed and placed.at in taken:
             raise ValueError(f"the video's {placed.at} is given twice; disconnect one, or place it at a time")
         return replace(self, placed=(*self.placed, placed))
+
+
+def chained(frames: Frames | None, plan: Plan | None) -> Frames:
+    """What a FramePack_Place goes on with: `frames` of the one before it, or, if it is the first, none at the plan's rate.
+
+    Raises ValueError for a plan of another rate than the first one's.
+    """
+    if frames is None:
+        return Frames(fps=Plan.fps if plan is None else plan.fps)
+    if plan is not None and plan.fps != frames.fps:
+        raise ValueError(
+            f"frames are placed at {frames.fps:g} fps, but the plan has {plan.fps:g}; connect the plan to the first "
+            "FramePack_Place of the chain too"
+        )
+    return frames
 
 
 @dataclass(frozen=True)
@@ -101,7 +121,7 @@ class Arrangement:
         if given.placed and given.fps != plan.fps:
             raise ValueError(
                 f"frames are placed in a video of {given.fps:g} fps, but the plan has {plan.fps:g}; connect the plan to "
-                "FramePack_Place too"
+                "the first FramePack_Place of the chain too"
             )
         fixed = [placed for placed in given.placed if placed.is_fixed]
         if plan.order.end is None and not given.finished and any(placed.at != "start" for placed in fixed):

@@ -4,7 +4,7 @@ from ..framepack_core.comfyui.latent import BEFORE, Made, length_of
 from ..framepack_core.comfyui.placing import Picture, pictures, place_all
 from ..framepack_core.comfyui.sampling.checks import video_latent
 from ..framepack_core.frames import MAX_FPS
-from ..framepack_core.placing import ATS, USES, At, Frames, Use
+from ..framepack_core.placing import ATS, USES, At, Frames, Use, chained
 from ..framepack_core.plan import MAX_SECONDS, Plan
 from ..framepack_core.redo import as_made, given_frames, redo, require_no_loop, section_numbers, unseen_after, whole
 from ..framepack_core.weights.buckets import BASE, STEP
@@ -81,7 +81,8 @@ class PlaceNode(io.ComfyNode):
                 PlanType.Input(
                     "plan",
                     optional=True,
-                    tooltip="Needed only for a plan with another rate than 30: clips are brought to the plan's rate.",
+                    tooltip="Needed only for a plan with another rate than 30, and only by the first of a chain: clips are "
+                    "brought to the plan's rate.",
                 ),
                 io.Mask.Input(
                     "mask",
@@ -122,7 +123,7 @@ class PlaceNode(io.ComfyNode):
         mask=None,
         times: str = "",
     ) -> io.NodeOutput:
-        before = frames or Frames(fps=Plan.fps if plan is None else plan.fps)
+        before = chained(frames, plan)
         picture = Picture(images, at, use, seconds, fps, mask)
         placed, used, text = place_all(pictures(picture, times), before, vae, clip_vision, base_resolution)
         progress_text(cls)(text)

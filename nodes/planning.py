@@ -6,6 +6,7 @@ from ..framepack_core.comfyui.encoding import to_image
 from ..framepack_core.comfyui.settings import is_light
 from ..framepack_core.drawing.painting import draw_plan
 from ..framepack_core.drawing.palette import DARK, LIGHT
+from ..framepack_core.foreseen import with_start_image
 from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.layout import PRESETS, chosen_layout
 from ..framepack_core.orders import ORDERS, PADDINGS, Paddings
@@ -196,7 +197,7 @@ class DrawPlanNode(io.ComfyNode):
                     "start_image",
                     default=True,
                     optional=True,
-                    tooltip="Whether a start image is given, if frames is not connected. Off for text to video.",
+                    tooltip="Whether a start image is given, unless frames have something at the start. Off for text to video.",
                 ),
             ],
             outputs=[
@@ -211,11 +212,11 @@ class DrawPlanNode(io.ComfyNode):
     def execute(
         cls, plan: Plan, width: int, height: int, frames: Frames | None = None, start_image: bool = True
     ) -> io.NodeOutput:
-        known, guides = ((0,) if start_image else ()), []
-        if frames is not None:
-            arrangement = Arrangement.of(plan, frames)
-            plan, known, guides = arrangement.plan, arrangement.known, arrangement.guides
-            progress_text(cls)("\n".join(arrangement.notes()))
+        given = frames or Frames(fps=plan.fps)
+        arrangement = Arrangement.of(plan, with_start_image(given) if start_image else given)
+        plan, known, guides = arrangement.plan, arrangement.known, arrangement.guides
+        if notes := arrangement.notes():
+            progress_text(cls)("\n".join(notes))
         picture = draw_plan(plan, width, height, known, LIGHT if is_light() else DARK, guides)
         return io.NodeOutput(to_image(picture), plan.table(known, guides))
 

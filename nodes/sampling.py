@@ -122,7 +122,8 @@ def _stopping() -> list[io.Input]:
     ]
 
 
-def _given() -> list[io.Input]:
+def _given(less: str) -> list[io.Input]:
+    """`less` says in words when sections do not begin from noise."""
     return [
         FramesType.Input(
             "frames",
@@ -133,7 +134,7 @@ def _given() -> list[io.Input]:
         io.Latent.Input(
             "latent_image",
             optional=True,
-            tooltip="Gives the size where no image does: an empty latent (EmptyHunyuanLatentVideo). With a denoise below 1, "
+            tooltip=f"Gives the size where no image does: an empty latent (EmptyHunyuanLatentVideo). With {less}, "
             "the video that is changed: as long as the plan says.",
         ),
         io.Float.Input(
@@ -240,7 +241,7 @@ class SamplerNode(io.ComfyNode):
                 ),
                 _preview_vae(),
                 *_stopping(),
-                *_given(),
+                *_given("a denoise below 1"),
                 _denoise(),
             ],
             outputs=[_video()],
@@ -267,7 +268,8 @@ class SamplerNode(io.ComfyNode):
     ) -> io.NodeOutput:
         guider, given = make_guider(model, positive, negative, cfg, guidance), Given.taken(options)
         family = family_of(model)
-        plan = given.fit(plan, family.family, denoise)
+        from_noise = denoise >= 1.0
+        plan = given.fit(plan, family.family, from_noise)
         timeline = given.timeline(plan)
         plan = with_parts(plan, guider.original_conds, timeline.frames, given.known(plan))
         sections = plan.bind(timeline)
@@ -282,7 +284,7 @@ class SamplerNode(io.ComfyNode):
             clip_vision_output=given.clip_vision_output,
             embeddings=given.embeddings(plan, sections),
             given=given.known(plan),
-            initial=given.initial(timeline, from_noise=denoise >= 1.0),
+            initial=given.initial(timeline, from_noise),
             origin=_origin(cls, guider, resume),
             notes=(
                 *given.notes(plan),
@@ -314,13 +316,17 @@ class SamplerCustomNode(io.ComfyNode):
                     "(FluxGuidance), or is 10 if there is none.",
                 ),
                 io.Sampler.Input("sampler", tooltip="Any sampler. The official program's is FramePack UniPC."),
-                io.Sigmas.Input("sigmas", tooltip="Any schedule from 1 to 0. The official program's is FramePack Scheduler."),
+                io.Sigmas.Input(
+                    "sigmas",
+                    tooltip="Any schedule from 1 to 0. The official program's is FramePack Scheduler. One that begins below 1 "
+                    "(Split Sigmas Denoise) changes latent_image.",
+                ),
                 PlanType.Input("plan", tooltip="Length, order and layout, from FramePack Plan."),
                 _seed(),
                 *_images(),
                 _preview_vae(),
                 *_stopping(),
-                *_given(),
+                *_given("sigmas that begin below 1"),
             ],
             outputs=[_video()],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
@@ -339,7 +345,8 @@ class SamplerCustomNode(io.ComfyNode):
         **options: Any,
     ) -> io.NodeOutput:
         given = Given.taken(options)
-        plan = given.fit(plan, family_of(guider.model_patcher).family)
+        from_noise = begins_in_noise(sigmas, guider.model_patcher) or not given.holds_video
+        plan = given.fit(plan, family_of(guider.model_patcher).family, from_noise)
         timeline = given.timeline(plan)
         plan = with_parts(plan, guider.original_conds, timeline.frames, given.known(plan))
         sections = plan.bind(timeline)
@@ -354,7 +361,7 @@ class SamplerCustomNode(io.ComfyNode):
             clip_vision_output=given.clip_vision_output,
             embeddings=given.embeddings(plan, sections),
             given=given.known(plan),
-            initial=given.initial(timeline, from_noise=given.latent_image is None or begins_in_noise(sigmas)),
+            initial=given.initial(timeline, from_noise),
             origin=_origin(cls, guider, resume),
             notes=(*given.notes(plan), *_unused_loras(cls, guider.model_patcher)),
             **options,

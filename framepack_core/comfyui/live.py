@@ -29,6 +29,7 @@ from ..graph import Graph, Later, Values, kind, source
 Json = dict[str, Any]
 
 WIDTHS = 64, 2000  # pixels
+OPEN = " (the length of a clip that is placed is known when it runs)"
 
 
 def add_routes() -> None:
@@ -75,7 +76,7 @@ def drawn(asked: Json) -> Json:
     return {
         "image": as_url(sketch),
         "height": sketch.image.height,
-        "length": sketch.length,
+        "length": sketch.length + (OPEN if foreseen.open else ""),
         "bars": [asdict(bar) for bar in sketch.bars],
         "rows": [asdict(row) for row in sketch.rows],
         "colours": colours_of(palette),

@@ -108,6 +108,7 @@ def latent(*shape: int, **extra) -> dict:
             "sigmas begin at 14.6, but FramePack's go from 1 down to 0; use FramePack_Sch",
         ),
         ({"sigmas": torch.tensor([0.5, 0.2, 0.0])}, "sigmas begin at 0.5"),
+        ({"sigmas": torch.tensor([0.5, 0.2, 0.0])}, "or connect the video that is to be changed as latent_image"),
         ({"sigmas": torch.tensor([1.0, 0.7, 0.5])}, "sigmas end at 0.5"),
         ({"sigmas": torch.tensor([0.0, 0.5, 1.0])}, "sigmas rise"),
         ({"sigmas": torch.tensor([1.0, 0.4, 0.6, 0.0])}, "sigmas rise"),
@@ -147,7 +148,23 @@ def test_sigmas_that_begin_a_little_low_are_warned_about():
 
     (warning,) = checks.sigma_warnings([torch.tensor([0.875, 0.5, 0.0])])
 
-    assert warning.startswith("sigmas begin at 0.875") and "denoise 1" in warning
+    assert warning.startswith("sigmas begin at 0.875") and "denoise 1" in warning and "as latent_image" in warning
+
+
+@pytest.mark.parametrize(("first", "noise"), [(1.01, True), (1.0, True), (0.97, False), (0.825, False), (0.5, False)])
+def test_only_a_schedule_from_the_model_s_highest_sigma_begins_in_noise(model, first, noise):
+    """0.825 is where BasicScheduler's 25 steps begin at denoise 0.4."""
+    assert checks.begins_in_noise(torch.tensor([first, 0.2, 0.0]), model) == noise
+
+
+@pytest.mark.parametrize(
+    ("samples", "video"),
+    [(torch.ones(1, 16, 10, 6, 10), True), (torch.zeros(1, 16, 10, 6, 10), False), (torch.ones(1, 16, 1, 6, 10), False)],
+    ids=["a video", "an empty latent", "a single frame"],
+)
+def test_an_empty_latent_or_a_single_frame_gives_the_size_only(samples, video):
+    assert Given(latent_image={"samples": samples}).holds_video == video
+    assert not Given().holds_video
 
 
 @pytest.mark.parametrize(("starts", "ends"), [(3, 1), (1, 3), (2, 2)])

@@ -107,7 +107,7 @@ def test_what_helios_cannot_be_given_is_refused(given, message):
 
 def test_denoising_a_video_and_single_frames_are_refused():
     with pytest.raises(ValueError, match="denoise is below 1, but Helios makes each stage of a section from noise"):
-        Given(**EMPTY).fit(plan_of(), HELIOS["base"], denoise=0.5)
+        Given(**EMPTY).fit(plan_of(), HELIOS["base"], from_noise=False)
     with pytest.raises(ValueError, match="Helios makes chunks of 33 frames, not single pictures"):
         HELIOS["base"].require(["one frame"])
 

@@ -113,6 +113,20 @@ def test_what_is_placed_in_a_chain_has_the_size_of_the_first(graph, server):
     assert latents.shape[2:] == (1 + SECTION + 1, 12, 12)
 
 
+@pytest.mark.parametrize(("start_image", "frames"), [(True, 20), (False, 19)])
+def test_a_drawing_has_the_sampler_s_length_with_or_without_a_start_image_beside_keyframes(graph, server, start_image, frames):
+    plan, keyframe = graph.plan_of(2), place(graph, graph.image, at="time", seconds=1.4)
+    drawn = graph.add("FramePack_DrawPlan", plan=plan, width=128, height=128, frames=keyframe, start_image=start_image)
+    start = {} if start_image else {"start_latent": None, "clip_vision_output": None}
+    shown = graph.add("PreviewAny", source=drawn[1])
+
+    latents = graph.latents(server, graph.sampler(plan=plan, frames=keyframe, **start))
+    (table,) = server.run(graph.prompt)["outputs"][shown.node]["text"]
+
+    assert latents.shape[2] == frames
+    assert f"{frames} latent frames = {4 * frames - 3} frames" in table
+
+
 @pytest.mark.parametrize("order", ["inverted", "forward", "endpoints"])
 def test_without_any_image_the_video_is_made_from_the_prompt(graph, server, order):
     sampler = graph.sampler(
@@ -137,13 +151,26 @@ def test_the_lower_denoise_is_the_nearer_the_video_stays(graph, server):
 
 def test_the_custom_sampler_begins_from_a_video_where_its_sigmas_do(graph, server):
     before = graph.sampler(seed=1, steps=4)
-    whole = graph.add("FramePack_Scheduler", steps=8, shift=0.0, latent=graph.start, window=9)
-    low = graph.add("SplitSigmas", sigmas=whole, step=6)[1]
+    whole = graph.add("FramePack_Scheduler", steps=8, shift=7.0, latent=graph.start, window=9)
+    low = graph.add("SplitSigmasDenoise", sigmas=whole, denoise=0.5)[1]  # begins at 0.875
 
     changed = graph.latents(server, graph.custom_sampler(seed=2, latent_image=before, sigmas=low))
 
-    first = graph.latents(server, before)
-    assert 0 < (changed - first).norm() < 0.7 * first.norm()
+    assert torch.equal(
+        changed, graph.latents(server, graph.sampler(seed=2, steps=4, latent_image=before, denoise=0.5, shift=7.0))
+    )
+
+
+def test_an_empty_latent_gives_the_custom_sampler_the_size_but_a_video_of_another_length_is_refused(graph, server):
+    low = graph.add("ManualSigmas", sigmas="0.9, 0.3, 0")
+    longer = graph.sampler(plan=graph.plan_of(2))
+    plain, sized = (graph.custom_sampler(sigmas=low, **given) for given in ({}, {"latent_image": empty(graph)}))
+
+    refusal = graph.refusal(server, graph.custom_sampler(sigmas=low, latent_image=longer))
+
+    assert torch.equal(graph.latents(server, plain), graph.latents(server, sized))
+    assert refusal.startswith("FramePack_SamplerCustom: latent_image holds 19 latent frames, but the plan's video has 10")
+    assert "or begin from noise (denoise 1)" in refusal
 
 
 def test_a_colour_anchor_keeps_the_mean_of_each_channel(graph, server):
@@ -267,6 +294,10 @@ def test_frames_are_part_of_what_finished_sections_are_kept_for(graph, server):
             "latent_image holds 1 latent frames, but the plan's video has 10",
         ),
         (lambda g: {"denoise": 0.5}, "denoise is below 1 but latent_image is not connected"),
+        (
+            lambda g: {"frames": place(g, g.image, at="end", plan=g.plan_of(1, fps=24.0), frames=place(g, clip(g, 9)))},
+            "FramePack_Place: frames are placed at 30 fps, but the plan has 24",
+        ),
         (
             lambda g: {"frames": place(g, g.image, at="end"), "plan": g.plan_of(1, order="forward")},
             "something is fixed after the start, but the forward order never looks ahead",

@@ -33,6 +33,17 @@ def test_the_route_draws_the_plan_that_the_graph_would_have(server):
     assert answer["length"] == "109 frames, 3.63 s"
 
 
+def test_a_length_that_is_known_only_when_the_graph_runs_is_told(server):
+    asked = plan(seconds=1.2)
+    asked["prompt"] |= {
+        "3": {"class_type": "FramePack_Place", "inputs": {"images": ["4", 0]}},
+        "4": {"class_type": "GetVideoComponents", "inputs": {"video": ["9", 0]}},
+        "5": {"class_type": "FramePack_Sampler", "inputs": {"frames": ["3", 0], "plan": ["7", 0]}},
+    }
+
+    assert ask(server, asked)["length"] == "109 frames, 3.63 s (the length of a clip that is placed is known when it runs)"
+
+
 def test_a_plan_that_cannot_be_is_answered_with_the_reason(server):
     assert "window" in ask(server, plan(window=0))["error"]
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from framepack_core.foreseen import Foreseen
+from framepack_core.foreseen import Foreseen, still, with_start_image
 from framepack_core.foretold import told_to
+from framepack_core.placing import Arrangement, Frames
 from framepack_core.plan import Plan
 
 
@@ -123,10 +124,51 @@ def test_a_chain_of_placed_frames_is_where_the_sampler_will_put_it():
     assert foreseen.guides == ((30, 31),)
 
 
+STILL, SOME = {"still": image()}, {"some": ("RepeatImageBatch", {"image": ["still", 0], "amount": 8})}
+VIDEO = {"video": ("GetVideoComponents", {"video": ["file", 0]}), "file": ("LoadVideo", {"file": "example.mp4"})}
+
+
+@pytest.mark.parametrize(
+    ("node", "others", "known", "is_open"),
+    [
+        (("ImageScale", {"image": ["still", 0]}), STILL, 1, False),
+        (("RepeatImageBatch", {"image": ["still", 0], "amount": 3}), STILL, 2, False),
+        (("ImageBatch", {"image1": ["still", 0], "image2": ["some", 0]}), {**STILL, **SOME}, 5, False),
+        (("ImageScale", {"image": ["video", 0]}), VIDEO, 19, True),
+        (("ImageFromBatch", {"image": ["video", 0], "batch_index": 0, "length": 1}), VIDEO, 1, False),
+        (("ImageFromBatch", {"image": ["video", 0], "batch_index": 0, "length": 9}), VIDEO, 5, False),
+        (("VHS_LoadVideo", {"video": "a.mp4"}), {}, 19, True),
+        (("Another_Node", {}), {}, 1, True),
+    ],
+    ids=["changed", "repeated", "batched", "a changed video", "one of a video", "some of a video", "another pack's", "unknown"],
+)  # fmt: skip
+def test_images_are_counted_as_far_as_nodes_tell(node, others, known, is_open):
+    """Placed at 15 frames a second in a video of 30, so that each counts twice."""
+    place = ("FramePack_Place", {"images": ["node", 0], "at": "start", "fps": 15.0})
+    foreseen = Foreseen.of(prompt({"seconds": 1.2}, {"frames": ["place", 0]}, place=place, node=node, **others), "1")
+
+    assert (len(foreseen.known), foreseen.open) == (known, is_open)
+
+
 def test_a_batch_at_several_times_is_a_still_at_each():
     place = ("FramePack_Place", {"images": ["5", 0], "times": "start, 1.4, end"})
 
     assert Foreseen.of(prompt({"seconds": 2.4}, {"frames": ["3", 0]}, **{"3": place, "5": image()}), "1").known == {0, 10, 20}
+
+
+@pytest.mark.parametrize(
+    ("frames", "known"),
+    [
+        (Frames(), {0}),
+        (Frames((still("time", seconds=1.4),)), {0, 10}),
+        (Frames((still("start"), still("end"))), {0, 19}),
+        (Frames((still("start", "guide"),)), {0}),
+        (Frames((still("time", seconds=1.2),), given=(0,)), {9}),
+    ],
+    ids=["nothing else", "a keyframe", "a start of their own", "a guide", "the rest of a finished video"],
+)
+def test_a_start_image_is_given_with_frames_that_have_no_start(frames, known):
+    assert Arrangement.of(Plan.of(2.4), with_start_image(frames)).known == known
 
 
 def test_a_value_may_come_from_a_primitive_but_not_from_what_has_not_run():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from framepack_core.filling import Section
 from framepack_core.frames import Length
 from framepack_core.packing import gather
-from framepack_core.placing import Arrangement, Frames, Placed, latent_frame, spelled_places
+from framepack_core.placing import Arrangement, Frames, Placed, chained, latent_frame, spelled_places
 from framepack_core.plan import Plan
 
 SHAPE = (1, 16, 1, 4, 6)
@@ -187,8 +187,19 @@ def test_both_ends_can_be_given_once():
 
 
 def test_another_rate_than_the_plan_s_is_refused():
-    with pytest.raises(ValueError, match="30 fps, but the plan has 24"):
+    with pytest.raises(ValueError, match="30 fps, but the plan has 24; connect the plan to the first FramePack_Place"):
         Arrangement.of(Plan.of(2.4, fps=24), Frames((still(1, "start"),)))
+
+
+def test_the_first_of_a_chain_decides_the_rate_and_a_plan_of_another_is_refused_where_it_is_connected():
+    first = chained(None, Plan.of(2.4, fps=24))
+
+    assert first.fps == 24 and chained(None, None).fps == 30
+    assert chained(first, None) == chained(first, Plan.of(1.2, fps=24)) == first
+    with pytest.raises(
+        ValueError, match="placed at 30 fps, but the plan has 24; connect the plan to the first FramePack_Place"
+    ):
+        chained(chained(None, None), Plan.of(2.4, fps=24))
 
 
 def guided(plan: Plan, *placed: Placed) -> Arrangement:

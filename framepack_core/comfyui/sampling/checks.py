@@ -33,6 +33,7 @@ LEAST_GOOD_SIGMA = 0.95  # to begin with; from less on, the difference shows
 GO_DOWN = (
     "but FramePack's go from 1 down to 0; use FramePack_Scheduler, or BasicScheduler with the FramePack model and denoise 1"
 )
+CHANGE = "or connect the video that is to be changed as latent_image"
 
 
 def require_fitting(request: Request) -> None:
@@ -172,20 +173,23 @@ def require_schedule(sigmas: Tensor, from_noise: bool = True) -> None:
     """Sigmas go down to 0, from about 1 where sections begin as pure noise."""
     if len(sigmas) < 2:
         raise ValueError(f"sigmas holds {len(sigmas)} values, expected at least 2; use FramePack_Scheduler with 1 step or more")
-    first, last = sigmas[0], sigmas[-1]
+    first, last, remedy = sigmas[0], sigmas[-1], ""
     if not is_finite(sigmas):
         found = "rise, or are not numbers"
     elif bool((first < LEAST_FIRST_SIGMA * from_noise) | (first > HIGHEST_SIGMA)):
         found = f"begin at {first:g}"
+        remedy = f", {CHANGE}" if first < LEAST_FIRST_SIGMA else ""
     elif bool((last < 0) | (last > MOST_LAST_SIGMA)):
         found = f"end at {last:g}"
     else:
         return
-    raise ValueError(f"sigmas {found}, {GO_DOWN}")
+    raise ValueError(f"sigmas {found}, {GO_DOWN}{remedy}")
 
 
-def begins_in_noise(sigmas: Tensor) -> bool:
-    return len(sigmas) == 0 or bool(sigmas[0] >= LEAST_FIRST_SIGMA)
+def begins_in_noise(sigmas: Tensor, patcher) -> bool:
+    """Whether nothing is left of what noise is added to: from the model's highest sigma on, as ComfyUI's samplers count."""
+    highest = float(patcher.get_model_object("model_sampling").sigma_max)
+    return len(sigmas) == 0 or bool(sigmas[0] > highest) or math.isclose(sigmas[0], highest, rel_tol=1e-5)
 
 
 def sigma_warnings(schedules: Iterable[Tensor]) -> list[str]:
@@ -193,7 +197,10 @@ def sigma_warnings(schedules: Iterable[Tensor]) -> list[str]:
     first = min((sigmas[0].item() for sigmas in schedules), default=1.0)
     if first >= LEAST_GOOD_SIGMA:
         return []
-    return [f"sigmas begin at {first:.3g}, but the first step gets pure noise, so the picture suffers: begin at 1 (denoise 1)"]
+    return [
+        f"sigmas begin at {first:.3g}, but the first step gets pure noise, so the picture suffers: begin at 1 (denoise 1), "
+        f"{CHANGE}"
+    ]
 
 
 def warnings(plan: Plan, patcher, what: str = "the plan") -> list[str]:

@@ -129,9 +129,17 @@ class Given:
         names = [field.name for field in fields(cls)]
         return cls(**{name: value for name in names if (value := options.pop(name, None)) is not None})
 
-    def fit(self, plan: Plan, family: Family, denoise: float = 1.0) -> Plan:
+    @property
+    def holds_video(self) -> bool:
+        """Whether latent_image is more than a size: empty latents are zeros, and a single frame is no video."""
+        if self.latent_image is None:
+            return False
+        latents = checks.video_latent(self.latent_image, "latent_image")
+        return latents.shape[2] > 1 and bool(latents.any())
+
+    def fit(self, plan: Plan, family: Family, from_noise: bool = True) -> Plan:
         """The plan as the family makes it. Raises ValueError for anything that the family cannot do."""
-        family.require([*self._wishes(), *(["denoise"] if denoise < 1 else [])])
+        family.require([*self._wishes(), *([] if from_noise else ["denoise"])])
         other = any(placed.apart != family.apart for placed in self.frames.placed) and not self.frames.finished
         if other or (STILL in (self.start_latent or {}) and not family.apart):
             raise ValueError(f"what the video begins with is encoded with another model's VAE; encode it with {family.vae}")
@@ -205,7 +213,7 @@ class Given:
         if latents.shape[2] != timeline.frames:
             raise ValueError(
                 f"latent_image holds {latents.shape[2]} latent frames, but the plan's video has {timeline.frames}; connect the "
-                "latent that was sampled with this plan, or set denoise to 1"
+                "latent that was sampled with this plan, or begin from noise (denoise 1)"
             )
         return latents.expand(len(timeline.latents), -1, -1, -1, -1)
 
