@@ -145,7 +145,7 @@ def _given(less: str) -> list[io.Input]:
             step=0.01,
             optional=True,
             tooltip="How strongly sections see end_latent. Below 1 they see it paler, and follow it less; in the endpoints "
-            "order the last frame itself stays as it is.",
+            "order the last frame itself stays as it is. It does nothing to what frames have at the end.",
             advanced=True,
         ),
         io.Float.Input(
@@ -156,7 +156,8 @@ def _given(less: str) -> list[io.Input]:
             step=0.05,
             optional=True,
             tooltip="Pulls the colours of every section towards those of the first frame, so that a long video does not drift; "
-            "0 is off. It also takes back changes of light that the prompt asks for.",
+            "0 is off. Without a start image, the nearest frame that exists takes its place until the first one is made. It "
+            "also takes back changes of light that the prompt asks for.",
             advanced=True,
         ),
     ]

@@ -176,6 +176,13 @@ def test_a_single_start_or_end_image_serves_a_whole_batch(starts, ends):
     assert len(timeline.latents) == len(timeline.end) == max(starts, ends)
 
 
+def test_a_strength_of_an_end_image_that_is_not_there_is_told():
+    (note,) = Given(START, end_strength=0.5).notes(Plan.of(1.2))
+
+    assert note.startswith("end_strength 0.5 is without effect: it is for end_latent, which is not connected")
+    assert Given(START, START, end_strength=0.5).notes(Plan.of(1.2)) == Given(START).notes(Plan.of(1.2)) == []
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -336,6 +336,25 @@ def test_an_extended_video_is_saved_with_its_original(graph, server, side, at):
     assert all(abs(value) < 0.05 for value in silent)
 
 
+def test_what_fills_the_gap_between_two_originals_is_saved_with_both(graph, server):
+    """All 30 frames of each are there once; of the 36 in the gap the last gives way to the first of the later original."""
+    loaded, originals, frames = {}, {}, None
+    for side, at in (("before", "start"), ("after", "end")):
+        originals[side] = original(server, f"both {side}.mkv", 30)
+        loaded[side] = graph.add("LoadVideo", file=f"both {side}.mkv")
+        images = graph.add("GetVideoComponents", video=loaded[side])
+        inputs = {"images": images, "vae": graph.vae, "at": at, "seconds": 0.0, "use": "fixed", "base_resolution": 128}
+        frames = graph.add("FramePack_Place", **inputs, **({} if frames is None else {"frames": frames}))
+    latent = graph.sampler(start_latent=None, clip_vision_output=None, frames=frames)
+    inputs = {"latent": latent, "vae": graph.vae, "fps": 30.0, "filename_prefix": "joined/both", "crf": 4, "crossfade": 4}
+    node = graph.add("FramePack_SaveVideo", **inputs, **loaded)
+
+    found = pictures(saved_file(server, server.run(graph.prompt), node))
+
+    assert len(found) == 30 + 35 + 30
+    assert psnr(found[:26], originals["before"][:26]) > 38 and psnr(found[-26:], originals["after"][-26:]) > 38
+
+
 def test_a_redone_section_is_not_taken_for_a_part_of_the_original(graph, server):
     """All but one section stays when it is made again, but only the clip was given."""
     frames = original(server, "redone.mkv", 200)

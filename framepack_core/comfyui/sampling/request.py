@@ -220,6 +220,11 @@ class Given:
     def notes(self, plan: Plan) -> list[str]:
         """Lines for the user about what is given."""
         found = self.arrangement(plan).notes()
+        if self.end_strength < 1 and self.end_latent is None:
+            found.append(
+                f"end_strength {self.end_strength:g} is without effect: it is for end_latent, which is not connected, not for "
+                "what frames have at the end"
+            )
         if plan.apart and STILL not in (self.start_latent or {STILL: None}):
             found.append(
                 "the video may begin with a jump: start_latent is the image alone; encode it with FramePack_EncodeImage"
