@@ -47,12 +47,14 @@ KEY_LATENTS = (0, 10, 20)
 WHOLE = Way("image to video", (A,), (START,), made=4)
 SHORT = replace(WHOLE, made=2)
 ENDS, EXTENDED = (next(way for way in WAYS if way.name == name) for name in ("first and last frame", "a clip is continued"))
+INDICES = 1, 3, 5, 7  # of single pictures
 AGAIN = 3  # of the start image and four sections, in the order of time; the section that an inverted video makes as its second
 
 # Scenes that training never saw, by seed, and what their shapes do.
 GROWS = 2_000_002, "grow"
 PASSES = 2_000_022, "down"
 LEARNT = 2_000_006, LORA_MOTION
+BECOMES = 2_000_038, "down"
 CHANGES, CHANGE = ((2_000_038, "stop"), (2_000_038, "down")), 2.4  # seconds
 
 
@@ -104,6 +106,20 @@ class Reels:
         prompt["text"] = node("FramePack_PromptTimeline", clip=["demo", 1], text=f"{first} [{CHANGE}s: {second}]")
         prompt["plan"]["inputs"]["parts"] = PROMPTS
         return made(self.server, prompt)
+
+    @cached_property
+    def becoming(self) -> np.ndarray:
+        """The still that FramePack One Frame is given, and what it makes of it at each of `INDICES`."""
+        told = scene(*BECOMES)
+        return np.concatenate([told.render(1), *(made(self.server, self.one_frame(told, index)) for index in INDICES)])
+
+    def one_frame(self, told: Scene, index: int) -> Prompt:
+        """As a video of a single frame."""
+        prompt = self.prompt(SHORT, told)
+        inputs = prompt["sampler"]["inputs"]
+        del inputs["plan"], inputs["resume"]
+        prompt["sampler"] = node("FramePack_OneFrame", **inputs, target_index=index, history="full")
+        return prompt
 
     def made(self, way: Way, told: Scene, order: str = "inverted") -> np.ndarray:
         return made(self.server, self.prompt(way, told, order))
@@ -191,9 +207,8 @@ def extend_page(reels: Reels) -> Image.Image:
 
 def place_page(reels: Reels) -> Image.Image:
     pictures = keyframe_pictures(reels, LIGHT.ink, ["at start", "at a time", "at end"], "made")
-    plan = draw_plan(Plan.of(KEYFRAMES.made * SECTION / FPS), known=KEY_LATENTS)
-    smaller = plan.resize((WIDE, round(plan.height * WIDE / plan.width)), Image.Resampling.LANCZOS)
-    return stacked([strip(pictures), smaller], LIGHT.paper, (WIDE, 220 + smaller.height))
+    plan = wide_plan(Plan.of(KEYFRAMES.made * SECTION / FPS), KEY_LATENTS)
+    return stacked([strip(pictures), plan], LIGHT.paper, (WIDE, 220 + plan.height))
 
 
 def redo_page(reels: Reels) -> Image.Image:
@@ -209,6 +224,24 @@ def redo_page(reels: Reels) -> Image.Image:
     return stacked([strip(before), arrow(down=True), strip(after)], LIGHT.paper, (WIDE, 460))
 
 
+def one_frame_page(reels: Reels) -> Image.Image:
+    still, *pictures = reels.becoming
+    shown = [Picture(frame, MADE, f"index {index}") for frame, index in zip(pictures, INDICES, strict=True)]
+    told = line(f"“{scene(*BECOMES).caption}”", CAPTION, LIGHT.ink)
+    return stacked([told, strip([Picture(still, LIGHT.ink, "the still"), *shown])], LIGHT.paper, (WIDE, 250))
+
+
+def text_page(reels: Reels) -> Image.Image:
+    """Only the plan: the demo's models were not trained for it."""
+    plan = wide_plan(Plan.of(3 * SECTION / FPS), ())
+    return stacked([line("a prompt, and nothing else", CAPTION, LIGHT.ink), plan], LIGHT.paper, (WIDE, 80 + plan.height))
+
+
+def wide_plan(plan: Plan, known: tuple[int, ...]) -> Image.Image:
+    drawn = draw_plan(plan, known=known)
+    return drawn.resize((WIDE, round(drawn.height * WIDE / drawn.width)), Image.Resampling.LANCZOS)
+
+
 PICTURES: Mapping[str, Callable[[Reels], Image.Image]] = {
     "example_workflows/FramePack demo.jpg": demo,
     "example_workflows/FramePack extend a video.jpg": extend,
@@ -220,6 +253,8 @@ PICTURES: Mapping[str, Callable[[Reels], Image.Image]] = {
     "web/docs/extend.webp": extend_page,
     "web/docs/place.webp": place_page,
     "web/docs/redo.webp": redo_page,
+    "web/docs/one_frame.webp": one_frame_page,
+    "web/docs/text.webp": text_page,
 }
 
 
