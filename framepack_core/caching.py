@@ -108,7 +108,10 @@ class Magnitudes:
 
 @dataclass
 class SectionCache:
-    """The state of one section, on the noise levels of its schedule, which ends in 0."""
+    """The state of one section, on the noise levels of its schedule, which ends in 0.
+
+    The first condition of a step leads: by its errors it is decided whether the step is skipped.
+    """
 
     skipping: Skipping
     rule: Rule
@@ -116,6 +119,7 @@ class SectionCache:
     calls: int = 0
     skipped: int = 0
     _outputs: dict[Hashable, deque[tuple[float, Tensor]]] = field(default_factory=dict)
+    _leading: Hashable = None  # of the current step's conditions
     _asked: float = float("nan")
     _skips: bool = False
     _in_a_row: int = 0
@@ -125,11 +129,12 @@ class SectionCache:
         return f"{self.skipped} of {self.calls} calls skipped in the last section"
 
     def skips(self, sigma: float, conditions: Sequence[Hashable]) -> bool:
-        """Whether the call at a noise level is skipped, which the first of its conditions decides for all of them."""
+        """Whether a call at a noise level is skipped; its conditions are told apart within the whole section."""
         if sigma != self._asked:
-            self._asked, self._skips = sigma, self._may_skip(sigma) and self._expects_little(sigma, conditions[0])
-            self._in_a_row = self._in_a_row + 1 if self._skips else 0
-        skips = self._skips and all(len(self._outputs.get(condition, ())) == 2 for condition in conditions)
+            self._asked, self._leading = sigma, conditions[0]
+            self._skips = self._may_skip(sigma) and self._expects_little(sigma)
+            self._in_a_row += self._skips
+        skips = self._skips and all(map(self._is_known, conditions))
         self.calls += 1
         self.skipped += skips
         return skips
@@ -142,8 +147,8 @@ class SectionCache:
     def learn(self, condition: Hashable, sigma: float, output: Tensor) -> None:
         """Keep an output of the model."""
         outputs = self._outputs.setdefault(condition, deque(maxlen=2))
-        if condition == next(iter(self._outputs)):
-            self._error = 0.0
+        if condition == self._leading:
+            self._error, self._in_a_row = 0.0, 0
             if len(outputs) == 2 and outputs[-1][0] > sigma:
                 error = (self.expected(condition, sigma) - output).float().norm() / output.float().norm()
                 self.rule.learn(outputs[-1][0], sigma, error)
@@ -157,8 +162,13 @@ class SectionCache:
         within = self.skipping.start <= step / steps <= self.skipping.end and step < steps - 1
         return within and self._in_a_row < self.skipping.max_skips and self.skipping.threshold > 0
 
-    def _expects_little(self, sigma: float, condition: Hashable) -> bool:
+    def _is_known(self, condition: Hashable) -> bool:
+        """Whether it has a line, from no earlier step than the leading condition's: prompts can be for a part of the steps."""
         outputs = self._outputs.get(condition, ())
+        return len(outputs) == 2 and outputs[-1][0] <= self._outputs[self._leading][-1][0]
+
+    def _expects_little(self, sigma: float) -> bool:
+        outputs = self._outputs.get(self._leading, ())
         if len(outputs) < 2 or outputs[-1][0] <= sigma:
             return False
         error = self._error + self.rule.error(outputs[-1][0], sigma)

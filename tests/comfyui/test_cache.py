@@ -6,6 +6,7 @@ import weakref
 from itertools import pairwise
 
 import comfy_extras.nodes_easycache as caches
+import comfy_extras.nodes_slg as guidance
 import comfy_extras.nodes_torch_compile as compiling
 import folder_paths
 import pytest
@@ -25,8 +26,11 @@ from framepack_core.comfyui.sampling.cache import F1, I2V, magnitudes, tables_st
 from framepack_core.comfyui.sampling.checks import checkpoint_path
 from framepack_core.store import magnitudes as tables
 
+Calls = dict[float, list[torch.Tensor]]  # by noise level
+
 EAGER = Skipping(threshold=1.0, start=0.0, max_skips=2)
 STEPS = 8
+HALVES = [(9, given.HEIGHT, given.WIDTH // 2, 0, 0, left) for left in (0, given.WIDTH // 2)]
 GENERATED = 9 * (given.HEIGHT // 2) * (given.WIDTH // 2)  # tokens of a section
 
 
@@ -59,34 +63,38 @@ def test_every_section_begins_anew_and_the_same_run_gives_the_same_video(model):
     assert relative_error(latents, sample(model, given.inputs(), steps=STEPS, order="endpoints")) > 1e-4
 
 
-def test_what_is_skipped_lies_on_the_line_through_the_last_two_velocities(model):
-    """Seen from outside, by a wrapper around the cache's, and from inside, by one within it."""
-    inside: list[tuple[float, torch.Tensor]] = []
-    outside: list[tuple[float, torch.Tensor]] = []
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+@pytest.mark.parametrize("case", ["plain", "areas", "left out blocks"])
+def test_what_is_skipped_lies_on_the_line_through_the_same_condition_s_last_two_velocities(model, case, cfg):
+    """Seen from outside, by a wrapper around the cache's, and from inside, by one within it: the calls of a step, in order."""
+    inside: Calls = {}
+    outside: Calls = {}
 
-    def watch(seen: list):
+    def watch(seen: Calls):
         def record(executor, *args, **kwargs):
             out = executor(*args, **kwargs)
-            seen.append((args[-1]["sigmas"][0].item(), out.double()))
+            seen.setdefault(args[-1]["sigmas"][0].item(), []).append(out.double())
             return out
 
         return record
 
     outer = model.clone()
+    if case == "left out blocks":
+        outer = guidance.SkipLayerGuidanceDiT.execute(outer, 3.0, 0.0, 1.0, single_layers="0").args[0]
     outer.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "outside", watch(outside))
     cached = with_method(outer, "easycache", EAGER, lambda line: None)
     cached.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "within", watch(inside))
-    sample(cached, given.inputs(), steps=STEPS, sections=1)
+    sample(cached, given.inputs(), steps=STEPS, sections=1, cfg=cfg, regions=HALVES if case == "areas" else ())
 
-    computed = dict(inside)
     assert 2 < len(inside) < len(outside) == STEPS
-    for sigma, out in outside:
-        if sigma in computed:
-            assert torch.equal(out, computed[sigma])
-            continue
-        (before, first), (last, second) = [pair for pair in inside if pair[0] > sigma][-2:]
-        expected = second + DAMPING * (sigma - last) / (last - before) * (second - first)
-        torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-4)
+    for sigma, outs in outside.items():
+        if sigma in inside:
+            expected = inside[sigma]
+        else:
+            (before, first), (last, second) = [pair for pair in inside.items() if pair[0] > sigma][-2:]
+            slope = DAMPING * (sigma - last) / (last - before)
+            expected = [now + slope * (now - then) for then, now in zip(first, second, strict=True)]
+        torch.testing.assert_close(outs, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun", "unipc_bh1", "dpmpp_2m", "res_multistep", "er_sde", "euler_ancestral"])
@@ -96,16 +104,6 @@ def test_it_works_with_two_conditions_and_every_kind_of_sampler(model, sampler):
     ((skipped, calls),) = sections
     assert latents.isfinite().all() and 0 < skipped < calls
     assert calls >= STEPS
-
-
-def test_conditions_with_areas_hooks_or_other_lengths_keep_their_own_outputs(model):
-    inputs = given.inputs()
-    _, _, height, width = inputs.start.shape[-4:]
-    halves = [(9, height, width // 2, 0, 0, 0), (9, height, width // 2, 0, 0, width // 2)]
-
-    latents, ((skipped, calls),) = said(model, sections=1, regions=halves)
-
-    assert latents.isfinite().all() and 0 < skipped < calls
 
 
 def test_nothing_is_kept_after_a_section(model, monkeypatch):

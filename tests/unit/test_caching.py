@@ -118,3 +118,40 @@ def test_a_table_is_stretched_to_the_steps_in_use():
     rule = Tabulated([1.0, *[1.02] * 24], [1 - step / 13 for step in range(13)] + [0.0])
 
     assert rule.error(1.0, 1 - 1 / 13) == pytest.approx(1.02**2 - 1)
+
+
+def test_a_prompt_for_later_steps_has_errors_of_its_own_from_there_on():
+    """`a` for four steps, then `b`: from there on it is as if `a` had never been. Each step is 2% from the one before."""
+
+    def cache() -> SectionCache:
+        return SectionCache(Skipping(0.03, start=0.0), Tabulated([1.0, *[1.02] * 9], SIGMAS), SIGMAS)
+
+    both = cache()
+    made = run(both, sigmas=SIGMAS[:4]), run(both, sigmas=SIGMAS[4:-1], conditions=["b"])
+
+    assert made == ("##.#", "##.#.#") == (run(cache(), sigmas=SIGMAS[:4]), run(cache(), sigmas=SIGMAS[4:-1]))
+
+
+def test_a_prompt_for_later_steps_teaches_the_rule_from_there_on():
+    taught: list[float] = []
+
+    class Taught(Measured):
+        def learn(self, last: float, sigma: float, error: torch.Tensor) -> None:
+            taught.append(sigma)
+            super().learn(last, sigma, error)
+
+    cache = SectionCache(Skipping(0.0), Taught(), SIGMAS)
+    run(cache, sigmas=SIGMAS[:4])
+    run(cache, sigmas=SIGMAS[4:-1], conditions=["b", "a"])
+
+    assert taught == [*SIGMAS[2:4], *SIGMAS[6:-1]]
+
+
+def test_a_prompt_that_comes_back_is_computed_until_its_line_is_as_new_as_the_leading_one_s():
+    cache = SectionCache(ALL, Measured(), SIGMAS)
+    run(cache, sigmas=SIGMAS[:3], conditions=["a", "b"])
+    cache.learn("a", SIGMAS[3], velocity(SIGMAS[3]))
+
+    assert cache.skips(SIGMAS[4], ["a"]) and not cache.skips(SIGMAS[4], ["b"])
+    cache.learn("b", SIGMAS[4], velocity(SIGMAS[4]))
+    assert cache.skips(SIGMAS[5], ["a"]) and cache.skips(SIGMAS[5], ["b"])

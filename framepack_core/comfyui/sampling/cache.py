@@ -6,7 +6,7 @@ that is made with all steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,13 +152,23 @@ def called_or_expected(executor, x: Tensor, *args, **kwargs) -> Tensor:
     cache: SectionCache | None = options.get(KEY)
     if cache is None:
         return executor(x, *args, **kwargs)
-    sigma, conditions = float(options["sigmas"][0]), options["uuids"]
+    sigma, conditions = float(options["sigmas"][0]), _conditions(options)
     if cache.skips(sigma, conditions):
         return torch.cat([cache.expected(condition, sigma) for condition in conditions])
     velocity = executor(x, *args, **kwargs)
     for condition, rows in zip(conditions, velocity.chunk(len(conditions)), strict=True):
         cache.learn(condition, sigma, rows)
     return velocity
+
+
+def _conditions(options: dict[str, Any]) -> list[Hashable]:
+    """What tells apart the outputs of a step.
+
+    The uuid alone does not: ComfyUI copies an area with its uuid into the other prompt, and guidance that leaves out blocks asks
+    for a condition twice.
+    """
+    replaced = frozenset(options.get("patches_replace", {}).get("dit", {}))
+    return [(uuid, prompt, replaced) for uuid, prompt in zip(options["uuids"], options["cond_or_uncond"], strict=True)]
 
 
 def _options(args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
