@@ -16,6 +16,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from math import isclose
 from typing import Protocol
 
 import numpy as np
@@ -64,18 +65,34 @@ class Measured:
         self._rate = error / max(last - sigma, 1e-4)
 
 
-class Tabulated:
-    """MagCache: errors from how the outputs' magnitude changes between steps, which is known of a checkpoint.
+@dataclass(frozen=True)
+class Table:
+    """How much a checkpoint's blocks add to a token at noise `levels`, which go down: `ratios` to what they add at the level
+    before, of which the first is 1."""
 
-    `table` has a ratio to the step before for each step of a schedule, which is stretched to the one in use.
+    levels: tuple[float, ...]
+    ratios: tuple[float, ...]
+
+    @classmethod
+    def mean(cls, tables: Sequence[Table]) -> Table:
+        """Of tables with the same levels."""
+        rows = zip(*(table.ratios for table in tables), strict=True)
+        return cls(tables[0].levels, tuple(sum(row) / len(tables) for row in rows))
+
+
+class Tabulated:
+    """MagCache: errors from how the outputs' magnitude changes with the noise level, which is known of a checkpoint.
+
+    Beyond a table's levels, no output is expected to be right.
     """
 
-    def __init__(self, table: Sequence[float], sigmas: Sequence[float]) -> None:
-        self._levels = list(sigmas[-2::-1])  # ascending, without the end
-        places = np.linspace(0, len(table) - 1, len(self._levels))
-        self._magnitudes = np.exp(np.interp(places, range(len(table)), np.cumsum(np.log(table))))[::-1]
+    def __init__(self, table: Table) -> None:
+        self._levels = table.levels[::-1]
+        self._magnitudes = np.cumprod(table.ratios)[::-1]
 
     def error(self, last: float, sigma: float) -> float:
+        if sigma < self._levels[0] or last > self._levels[-1]:
+            return float("inf")
         before, after = np.interp([last, sigma], self._levels, self._magnitudes)
         return abs(1 - after / before)
 
@@ -89,26 +106,33 @@ class Magnitudes:
     def __init__(self, sigmas: Sequence[float]) -> None:
         self._left = list(sigmas[:-1])
         self._last: Tensor | None = None
-        self._ratios: list[Tensor] = []
+        self._ratios: dict[float, Tensor] = {}
 
     def see(self, sigma: float, added: Tensor) -> None:
-        """What the blocks add to tokens `B L D` at a noise level; only the first call at each level of the schedule counts."""
-        if sigma not in self._left:
+        """What the blocks add to tokens `B L D` at a noise level; only the first call at each level of the schedule counts.
+
+        Some samplers begin a little below the schedule, where the signal is not yet 0.
+        """
+        level = next((level for level in self._left if isclose(level, sigma, rel_tol=1e-4)), None)
+        if level is None:
             return
-        self._left.remove(sigma)
+        self._left.remove(level)
         magnitudes = torch.linalg.vector_norm(added, dim=-1, dtype=torch.float32)
         before = magnitudes if self._last is None else self._last
-        self._ratios.append((magnitudes / before.clamp(min=1e-6)).mean())
+        self._ratios[level] = (magnitudes / before.clamp(min=1e-6)).mean()
         self._last = magnitudes
 
-    def table(self) -> list[float]:
-        """A ratio for each level that was seen; the first is 1."""
-        return [float(ratio) for ratio in self._ratios]
+    def table(self) -> Table:
+        """Of the levels that were seen."""
+        return Table(tuple(self._ratios), tuple(map(float, self._ratios.values())))
 
 
 @dataclass
 class SectionCache:
-    """The state of one section, on the noise levels of its schedule, which ends in 0."""
+    """The state of one section, on the noise levels of its schedule, which ends in 0.
+
+    The first condition of a step leads: by its errors it is decided whether the step is skipped.
+    """
 
     skipping: Skipping
     rule: Rule
@@ -116,6 +140,7 @@ class SectionCache:
     calls: int = 0
     skipped: int = 0
     _outputs: dict[Hashable, deque[tuple[float, Tensor]]] = field(default_factory=dict)
+    _leading: Hashable = None  # of the current step's conditions
     _asked: float = float("nan")
     _skips: bool = False
     _in_a_row: int = 0
@@ -125,11 +150,12 @@ class SectionCache:
         return f"{self.skipped} of {self.calls} calls skipped in the last section"
 
     def skips(self, sigma: float, conditions: Sequence[Hashable]) -> bool:
-        """Whether the call at a noise level is skipped, which the first of its conditions decides for all of them."""
+        """Whether a call at a noise level is skipped; its conditions are told apart within the whole section."""
         if sigma != self._asked:
-            self._asked, self._skips = sigma, self._may_skip(sigma) and self._expects_little(sigma, conditions[0])
-            self._in_a_row = self._in_a_row + 1 if self._skips else 0
-        skips = self._skips and all(len(self._outputs.get(condition, ())) == 2 for condition in conditions)
+            self._asked, self._leading = sigma, conditions[0]
+            self._skips = self._may_skip(sigma) and self._expects_little(sigma)
+            self._in_a_row += self._skips
+        skips = self._skips and all(map(self._is_known, conditions))
         self.calls += 1
         self.skipped += skips
         return skips
@@ -142,8 +168,8 @@ class SectionCache:
     def learn(self, condition: Hashable, sigma: float, output: Tensor) -> None:
         """Keep an output of the model."""
         outputs = self._outputs.setdefault(condition, deque(maxlen=2))
-        if condition == next(iter(self._outputs)):
-            self._error = 0.0
+        if condition == self._leading:
+            self._error, self._in_a_row = 0.0, 0
             if len(outputs) == 2 and outputs[-1][0] > sigma:
                 error = (self.expected(condition, sigma) - output).float().norm() / output.float().norm()
                 self.rule.learn(outputs[-1][0], sigma, error)
@@ -157,8 +183,13 @@ class SectionCache:
         within = self.skipping.start <= step / steps <= self.skipping.end and step < steps - 1
         return within and self._in_a_row < self.skipping.max_skips and self.skipping.threshold > 0
 
-    def _expects_little(self, sigma: float, condition: Hashable) -> bool:
+    def _is_known(self, condition: Hashable) -> bool:
+        """Whether it has a line, from no earlier step than the leading condition's: prompts can be for a part of the steps."""
         outputs = self._outputs.get(condition, ())
+        return len(outputs) == 2 and outputs[-1][0] <= self._outputs[self._leading][-1][0]
+
+    def _expects_little(self, sigma: float) -> bool:
+        outputs = self._outputs.get(self._leading, ())
         if len(outputs) < 2 or outputs[-1][0] <= sigma:
             return False
         error = self._error + self.rule.error(outputs[-1][0], sigma)

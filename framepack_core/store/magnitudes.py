@@ -1,7 +1,7 @@
 """Tables for MagCache that were measured here: a file for each checkpoint, found again by what is in the checkpoint.
 
-write(folder, checkpoint, ratios)
-ratios = read(folder, checkpoint)  # None if nothing was measured
+write(folder, checkpoint, table)
+table = read(folder, checkpoint)  # None if nothing was measured
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
+from ..caching import Table
 from ..media.files import whole_file
 
 PIECES, PIECE = 64, 4096  # of a file, spread evenly, and how many bytes of each count
@@ -31,32 +32,39 @@ def fingerprint(checkpoint: Path) -> str:
     return sha.hexdigest()
 
 
-def read(folder: Path, checkpoint: Path) -> tuple[float, ...] | None:
-    """The ratios of each step's magnitude to the step before. Raises ValueError for a file that does not hold them."""
+def read(folder: Path, checkpoint: Path) -> Table | None:
+    """A checkpoint's table. Raises ValueError for a file that does not hold it."""
     weights = fingerprint(checkpoint)
     path = _file(folder, weights)
     if not path.is_file():
         return None
     remedy = "delete the file and measure the checkpoint again"
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        found, ratios = table["weights"], tuple(map(float, table["ratios"]))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found, table = content["weights"], Table(*(tuple(map(float, content[name])) for name in ("levels", "ratios")))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no table of magnitudes ({type(error).__name__}: {error}); {remedy}") from error
     if found != weights:
-        raise ValueError(f"{path} was measured with {table.get('checkpoint')}, not with {checkpoint.name}; {remedy}")
-    if not ratios or not all(0 < ratio < math.inf for ratio in ratios):
+        raise ValueError(f"{path} was measured with {content.get('checkpoint')}, not with {checkpoint.name}; {remedy}")
+    if not table.ratios or not all(0 < ratio < math.inf for ratio in table.ratios):
         raise ValueError(f"{path} has ratios that are no positive numbers; {remedy}")
-    return ratios
+    if len(table.levels) != len(table.ratios) or not all(before > after > 0 for before, after in pairwise(table.levels)):
+        raise ValueError(f"{path} has noise levels that do not go down, or not one for each ratio; {remedy}")
+    return table
 
 
-def write(folder: Path, checkpoint: Path, ratios: Sequence[float]) -> None:
-    """Keep a checkpoint's ratios, in place of those it has."""
+def write(folder: Path, checkpoint: Path, table: Table) -> None:
+    """Keep a checkpoint's table, in place of the one it has."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = fingerprint(checkpoint)
-    table = {"checkpoint": checkpoint.name, "weights": weights, "ratios": [round(ratio, 5) for ratio in ratios]}
+    content = {
+        "checkpoint": checkpoint.name,
+        "weights": weights,
+        "levels": table.levels,
+        "ratios": [round(ratio, 5) for ratio in table.ratios],
+    }
     with whole_file(_file(folder, weights)) as unfinished:
-        unfinished.write_text(json.dumps(table), encoding="utf-8")
+        unfinished.write_text(json.dumps(content), encoding="utf-8")
 
 
 def state(folder: Path) -> list[tuple[str, int]]:

@@ -19,16 +19,31 @@ STEPS = 10
 
 @dataclass
 class Rule:
-    """While the output is expected to have changed by less than the threshold, it is the input plus the last difference."""
+    """While the output is expected to have changed by less than the threshold, it is the input plus the last difference.
+
+    The condition that is called first decides for those that are called after it, which have differences of their own.
+    """
 
     start: float
     end: float
     skipped: int = 0
+    skips: bool = False
     seen: dict[str, Tensor] = field(default_factory=dict)
+    differences: dict[object, Tensor] = field(default_factory=dict)
 
-    def __call__(self, sigma: float, x: Tensor, evaluate) -> Tensor:
+    def __call__(self, sigma: float, x: Tensor, evaluate, condition: object = None) -> Tensor:
         if sigma <= self.end:
             return evaluate()
+        leads = condition == next(iter(self.differences), condition)
+        out = self.leading(sigma, x, evaluate) if leads else None if self.skips else evaluate().clone()
+        self.skips = out is None
+        if out is None:
+            return x + self.differences[condition]
+        self.differences[condition] = out - x
+        return out
+
+    def leading(self, sigma: float, x: Tensor, evaluate) -> Tensor | None:
+        """The first condition's output, or None where it is skipped."""
         change = None
         if sigma <= self.start and "x" in self.seen:
             change = (part(x) - self.seen["x"]).abs().mean()
@@ -36,12 +51,12 @@ class Rule:
                 self.seen["sum"] = self.seen.get("sum", 0) + self.seen["rate"] * change / self.seen["size"]
                 if self.seen["sum"] < THRESHOLD:
                     self.skipped += 1
-                    return x + self.seen["difference"]
+                    return None
                 self.seen["sum"] = torch.tensor(0.0)
         out = evaluate().clone()
         if change is not None:
             self.seen["rate"] = (part(out) - self.seen["out"]).abs().mean() / change
-        self.seen |= {"x": part(x).clone(), "out": part(out), "size": out.abs().mean(), "difference": out - x}
+        self.seen |= {"x": part(x).clone(), "out": part(out), "size": out.abs().mean()}
         return out
 
 
@@ -58,8 +73,8 @@ def with_rule(model, where: str, rules: list[Rule]):
         return executor(*args, **kwargs)
 
     def velocity(executor, x, *args, **kwargs):
-        sigma = args[-1]["sigmas"][0].item()
-        return rules[-1](sigma, x.clone(), lambda: executor(x, *args, **kwargs))
+        (condition,), sigma = args[-1]["uuids"], args[-1]["sigmas"][0].item()
+        return rules[-1](sigma, x.clone(), lambda: executor(x, *args, **kwargs), condition)
 
     def denoised(executor, x, sigma, *args, **kwargs):
         return rules[-1](sigma[0].item(), x.clone(), lambda: executor(x, sigma, *args, **kwargs))
@@ -70,18 +85,20 @@ def with_rule(model, where: str, rules: list[Rule]):
     return model
 
 
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
 @pytest.mark.parametrize(
     ("node", "where"),
     [(caches.EasyCacheNode, Wrappers.DIFFUSION_MODEL), (caches.LazyCacheNode, Wrappers.PREDICT_NOISE)],
     ids=["EasyCache", "LazyCache"],
 )
-def test_a_cache_of_comfyui_s_gives_the_frames_that_its_rule_gives(checkpoint, node, where):
-    """In float32 nothing is cast, so that what EasyCache adds to its input would reach the sampler's own latents."""
+def test_a_cache_of_comfyui_s_gives_the_frames_that_its_rule_gives(checkpoint, node, where, cfg):
+    """In float32 nothing is cast, so that what EasyCache adds to its input would reach the sampler's own latents. The first
+    section is longer than the other: what is kept from it must not reach that one."""
     model, inputs, rules = load_path(str(checkpoint), {}), given.inputs(), []
     cached = node.execute(model, reuse_threshold=THRESHOLD, start_percent=START, end_percent=END, verbose=False).args[0]
 
     everything, found, expected = (
-        sample(each, inputs, sections=2, steps=STEPS) for each in (model, cached, with_rule(model, where, rules))
+        sample(each, inputs, "endpoints", steps=STEPS, cfg=cfg) for each in (model, cached, with_rule(model, where, rules))
     )
 
     assert all(0 < rule.skipped < STEPS for rule in rules) and len(rules) == 2

@@ -114,20 +114,6 @@ def test_a_lora_hook_on_the_conditioning_does_what_the_loader_does(graph, server
     assert difference(found, expected) < 1e-5 < difference(found, plain)
 
 
-def test_easycache_skips_steps_of_every_section_and_changes_the_video(graph, server):
-    """Sections see contexts of different lengths: what it keeps from one must not reach the next."""
-    plan = graph.plan_of(4, order="endpoints")
-    cached = graph.add("EasyCache", model=graph.model, reuse_threshold=1.0, start_percent=0.1, end_percent=0.95, verbose=False)
-    everything = graph.latents(server, graph.sampler(plan=plan, steps=6))
-
-    with new_log_lines(server) as log:
-        found = graph.latents(server, graph.sampler(plan=plan, steps=6, model=cached))
-
-    skipped = [int(steps) for steps in re.findall(r"EasyCache - skipped (\d)/6 steps", log.text)]
-    assert len(skipped) == 3 and all(0 < steps < 6 for steps in skipped)
-    assert difference(found, everything) > 1e-4 and found.isfinite().all()
-
-
 def test_framepack_cache_skips_calls_and_says_so_and_another_threshold_is_another_run(graph, server):
     def cached(threshold: float) -> tuple[torch.Tensor, list[str], list[str]]:
         limits = {"method": "easycache", "start": 0.0, "end": 1.0, "max_skips": 3}

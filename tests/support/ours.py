@@ -31,10 +31,12 @@ def sample(
     hooks: tuple = (None, None),
     regions: Sequence[tuple] = (),
     told: list | None = None,
+    origin: str | None = None,
 ) -> torch.Tensor:
     """`hooks` are those of the positive and the negative prompt; the positive one counts once for each of the `regions`.
 
-    `told` is a positive prompt in the place of the inputs' own.
+    `told` is a positive prompt in the place of the inputs' own. With an `origin`, finished
+    sections are kept, and used again.
     """
     prompts = zip((inputs.positive, inputs.negative), hooks, strict=True)
     positive, negative = (
@@ -55,6 +57,7 @@ def sample(
         sigmas=section_sigmas(planned, timeline, steps, 0.0),
         seed=seed,
         clip_vision_output={"last_hidden_state": inputs.image},
+        origin=origin,
     )
     return sampling.sample(request, say=lambda text: None).latents * SCALE
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from framepack_core.caching import DAMPING, Magnitudes, Measured, SectionCache, Skipping, Tabulated
+from framepack_core.caching import DAMPING, Magnitudes, Measured, SectionCache, Skipping, Table, Tabulated
 
 SIGMAS = [1 - step / 10 for step in range(10)] + [0.0]
+LEVELS = tuple(SIGMAS[:-1])
 ALL = Skipping(threshold=1e9, start=0.0, max_skips=100)
 
 
@@ -55,7 +56,7 @@ def test_the_larger_the_error_the_fewer_calls_are_skipped():
     assert run(SectionCache(Skipping(0.0), Measured(), SIGMAS), lambda sigma: velocity(sigma, 5.0)) == "#" * 10
 
 
-@pytest.mark.parametrize("rule", [Measured(), Tabulated([1.0] * 10, SIGMAS)], ids=["measured", "tabulated"])
+@pytest.mark.parametrize("rule", [Measured(), Tabulated(Table(LEVELS, (1.0,) * 10))], ids=["measured", "tabulated"])
 def test_at_a_threshold_of_0_nothing_is_skipped_even_where_no_error_is_expected(rule):
     assert run(SectionCache(Skipping(0.0, start=0.0), rule, SIGMAS), lambda sigma: velocity(1.0)) == "#" * 10
 
@@ -97,24 +98,76 @@ def test_a_sampler_that_asks_twice_at_a_level_is_given_the_line_through_differen
 
 
 def test_a_table_s_error_is_how_far_the_magnitude_has_changed_since_the_last_call():
-    table = [1.0, 1.1, 1.2, 0.9, 1.0]
-    rule = Tabulated(table, [1.0, 0.8, 0.6, 0.4, 0.2, 0.0])
+    rule = Tabulated(Table((1.0, 0.8, 0.6, 0.4, 0.2), (1.0, 1.1, 1.2, 0.9, 1.0)))
 
     assert rule.error(1.0, 0.8) == pytest.approx(0.1)
     assert rule.error(0.8, 0.4) == pytest.approx(abs(1 - 1.2 * 0.9))
 
 
 def test_a_table_is_measured_from_what_is_added_to_each_token_at_each_level_of_the_schedule():
-    """Two tokens: one is given twice as much at each level, the other always the same. Between levels nothing counts."""
+    """Two tokens: one is given twice as much at each level, the other always the same. Between levels nothing counts, and the
+    first level is that of samplers that begin a little below it, too."""
     magnitudes = Magnitudes([1.0, 0.8, 0.5, 0.0])
-    for sigma, factor in ((1.0, 1.0), (0.8, 2.0), (0.8, 50.0), (0.6, 99.0), (0.5, 4.0)):
+    for sigma, factor in ((0.99999, 1.0), (0.8, 2.0), (0.8, 50.0), (0.6, 99.0), (0.5, 4.0)):
         magnitudes.see(sigma, torch.tensor([[[3.0, 4.0], [6.0 * factor, 8.0 * factor]]], dtype=torch.bfloat16))
 
-    assert magnitudes.table() == pytest.approx([1.0, 1.5, 1.5])
+    assert magnitudes.table().levels == (1.0, 0.8, 0.5)
+    assert magnitudes.table().ratios == pytest.approx([1.0, 1.5, 1.5])
 
 
-def test_a_table_is_stretched_to_the_steps_in_use():
-    """A ratio for each of 25 steps, all 2% more than the one before: with half the steps, each is 4% more."""
-    rule = Tabulated([1.0, *[1.02] * 24], [1 - step / 13 for step in range(13)] + [0.0])
+def test_a_table_counts_by_noise_level_whatever_part_of_the_way_a_schedule_goes():
+    """Measured from 1 down to 0.1; a video that is denoised from 0.5 on has the errors of these levels."""
+    ratios = (1.0, *[2.0] * 4, *[1.0] * 5)
+    part = [0.5, 0.4, 0.3, 0.2, 0.1, 0.0]
+    cache = SectionCache(Skipping(0.01, start=0.0), Tabulated(Table(LEVELS, ratios)), part)
 
-    assert rule.error(1.0, 1 - 1 / 13) == pytest.approx(1.02**2 - 1)
+    assert run(cache, sigmas=part[:-1]) == "##..#"
+
+
+@pytest.mark.parametrize(("last", "sigma"), [(0.9, 0.8), (0.3, 0.1)])
+def test_beyond_a_table_s_levels_no_output_is_expected_to_be_right(last, sigma):
+    rule = Tabulated(Table((0.8, 0.5, 0.2), (1.0, 1.0, 1.0)))
+
+    assert rule.error(last, sigma) == float("inf")
+    assert rule.error(0.8, 0.2) == 0
+
+
+def test_the_mean_of_tables_has_the_mean_of_each_ratio():
+    assert Table.mean([Table((1.0, 0.5), (1.0, 1.25)), Table((1.0, 0.5), (1.0, 0.75))]) == Table((1.0, 0.5), (1.0, 1.0))
+
+
+def test_a_prompt_for_later_steps_has_errors_of_its_own_from_there_on():
+    """`a` for four steps, then `b`: from there on it is as if `a` had never been. Each step is 2% from the one before."""
+
+    def cache() -> SectionCache:
+        return SectionCache(Skipping(0.03, start=0.0), Tabulated(Table(LEVELS, (1.0, *[1.02] * 9))), SIGMAS)
+
+    both = cache()
+    made = run(both, sigmas=SIGMAS[:4]), run(both, sigmas=SIGMAS[4:-1], conditions=["b"])
+
+    assert made == ("##.#", "##.#.#") == (run(cache(), sigmas=SIGMAS[:4]), run(cache(), sigmas=SIGMAS[4:-1]))
+
+
+def test_a_prompt_for_later_steps_teaches_the_rule_from_there_on():
+    taught: list[float] = []
+
+    class Taught(Measured):
+        def learn(self, last: float, sigma: float, error: torch.Tensor) -> None:
+            taught.append(sigma)
+            super().learn(last, sigma, error)
+
+    cache = SectionCache(Skipping(0.0), Taught(), SIGMAS)
+    run(cache, sigmas=SIGMAS[:4])
+    run(cache, sigmas=SIGMAS[4:-1], conditions=["b", "a"])
+
+    assert taught == [*SIGMAS[2:4], *SIGMAS[6:-1]]
+
+
+def test_a_prompt_that_comes_back_is_computed_until_its_line_is_as_new_as_the_leading_one_s():
+    cache = SectionCache(ALL, Measured(), SIGMAS)
+    run(cache, sigmas=SIGMAS[:3], conditions=["a", "b"])
+    cache.learn("a", SIGMAS[3], velocity(SIGMAS[3]))
+
+    assert cache.skips(SIGMAS[4], ["a"]) and not cache.skips(SIGMAS[4], ["b"])
+    cache.learn("b", SIGMAS[4], velocity(SIGMAS[4]))
+    assert cache.skips(SIGMAS[5], ["a"]) and cache.skips(SIGMAS[5], ["b"])

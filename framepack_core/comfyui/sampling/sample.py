@@ -18,6 +18,7 @@ from ..families import family_of
 from ..log import log_once
 from ..preview.progress import Progress, Say
 from . import checks
+from .cache import measuring_of
 from .colour import ColourAnchor
 from .denoise import GuiderDenoiser, with_conditions
 from .identity import identity, section_parts
@@ -73,6 +74,9 @@ def sample(request: Request, say: Say) -> Video:
     if request.initial is None:
         warned += checks.sigma_warnings(request.sigmas)
     warned += own.family.advice(request.plan.fps, getattr(guider, "cfg", own.family.cfg))
+    if measuring := measuring_of(patcher):
+        measuring.begin()
+        request = replace(request, origin=None)  # sections of an earlier run would not be measured
     notes = Notes(say, [*request.notes, *told.notes, *warned, *ignored(request)])
     kept = kept_sections(request, told, notes)
     before, steps = frozenset(timeline.known), [step_count(sigmas) for sigmas in request.sigmas]
