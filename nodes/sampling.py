@@ -155,7 +155,7 @@ def _given(less: str) -> list[io.Input]:
             max=1.0,
             step=0.05,
             optional=True,
-            tooltip="Pulls the colours of every section towards those of the first frame, so that a long video does not drift; "
+            tooltip="Pulls the colours of every section towards those of the first frame, against drift in a long video; "
             "0 is off. Without a start image, the nearest frame that exists takes its place until the first one is made. It "
             "also takes back changes of light that the prompt asks for.",
             advanced=True,
