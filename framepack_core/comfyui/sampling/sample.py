@@ -9,6 +9,7 @@ from comfy.model_management import InterruptProcessingException
 from torch import Tensor
 
 from ...frames import Length, runs
+from ...made import Made
 from ...sections import Denoise, fill
 from ...store.kept import section_keys
 from ...timeline import Timeline
@@ -31,20 +32,20 @@ from .timed import Told
 class Video:
     """Latents `B 16 T H W`, unscaled: the start latent and all planned frames, or the finished part of a cancelled run.
 
-    `given` are those of its frames that were given, and `length` says what is shown of it.
+    `made` says how it was made, and `length` what is shown of it.
     """
 
     latents: Tensor
     whole: bool
-    given: tuple[int, ...]
+    made: Made
     length: Length
 
     @classmethod
-    def of(cls, latents: Tensor, whole: bool, given: tuple[int, ...], length: Length) -> Video:
+    def of(cls, latents: Tensor, whole: bool, made: Made, length: Length) -> Video:
         """Without frames that are not shown."""
         shown = latents[:, :, length.hidden :].contiguous()
-        given = tuple(frame - length.hidden for frame in given if frame >= length.hidden)
-        return cls(shown, whole, given, replace(length, latents=shown.shape[2], hidden=0))
+        made = made.cut(length.hidden, latents.shape[2])
+        return cls(shown, whole, made, replace(length, latents=shown.shape[2], hidden=0))
 
 
 def sample(request: Request, say: Say) -> Video:
@@ -93,8 +94,8 @@ def sample(request: Request, say: Say) -> Video:
         except InterruptProcessingException:
             if request.on_cancel == "discard" or len(timeline.known) == given:
                 raise
-            return finished_part(timeline, request.given, request.length)
-    return Video.of(timeline.latents, True, request.given, request.length)
+            return finished_part(timeline, request.made, request.length)
+    return Video.of(timeline.latents, True, request.made, request.length)
 
 
 def blank(patcher, timeline: Timeline) -> Tensor:
@@ -146,12 +147,14 @@ class Notes:
         self._say("\n".join([*self.lines, line]))
 
 
-def finished_part(timeline: Timeline, given: tuple[int, ...], length: Length) -> Video:
+def finished_part(timeline: Timeline, made: Made, length: Length) -> Video:
     """The longest stretch of known frames: the video's beginning in the forward order, its end in the inverted one.
 
     At first the endpoints order has two of the same length; the earlier one is taken.
     """
     start, stop = max(runs(sorted(timeline.known)), key=lambda run: run[1] - run[0])
-    kept = tuple(frame - start for frame in given if start <= frame < stop)
-    part = Length(stop - start, apart=length.apart, hidden=length.hidden)
-    return Video.of(timeline.latents[:, :, start:stop], False, kept, part)
+    part = made.cut(start, stop)
+    sections = (part.frames - len(part.given)) // made.plan.window
+    plan = replace(made.plan, sections=sections, seconds=None, exact=None, loop=0)
+    shown = Length(part.frames, apart=length.apart, hidden=length.hidden)
+    return Video.of(timeline.latents[:, :, start:stop], False, replace(part, plan=plan), shown)
