@@ -74,7 +74,12 @@ class Originals:
         return clip
 
     def _notes(self, made: Made | None, overlap: Overlap, length: Length) -> tuple[str, ...]:
-        why = "the latent does not say which of its frames were given" if made is None else "none of its frames was given there"
+        why = "none of its frames was given there"
+        if made is None:
+            why = (
+                "the latent does not say which of its frames were given (it was saved and loaded, or changed): if some are "
+                "there, up to 73 are shown twice; connect the sampler's own latent"
+            )
         why_first = "this model's videos begin after what they continue: no frame is in both, and crossfade has no effect"
         return tuple(
             f"{name}: a hard cut, since {reason}"

@@ -187,7 +187,14 @@ def test_a_video_of_an_exact_length_is_joined_at_that_length():
 
 @pytest.mark.parametrize(
     ("given", "why"),
-    [((), "none of its frames was given there"), (None, "the latent does not say which of its frames were given")],
+    [
+        ((), "none of its frames was given there"),
+        (
+            None,
+            "the latent does not say which of its frames were given (it was saved and loaded, or changed): if some are there, "
+            "up to 73 are shown twice; connect the sampler's own latent",
+        ),
+    ],
 )
 def test_what_nothing_was_given_for_is_cut_hard_and_the_node_says_so(given, why):
     joined = Decoded(9, given).join(in_memory(10), in_memory(20))
