@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .filling import Section, guides_shown
 from .frames import Length, runs
+from .made import Made
 from .orders import orders_with_end
 from .plan import MAX_SECONDS, Plan
 from .timeline import Guide, Timeline
@@ -59,16 +60,16 @@ class Placed:
 class Frames:
     """Everything that is given of a video of `fps` frames a second.
 
-    If it is what stays of a finished one, `given` are the latent frames that had been given for that.
+    If it is what stays of a finished one, `made` says how that was made.
     """
 
     placed: tuple[Placed, ...] = ()
     fps: float = 30.0
-    given: tuple[int, ...] | None = None
+    made: Made | None = None
 
     @property
     def finished(self) -> bool:
-        return self.given is not None
+        return self.made is not None
 
     @property
     def has_start(self) -> bool:
@@ -76,7 +77,13 @@ class Frames:
         return self.finished or any(placed.is_fixed and placed.at == "start" for placed in self.placed)
 
     def with_placed(self, placed: Placed) -> Frames:
-        """Raises ValueError if something is fixed at the same end already."""
+        """Raises ValueError if something is fixed at the same end already, or in a finished video."""
+        if self.finished and placed.is_fixed:
+            where = f"{placed.seconds:.2f} s" if placed.at == "time" else f"the {placed.at}"
+            raise ValueError(
+                f"something is fixed at {where}, but frames are the rest of a finished video (from FramePack_Redo), which "
+                "would get longer; set use to guide, or place it for the first sampler"
+            )
         taken = [other.at for other in self.placed if other.is_fixed and other.at != "time"]
         if placed.is_fixed and placed.at in taken:
             raise ValueError(f"the video's {placed.at} is given twice; disconnect one, or place it at a time")
@@ -102,7 +109,8 @@ def chained(frames: Frames | None, plan: Plan | None) -> Frames:
 class Arrangement:
     """Where everything given is in the video that a plan makes: `first` has the first latent frame of each.
 
-    `given` counts the latent frames that are fixed; of a video that is made again in part, those that were fixed at first.
+    `given` counts the latent frames that are fixed; of a video that is made again in part, those that were fixed at first. What
+    its sections were guided by is placed too, where nothing new guides them.
     """
 
     plan: Plan
@@ -116,7 +124,7 @@ class Arrangement:
         """What is fixed at a time moves to where all gaps are whole sections.
 
         Raises ValueError for another rate than the plan's, for what lies outside the video or would be cut off, for two in the
-        same place, and for what a loop has no place for.
+        same place, for what a loop has no place for, and for a plan that does not fill the gaps of a finished video.
         """
         if given.placed and given.fps != plan.fps:
             raise ValueError(
@@ -140,15 +148,21 @@ class Arrangement:
         if any(placed.at == "end" for placed in fixed):
             require_end(plan, "something is placed at the end", "place it at a time")
         taken = sum(placed.length for placed in fixed)
-        began = taken if given.given is None else len(given.given)
+        began = taken if given.made is None else len(given.made.given)
         plan = plan.in_clips(plan.apart or any(placed.apart for placed in fixed)).beside(taken)
         main = plan.length(taken + plan.sections * plan.window, began)  # without what connects a loop
+        if given.made is not None and main.latents != given.made.frames:
+            raise ValueError(
+                f"frames are the rest of a finished video of {given.made.frames} latent frames, but this plan makes "
+                f"{main.latents} of them; connect the plan from FramePack_Redo"
+            )
         found = iter(_moved(plan, fixed, main))
         first = tuple(next(found) if placed.is_fixed else _asked(plan, placed, main) for placed in given.placed)
         arrangement = cls(plan, given.placed, first, taken + plan.generated, began)
-        if not given.finished:
+        if given.made is None:
             arrangement._require_shown()
-        return arrangement
+            return arrangement
+        return arrangement._guided_as(given.made)
 
     @property
     def length(self) -> Length:
@@ -225,6 +239,17 @@ class Arrangement:
                     f"another guide covers as much or more of the same section; place it {self.plan.section_seconds:.2f} s away"
                 )
             yield f"the guide at {where} is without effect: {why}"
+
+    def _guided_as(self, made: Made) -> Arrangement:
+        """With what guided the sections of a finished video that are made again, but for those that are guided anew."""
+        taken = self.known.union(*(range(start, stop) for start, stop in self.guides))
+        again = [one for one in made.shown if one.guide is not None and not one.covers(taken)]
+        guides = (
+            Placed(one.guide.expand(-1, -1, one.stop - one.start, -1, -1), one.guide, "time", "guide")
+            for one in again
+            if one.guide is not None
+        )
+        return replace(self, placed=(*self.placed, *guides), first=(*self.first, *(one.start for one in again)))
 
     def _stretches(self) -> Iterator[tuple[int, int, Placed]]:
         """The latent frames that each has, from the first up to but not including the last, as far as the video goes."""

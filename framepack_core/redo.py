@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,17 +11,47 @@ from torch import Tensor
 
 from .filling import Section
 from .frames import Length, runs
+from .made import Made, Shown
 from .placing import Frames, Placed
 from .plan import Plan
 
 
+def sections_again(
+    text: str, plan: Plan, latents: Tensor, length: Length, made: Made | None, before: Placed | None = None
+) -> tuple[Plan, Frames, list[str]]:
+    """`redo` for the sections that a text names (see `section_numbers`), and lines for the user.
+
+    `latents` `B 16 T H W` of this length are a finished video, `made` says how it was made if that is known, and `before` is
+    what it begins after. Raises ValueError for a loop, for sections that do not exist, and for another plan than the video's.
+    """
+    require_no_loop(plan, length)
+    notes = unsaid(plan, latents, made)
+    plan = as_made(plan, length, made.plan.parts if made else ())
+    if made is None:
+        known, shown = given_frames(plan, latents.shape[2]), ()
+    else:
+        require_same(plan, made)
+        known, shown = made.given, made.shown if made.fits(latents) else made.without_guides().shown
+    latents, known = whole(latents, known, before)
+    planned = plan.fill(latents.shape[2], known)
+    numbers = section_numbers(text, planned)
+    if unseen_after(plan, planned, numbers):
+        notes.append(f"the {plan.order} order does not see what comes after: to avoid a jump, make up to {len(planned)} again")
+    return *redo(plan, latents, known, numbers, before, shown), notes
+
+
 def redo(
-    plan: Plan, latents: Tensor, known: Collection[int], numbers: Collection[int], before: Placed | None = None
+    plan: Plan,
+    latents: Tensor,
+    known: Collection[int],
+    numbers: Collection[int],
+    before: Placed | None = None,
+    shown: tuple[Shown, ...] = (),
 ) -> tuple[Plan, Frames]:
     """The plan that makes these sections (0 is the first that was made) again, and the frames that stay.
 
     `latents` `B 16 T H W` are the finished video, of which `known` frames were given. `before` is what it begins after, whose
-    frames are the first of them.
+    frames are the first of them. `shown` is what its sections saw besides it, and see again.
     """
     sections = plan.fill(latents.shape[2], known)
     again = {frame for section in sections if section.number in numbers for frame in section.target}
@@ -32,7 +62,7 @@ def redo(
         placed = (replace(placed[0], picture=before.picture), *placed[1:])
     begun = plan.begun(latents.shape[2], known)
     shorter = replace(begun, sections=len(again) // plan.window, seconds=None, anchor=plan.anchor_of(sections))
-    return shorter, Frames(placed, plan.fps, tuple(sorted(known)))
+    return shorter, Frames(placed, plan.fps, Made(plan, tuple(sorted(known)), latents.shape[2], shown))
 
 
 def whole(latents: Tensor, known: Collection[int], before: Placed | None) -> tuple[Tensor, Collection[int]]:
@@ -46,6 +76,32 @@ def as_made(plan: Plan, length: Length, parts: tuple[int, ...]) -> Plan:
     """The plan as the model made it whose video has this length, and these parts if they were those of prompts."""
     made = plan.in_clips(length.apart is not None)
     return replace(made, parts=parts, prompted=False) if plan.prompted else made
+
+
+def unsaid(plan: Plan, latents: Tensor, made: Made | None) -> list[str]:
+    """Lines for the user about what these latents `B 16 T H W` no longer say of how they were made."""
+    if made is not None:
+        return [] if made.fits(latents) else ["latent was resized, so its guides do not fit: place them again, on these frames"]
+    found = []
+    if not plan.apart:
+        found.append(
+            "latent does not say which guides and image embeddings its sections had (it was saved and loaded, or changed): "
+            "connect clip_vision_output, and place guides again, on these frames"
+        )
+    if plan.prompted:
+        found.append("nothing says whether latent was made in parts: its sections count as if not")
+    return found
+
+
+def require_same(plan: Plan, made: Made) -> None:
+    """Raises ValueError for another plan than that of a video: its sections would be other ones, or see something else."""
+    given = len(made.given)
+    for found, expected in zip(_deciding(plan, given), _deciding(made.plan, given), strict=True):
+        if found != expected:
+            raise ValueError(
+                f"the plan has {found}, but latent was made with {expected}; connect the FramePack_Plan with which the whole "
+                "video was sampled, or one as long as latent if that was cancelled"
+            )
 
 
 def require_no_loop(plan: Plan, length: Length) -> None:
@@ -91,6 +147,20 @@ def section_numbers(text: str, sections: Sequence[Section]) -> set[int]:
 def unseen_after(plan: Plan, sections: Sequence[Section], numbers: Collection[int]) -> bool:
     """Whether what stays after a section that is made again is not seen by it."""
     return plan.order.end is None and max(numbers) < len(sections) - 1
+
+
+def _deciding(plan: Plan, given: int) -> Iterator[str]:
+    """What of a plan decides where sections are and what they see, in words, if so many latent frames are given."""
+    yield f"order {plan.order}"
+    yield f"{plan.fps:g} fps"
+    yield f"window {plan.window}"
+    yield f"layout {plan.layout}"
+    yield f"paddings {plan.paddings}"
+    yield f"reanchor {'on' if plan.reanchored else 'off'}"
+    yield "no exact length" if plan.exact is None else f"an exact length of {plan.exact} frames"
+    sections = plan.beside(given).sections
+    yield f"{sections} section{'s' if sections > 1 else ''}"
+    yield f"parts at {', '.join(f'{frame / plan.fps:g}' for frame in plan.parts)} s" if plan.parts else "no parts"
 
 
 def _stretch(latents: Tensor, start: int, stop: int, seconds: float) -> Placed:

@@ -1,12 +1,12 @@
 from comfy_api.latest import io
 
-from ..framepack_core.comfyui.latent import BEFORE, Made, length_of
+from ..framepack_core.comfyui.latent import BEFORE, length_of, made_of
 from ..framepack_core.comfyui.placing import Picture, pictures, place_all
 from ..framepack_core.comfyui.sampling.checks import video_latent
 from ..framepack_core.frames import MAX_FPS
 from ..framepack_core.placing import ATS, USES, At, Frames, Use, chained
 from ..framepack_core.plan import MAX_SECONDS, Plan
-from ..framepack_core.redo import as_made, given_frames, redo, require_no_loop, section_numbers, unseen_after, whole
+from ..framepack_core.redo import sections_again
 from ..framepack_core.weights.buckets import BASE, STEP
 from .schema import FramesType, PlanType, named_errors, progress_text
 
@@ -142,7 +142,7 @@ class RedoNode(io.ComfyNode):
             search_aliases=["framepack repair section", "framepack regenerate section", "framepack fix part of video"],
             inputs=[
                 io.Latent.Input("latent", tooltip="The finished video, from a FramePack sampler."),
-                PlanType.Input("plan", tooltip="The plan that it was sampled with."),
+                PlanType.Input("plan", tooltip="The plan that it was sampled with, from FramePack Plan."),
                 io.String.Input(
                     "sections",
                     default="1",
@@ -160,18 +160,7 @@ class RedoNode(io.ComfyNode):
     @named_errors
     def execute(cls, latent: dict, plan: Plan, sections: str) -> io.NodeOutput:
         video, before = video_latent(latent, "latent"), latent.get(BEFORE)
-        require_no_loop(plan, length_of(latent))
-        made, notes = Made.of(latent), []
-        if made is None and plan.prompted:
-            notes.append("nothing says whether latent was made in parts: its sections count as if not")
-        plan = as_made(plan, length_of(latent), made.parts if made else ())
-        known = given_frames(plan, video.shape[2]) if made is None else made.given
-        video, known = whole(video, known, before)
-        planned = plan.fill(video.shape[2], known)
-        numbers = section_numbers(sections, planned)
-        if unseen_after(plan, planned, numbers):
-            last = len(planned)
-            notes.append(f"the {plan.order} order does not see what comes after: to avoid a jump, make up to {last} again")
+        plan, frames, notes = sections_again(sections, plan, video, length_of(latent), made_of(latent), before)
         if notes:
             progress_text(cls)("\n".join(notes))
-        return io.NodeOutput(*redo(plan, video, known, numbers, before))
+        return io.NodeOutput(plan, frames)

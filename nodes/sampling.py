@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..framepack_core.comfyui import private
 from ..framepack_core.comfyui.families import AUTO, family_of
-from ..framepack_core.comfyui.latent import BEFORE, LENGTH, MADE, Made
+from ..framepack_core.comfyui.latent import BEFORE, LENGTH, MADE
 from ..framepack_core.comfyui.log import log_once
 from ..framepack_core.comfyui.sampling.checks import begins_in_noise
 from ..framepack_core.comfyui.sampling.identity import by_content, origin
@@ -204,8 +204,7 @@ def _unused_loras(node: type[io.ComfyNode], model) -> tuple[str, ...]:
 def _sampled(node: type[io.ComfyNode], request: Request) -> io.NodeOutput:
     before = request.before
     video = sample(request, progress_text(node))
-    made = Made(video.given, video.latents.shape[2], request.plan.fps, request.plan.parts, video.begins, video.ends)
-    latent = {"samples": video.latents, MADE: made, LENGTH: video.length, **({BEFORE: before} if before else {})}
+    latent = {"samples": video.latents, MADE: video.made, LENGTH: video.length, **({BEFORE: before} if before else {})}
     if not video.whole:
         _cut_short[node.hidden.unique_id] += 1
     return io.NodeOutput(latent)
@@ -285,6 +284,7 @@ class SamplerNode(io.ComfyNode):
             clip_vision_output=given.clip_vision_output,
             embeddings=given.embeddings(plan, sections),
             given=given.known(plan),
+            finished=given.frames.made,
             initial=given.initial(timeline, from_noise),
             origin=_origin(cls, guider, resume),
             notes=(
@@ -362,6 +362,7 @@ class SamplerCustomNode(io.ComfyNode):
             clip_vision_output=given.clip_vision_output,
             embeddings=given.embeddings(plan, sections),
             given=given.known(plan),
+            finished=given.frames.made,
             initial=given.initial(timeline, from_noise),
             origin=_origin(cls, guider, resume),
             notes=(*given.notes(plan), *_unused_loras(cls, guider.model_patcher)),

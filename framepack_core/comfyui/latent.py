@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..frames import Length
+from ..made import Made
 
 MADE = "framepack_made"  # how the sampler made it
 LENGTH = "framepack_length"  # the frames that are shown
@@ -14,25 +14,10 @@ BEFORE = "framepack_before"  # a Placed: what a video of sections apart begins a
 STILL = "framepack_still"  # beside an image's latent: the last latent frame `1 16 1 H W` of a clip that shows it for a section
 
 
-@dataclass(frozen=True)
-class Made:
-    """Which latent frames of a sampler's video were given, of how many, and the rate and the parts of its plan.
-
-    What is left of a cancelled run `begins` or `ends` where the plan's video does, or not.
-    """
-
-    given: tuple[int, ...]
-    frames: int
-    fps: float
-    parts: tuple[int, ...] = ()
-    begins: bool = True
-    ends: bool = True
-
-    @classmethod
-    def of(cls, latent: Mapping[str, Any]) -> Made | None:
-        """None if the latent comes from elsewhere, or is of another length since."""
-        made = latent.get(MADE)
-        return made if made is not None and made.frames == latent["samples"].shape[2] else None
+def made_of(latent: Mapping[str, Any]) -> Made | None:
+    """How a sampler made a video; None if the latent comes from elsewhere, or is of another length since."""
+    made = latent.get(MADE)
+    return made if made is not None and made.frames == latent["samples"].shape[2] else None
 
 
 def marked_length(latent: Mapping[str, Any]) -> Length | None:

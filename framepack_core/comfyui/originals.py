@@ -10,12 +10,13 @@ from comfy_api.latest import Input, InputImpl
 from torch import Tensor
 
 from ..frames import Length, nearest_frames
+from ..made import Made
 from ..media.clips import Clip, VideoFile, chosen
 from ..media.joining import Overlap, Piece, Soundtrack, join
 from ..media.sound import Audio, Sound
 from ..media.video import Encoding, Footage
 from .encoding import fit_images
-from .latent import Made, length_of
+from .latent import length_of, made_of
 from .watching import until_interrupted
 
 CROSSFADE = 8
@@ -45,9 +46,10 @@ class Originals:
         if length.loop:
             raise ValueError("latent is a loop, which has no start and no end to join; disconnect before and after, or set the "
                              "plan's loop to 0")  # fmt: skip
-        made = Made.of(latent)
-        if made is not None and made.fps != encoding.fps:
-            raise ValueError(f"fps is {encoding.fps:g}, but the plan of the latent has {made.fps:g}; set fps to {made.fps:g}")
+        made = made_of(latent)
+        if made is not None and made.plan.fps != encoding.fps:
+            raise ValueError(f"fps is {encoding.fps:g}, but the plan of the latent has {made.plan.fps:g}; set fps to "
+                             f"{made.plan.fps:g}")  # fmt: skip
         overlap = Overlap() if made is None or length.apart else _overlap(made)
         before, after = (self._clip(name, video, encoding.fps, count) for name, count in
                          (("before", overlap.first), ("after", overlap.last)))  # fmt: skip
@@ -101,7 +103,10 @@ def _overlap(made: Made) -> Overlap:
 def _why(made: Made | None, reaches: bool) -> str:
     """Why no frame of a latent, which reaches that end of its video or not, is one of the original's."""
     if made is None:
-        return "the latent does not say which of its frames were given"
+        return (
+            "the latent does not say which of its frames were given (it was saved and loaded, or changed): if some are there, "
+            "up to 73 are shown twice; connect the sampler's own latent"
+        )
     if not reaches:
         return "the latent is the finished part of a cancelled run, which does not reach there"
     return "none of its frames was given there"

@@ -206,7 +206,7 @@ def test_the_video_is_what_was_made_in_clips_of_their_own(models, given, hidden)
 
     assert request.timeline.frames == hidden + 18
     assert torch.equal(found.latents, request.timeline.latents[:, :, hidden:])
-    assert (found.given, found.length.frames, found.length.hidden) == ((), 66, 0)
+    assert (found.made.given, found.length.frames, found.length.hidden) == ((), 66, 0)
 
 
 def test_steps_of_all_stages_count(models):
@@ -278,7 +278,7 @@ def test_sections_are_made_again_after_what_the_video_begins_with(models):
     """With the same seed, the second section of three sees what it saw, so nothing changes."""
     request = request_of(models["distilled"], Given(**IMAGE), plan_of(3))
     before, made = request.before, sample(request, lambda text: None)
-    latents, known = whole(made.latents, made.given, before)
+    latents, known = whole(made.latents, made.made.given, before)
 
     plan, frames = redo(request.plan, latents, known, {1}, before)
     given = Given(frames=frames)

@@ -15,11 +15,13 @@ import torch
 from comfy_api.latest import InputImpl, Types
 
 from framepack_core.comfyui.encoding import fit_images, resampled
-from framepack_core.comfyui.latent import LENGTH, MADE, Made
+from framepack_core.comfyui.latent import LENGTH, MADE
 from framepack_core.comfyui.originals import Originals, fitted
 from framepack_core.frames import Length, pixel_frames
+from framepack_core.made import Made
 from framepack_core.media.sound import Audio
 from framepack_core.media.video import Encoding, Footage
+from framepack_core.plan import Plan
 
 RATE = 16000
 H264 = ("yuv420p", "yuv420p10le", "yuv444p")
@@ -132,7 +134,7 @@ class Decoded:
     ) -> None:
         self.latent: dict = {"samples": torch.zeros(batch, 16, frames, 6, 8)}
         if given is not None:
-            self.latent[MADE] = Made(given, frames, fps)
+            self.latent[MADE] = Made(Plan(1, fps=fps), given, frames)
         if length is not None:
             self.latent[LENGTH] = length
         self.count = pixel_frames(frames) if length is None else length.frames
@@ -186,7 +188,14 @@ def test_a_video_of_an_exact_length_is_joined_at_that_length():
 
 @pytest.mark.parametrize(
     ("given", "why"),
-    [((), "none of its frames was given there"), (None, "the latent does not say which of its frames were given")],
+    [
+        ((), "none of its frames was given there"),
+        (
+            None,
+            "the latent does not say which of its frames were given (it was saved and loaded, or changed): if some are there, "
+            "up to 73 are shown twice; connect the sampler's own latent",
+        ),
+    ],
 )
 def test_what_nothing_was_given_for_is_cut_hard_and_the_node_says_so(given, why):
     joined = Decoded(9, given).join(in_memory(10), in_memory(20))

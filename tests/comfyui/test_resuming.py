@@ -12,7 +12,7 @@ from comfy.model_management import InterruptProcessingException
 from comfy_api.latest import InputImpl, Types
 from support import given
 
-from framepack_core.comfyui.latent import LENGTH, MADE, Made
+from framepack_core.comfyui.latent import LENGTH, MADE
 from framepack_core.comfyui.loading.checkpoints import load_path
 from framepack_core.comfyui.originals import Originals
 from framepack_core.comfyui.sampling.request import Given, Request, make_guider
@@ -207,8 +207,8 @@ def test_a_cancel_returns_the_stretch_with_the_most_that_was_made(model, order, 
     found = cancelled(model, plan, *frames, at=f"section {finished + 1} of")
 
     assert torch.equal(found.latents, whole[:, :, part])
-    assert found.given == tuple(given)
-    assert (found.begins, found.ends) == (part.start == 0, part.stop == whole.shape[2])
+    assert found.made.given == tuple(given)
+    assert (found.made.begins, found.made.ends) == (part.start == 0, part.stop == whole.shape[2])
     assert found.length.frames == pixel_frames(found.latents.shape[2]) and not found.whole
 
 
@@ -242,8 +242,7 @@ JOINED = {
 def test_the_finished_part_is_joined_with_the_clips_that_it_reaches(model, case):
     (order, frames, finished, *_), (new, notes) = CUT[case], JOINED[case]
     part = cancelled(model, Plan.of(3 * SECONDS, order), *frames, at=f"section {finished + 1} of")
-    made = Made(part.given, part.latents.shape[2], 30.0, (), part.begins, part.ends)
-    latent = {"samples": part.latents, MADE: made, LENGTH: part.length}
+    latent = {"samples": part.latents, MADE: part.made, LENGTH: part.length}
     places = [one.at for one in frames]
     before, after = clip(1.0) if "start" in places else None, clip(0.5) if "end" in places else None
     black = Footage.of(torch.zeros(part.length.frames, 8 * given.HEIGHT, 8 * given.WIDTH, 3))

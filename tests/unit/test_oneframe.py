@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from framepack_core.filling import Section
+from framepack_core.made import Made
 from framepack_core.oneframe import HISTORIES, MAX_INDEX, OneFrame
 from framepack_core.packing import gather, rotary_phases
 from framepack_core.placing import Arrangement, Frames, Placed
@@ -122,7 +123,7 @@ def test_a_time_counts_at_the_rate_of_the_frames():
     ("frames", "given", "said"),
     [
         (Frames(), {}, "nothing is placed, but a picture is made from a still; connect frames from FramePack_Place"),
-        (Frames((still(1.0),), given=(0,)), {}, "frames are the rest of a finished video"),
+        (Frames((still(1.0),), made=Made(Plan(1), (0,), 10)), {}, "frames are the rest of a finished video"),
         (Frames((replace(still(1.0, "end"), still=False),)), {}, "what is placed at the end is a clip"),
         (Frames((still(1.0),)), {"history": "no 8x"}, "history is 'no 8x'; choose one of full, no 4x, no 2x 4x, none"),
         (Frames((still(1.0),)), {"target": -1}, f"target_index is -1; choose 0 to {MAX_INDEX}"),

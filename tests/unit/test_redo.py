@@ -1,12 +1,16 @@
 """Sections of a finished video are made again."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 
 from framepack_core.frames import Length
-from framepack_core.placing import Arrangement
+from framepack_core.made import Made, Shown
+from framepack_core.placing import Arrangement, Frames, Placed
 from framepack_core.plan import Plan
-from framepack_core.redo import as_made, given_frames, redo, section_numbers, unseen_after
+from framepack_core.redo import as_made, given_frames, redo, section_numbers, sections_again, unseen_after
 
 
 def video(frames: int) -> torch.Tensor:
@@ -124,3 +128,120 @@ def test_the_forward_order_does_not_see_what_stays_after():
     assert unseen_after(forward, forward.fill(28), {0})
     assert not unseen_after(forward, forward.fill(28), {1, 2})
     assert not unseen_after(inverted, inverted.fill(28), {0})
+
+
+# What the video says of how it was made
+
+
+def again(plan: Plan, made: Made | None, sections: str = "2", latents: torch.Tensor | None = None) -> tuple[Plan, Frames, list]:
+    return sections_again(sections, plan, video(37) if latents is None else latents, Length(37), made)
+
+
+def guide(value: float, **changes) -> Placed:
+    picture = torch.full((1, 16, 1, 4, 6), value)
+    return Placed(**{"latents": picture, "picture": picture, "at": "time", "use": "guide", "seconds": 2.5, **changes})
+
+
+def seen_first(plan: Plan, frames: Frames) -> list[float | None]:
+    """Of each section that is made again, the value in the place of the start image if it is a guide."""
+    timeline = Arrangement.of(plan, frames).timeline(frames.placed[0].latents.shape, 2)
+    farthest = [min(section.context, key=lambda group: group.indices[0]) for section in plan.bind(timeline)]
+    return [timeline.read(far.frames)[0, 0, 0, 0, 0].item() if (far.frames[0] or 0) > 37 else None for far in farthest]
+
+
+@pytest.mark.parametrize(
+    ("changes", "found", "expected"),
+    [
+        ({"order": "endpoints"}, "order endpoints", "order inverted"),
+        ({"fps": 24.0}, "24 fps", "30 fps"),
+        ({"window": 12, "seconds": 6.4}, "window 12", "window 9"),
+        ({"layout": "g9_f1k1f2k2f16k4"}, "layout g9_f1k1f2k2f16k4", "layout f1k1_x_g9_f1k1f2k2f16k4_td"),
+        ({"paddings": "exact"}, "paddings exact", "paddings released"),
+        ({"exact_length": True}, "an exact length of 144 frames", "no exact length"),
+        ({"seconds": 3.6}, "3 sections", "4 sections"),
+        ({"parts": "2.4"}, "parts at 2.4 s", "no parts"),
+    ],
+)
+def test_another_plan_than_the_video_s_is_refused_with_both_values(changes, found, expected):
+    options = {"seconds": 4.8, **changes}
+    parts = options.pop("parts", "")
+    other = Plan.of(**options).in_parts_of(parts)
+    message = f"the plan has {found}, but latent was made with {expected}; connect the FramePack_Plan"
+
+    with pytest.raises(ValueError, match=re.escape(message)):
+        again(other, Made(Plan.of(4.8), (0,), 37))
+
+
+def test_a_plan_of_the_same_sections_is_the_video_s():
+    """4.9 seconds are four sections too, and parts of prompts are those that the video was made in."""
+    made = Plan.of(4.8).in_parts([2.4])
+
+    plan, frames, notes = again(Plan.of(4.9).in_parts_of("prompts"), Made(made, (0,), 37))
+
+    assert plan == redo(made, video(37), {0}, {1})[0]
+    assert frames.made is not None and frames.made.plan.parts == made.parts
+    assert not notes
+
+
+def test_the_rest_of_a_finished_video_is_not_filled_by_another_plan():
+    frames = again(Plan.of(4.8), None)[1]
+
+    with pytest.raises(ValueError, match="video of 37 latent frames, but this plan makes 64 of them; connect the plan"):
+        Arrangement.of(Plan.of(4.8), frames)
+
+
+def test_nothing_can_be_fixed_in_a_finished_video():
+    frames = again(Plan.of(4.8), None)[1]
+
+    for placed, where in ((guide(1.0, use="fixed"), "2.50 s"), (guide(1.0, use="fixed", at="end"), "the end")):
+        with pytest.raises(ValueError, match=f"fixed at {where}, but frames are the rest of a finished video .* to guide"):
+            frames.with_placed(placed)
+
+
+def test_sections_see_the_guides_that_they_saw():
+    made = Made(Plan.of(4.8), (0,), 37, (Shown(28, 37, guide(1.0).picture), Shown(19, 28), Shown(10, 19, guide(3.0).picture)))
+
+    plan, frames, notes = again(Plan.of(4.8), made, "1-3")
+
+    assert seen_first(plan, frames) == [1.0, None, 3.0]
+    assert not notes
+
+
+def test_a_new_guide_takes_the_place_of_the_one_that_a_section_saw():
+    """It covers one frame of the section from 1.23 to 2.43 s; the other section keeps its own."""
+    shown = (Shown(28, 37, guide(1.0).picture), Shown(10, 19, guide(3.0).picture))
+    plan, frames, _ = again(Plan.of(4.8), Made(Plan.of(4.8), (0,), 37, shown), "1,3")
+
+    guided = frames.with_placed(guide(5.0, seconds=2.0))
+
+    assert seen_first(plan, guided) == [1.0, 5.0]
+
+
+def test_what_sections_were_shown_goes_on_to_the_next_time():
+    shown = (Shown(28, 37, None, "end"), Shown(19, 28, None, "later"), Shown(10, 19), Shown(1, 10, None, "start"))
+    made = Made(Plan.of(4.8), (0,), 37, shown)
+
+    frames = again(Plan.of(4.8), made)[1]
+
+    assert frames.made == made
+    assert [made.embedding(range(first, first + 9)) for first in (28, 19, 10, 1)] == ["end", "later", None, "start"]
+    assert made.again([Shown(19, 28, None, "new")]).embedding(range(19, 28)) == "new"
+    assert made.again([Shown(19, 28, None, "new")]).embedding(range(28, 37)) == "end"
+    assert made.cut(19, 37) == replace(made, given=(), frames=18, shown=(Shown(9, 18, None, "end"), Shown(0, 9, None, "later")))
+
+
+def test_a_video_that_does_not_say_what_its_sections_saw_is_made_again_with_a_note():
+    notes = again(Plan.of(4.8), None)[2]
+
+    assert len(notes) == 1 and "latent does not say which guides and image embeddings its sections had" in notes[0]
+    assert not again(Plan.of(4.8), Made(Plan.of(4.8), (0,), 37))[2]
+
+
+def test_guides_of_another_size_are_left_out_with_a_note():
+    made = Made(Plan.of(4.8), (0,), 37, (Shown(19, 28, guide(1.0).picture, "later"),))
+
+    plan, frames, notes = again(Plan.of(4.8), made, latents=torch.zeros(2, 16, 37, 8, 12))
+
+    assert notes == ["latent was resized, so its guides do not fit: place them again, on these frames"]
+    assert seen_first(plan, frames) == [None]
+    assert frames.made is not None and frames.made.embedding(range(19, 28)) == "later"

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ...family import Family, Wish
 from ...filling import Section
-from ...frames import Length
+from ...frames import Length, runs
+from ...made import Made, Shown
 from ...orders import orders_with_end
 from ...placing import Arrangement, Frames, Placed, require_end
 from ...plan import Plan
@@ -34,7 +35,8 @@ class Request:
     """One run of a sampler node. Fields that are inputs of the nodes have the inputs' names.
 
     `sections` are those of `plan` that fill `timeline`, in sampling order, and `sigmas` holds the schedule of each. `given`
-    are the latent frames that the user gave, even if others stay as they are, too.
+    are the latent frames that the user gave, even if others stay as they are, too. `finished` says how the video was made of
+    which sections are made again.
     `embeddings` has those of the sections that are nearer to another image than the start's, by their number, and `initial`
     `B 16 T H W` is what is denoised if that is not pure noise. Finished sections are kept on disk under `origin` (see
     `identity.origin`) and restored from there; None does neither. `on_cancel` says whether a cancel raises or ends the video
@@ -57,6 +59,7 @@ class Request:
     on_cancel: OnCancel = "discard"
     notes: tuple[str, ...] = ()
     given: tuple[int, ...] = ()
+    finished: Made | None = None
     what: str = "the plan"
 
     @property
@@ -70,6 +73,23 @@ class Request:
     @property
     def length(self) -> Length:
         return self.plan.length(self.timeline.frames, len(self.given))
+
+    @property
+    def made(self) -> Made:
+        """How the video is made, for nodes that go on from it."""
+        shown = () if self.plan.apart else self._shown()
+        made = self.finished or Made(self.plan, self.given, self.timeline.frames)
+        return made.again(shown)
+
+    def _shown(self) -> Iterator[Shown]:
+        """What each section sees besides the video."""
+        guides, first = self.timeline.guides, self.timeline.frames + 1
+        for section in self.sections:
+            seen = (frame - first for group in section.context for frame in group.frames if frame is not None)
+            guide = next((guides[number].latent[:1] for number in seen if number >= 0), None)
+            embedding = self.embeddings.get(section.number, self.clip_vision_output)
+            for start, stop in runs(section.target):
+                yield Shown(start, stop, guide, embedding)
 
 
 def make_guider(model, positive: list, negative: list | None, cfg: float, guidance: float) -> comfy.samplers.CFGGuider:
@@ -155,7 +175,8 @@ class Given:
 
     def arrangement(self, plan: Plan) -> Arrangement:
         """Where everything is in the plan's video. Raises ValueError for what does not fit together or has no place."""
-        frames = self.frames if self.frames.placed else Frames(fps=plan.fps)
+        frames = self.frames if self.frames.placed or self.frames.finished else Frames(fps=plan.fps)
+        self._require_place(plan)
         if self.start_latent is not None:
             start = checks.frame_latent(self.start_latent, "start_latent")
             written = self.start_latent.get(STILL, start) if plan.apart else start
@@ -169,6 +190,16 @@ class Given:
                 raise ValueError(f"end_latent is connected, but the {plan.order} order never looks ahead; set the plan's order "
                                  f"to {orders_with_end('beyond', 'last')}, or disconnect it")  # fmt: skip
         return Arrangement.of(plan, frames)
+
+    def _require_place(self, plan: Plan) -> None:
+        """Raises ValueError for an image that would become a frame of a finished video."""
+        ends = {"start_latent": self.start_latent, **({"end_latent": self.end_latent} if plan.order.end == "last" else {})}
+        for name, latent in ends.items():
+            if self.frames.finished and latent is not None:
+                raise ValueError(
+                    f"{name} is connected, but frames are the rest of a finished video (from FramePack_Redo), which has it "
+                    f"already; disconnect {name}"
+                )
 
     def timeline(self, plan: Plan) -> Timeline:
         """The video before it is sampled. Raises ValueError if nothing gives its size, or if sizes differ."""
@@ -190,12 +221,16 @@ class Given:
 
     def known(self, plan: Plan) -> tuple[int, ...]:
         """The latent frames that are given; of a video that is made again in part, those that were given at first."""
-        return tuple(sorted(self.arrangement(plan).known)) if self.frames.given is None else self.frames.given
+        made = self.frames.made
+        return tuple(sorted(self.arrangement(plan).known)) if made is None else made.given
 
     def embeddings(self, plan: Plan, sections: Sequence[Section]) -> dict[int, comfy.clip_vision.Output]:
-        """Image embeddings of sections that are nearer to another image than the start's."""
-        arrangement = self.arrangement(plan)
+        """Image embeddings of sections that are nearer to another image than the start's, or that were made with one."""
+        arrangement, made = self.arrangement(plan), self.frames.made
         found = {section.number: arrangement.embedding(section) for section in sections}
+        if made is not None and self.clip_vision_output is None:
+            again = {section.number: made.embedding(section.target) for section in sections}
+            found = {number: again[number] if one is None else one for number, one in found.items()}
         return {number: one for number, one in found.items() if one is not None and one is not self.clip_vision_output}
 
     def initial(self, timeline: Timeline, from_noise: bool) -> Tensor | None:

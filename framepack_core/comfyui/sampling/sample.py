@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...filling import with_any_guide
 from ...frames import Length, runs
+from ...made import Made
 from ...sections import Denoise, fill
 from ...store.kept import section_keys
 from ...timeline import Timeline
@@ -33,26 +34,24 @@ from .timed import Told
 class Video:
     """Latents `B 16 T H W`, unscaled: the start latent and all planned frames, or the finished part of a cancelled run.
 
-    `given` are those of its frames that were given, and `length` says what is shown of it. A part may have the whole video's
-    first frame, so that it `begins` as that does, or its last one, so that it `ends` as that does.
+    `made` says how it was made, and `length` what is shown of it.
     """
 
     latents: Tensor
-    given: tuple[int, ...]
+    made: Made
     length: Length
-    begins: bool = True
-    ends: bool = True
 
     @classmethod
-    def of(cls, latents: Tensor, given: tuple[int, ...], length: Length, begins: bool = True, ends: bool = True) -> Video:
+    @classmethod
+    def of(cls, latents: Tensor, made: Made, length: Length) -> Video:
         """Without frames that are not shown."""
         shown = latents[:, :, length.hidden :].contiguous()
-        given = tuple(frame - length.hidden for frame in given if frame >= length.hidden)
-        return cls(shown, given, replace(length, latents=shown.shape[2], hidden=0), begins, ends)
+        made = made.cut(length.hidden, latents.shape[2])
+        return cls(shown, made, replace(length, latents=shown.shape[2], hidden=0))
 
     @property
     def whole(self) -> bool:
-        return self.begins and self.ends
+        return self.made.begins and self.made.ends
 
 
 def sample(request: Request, say: Say) -> Video:
@@ -105,8 +104,8 @@ def sample(request: Request, say: Say) -> Video:
             if request.on_cancel == "discard" or timeline.known == before:
                 raise
             if len(timeline.known) < timeline.frames:
-                return finished_part(timeline, before, request.given, request.length)
-    return Video.of(timeline.latents, request.given, request.length)
+                return finished_part(timeline, before, request.made, request.length)
+    return Video.of(timeline.latents, request.made, request.length)
 
 
 def blank(patcher, timeline: Timeline) -> Tensor:
@@ -159,14 +158,17 @@ class Notes:
         self._say("\n".join([*self.lines, line]))
 
 
-def finished_part(timeline: Timeline, before: Collection[int], given: tuple[int, ...], length: Length) -> Video:
+def finished_part(timeline: Timeline, before: Collection[int], made: Made, length: Length) -> Video:
     """Of the stretches of known frames the one with the most that were not known `before`: after a start image, the video's
     beginning in the forward order, its end in the inverted one.
 
     At first the endpoints order has two with equally many; the longer one is taken, or else the earlier one.
     """
-    made = timeline.known - {*before}
-    start, stop = max(runs(sorted(timeline.known)), key=lambda run: (len(made.intersection(range(*run))), run[1] - run[0]))
-    kept = tuple(frame - start for frame in given if start <= frame < stop)
-    part = Length(stop - start, apart=length.apart, hidden=length.hidden)
-    return Video.of(timeline.latents[:, :, start:stop], kept, part, start == 0, stop == timeline.frames)
+    new = timeline.known - {*before}
+    start, stop = max(runs(sorted(timeline.known)), key=lambda run: (len(new.intersection(range(*run))), run[1] - run[0]))
+    part = made.cut(start, stop)
+    sections = (part.frames - len(part.given)) // made.plan.window
+    plan = replace(made.plan, sections=sections, seconds=None, exact=None, loop=0)
+    part = replace(part, plan=plan, begins=start == 0, ends=stop == timeline.frames)
+    shown = Length(part.frames, apart=length.apart, hidden=length.hidden)
+    return Video.of(timeline.latents[:, :, start:stop], part, shown)
