@@ -266,6 +266,23 @@ def test_another_section_of_what_was_made_again_can_be_made_again(graph, server)
     assert changed == list(range(1, 10))
 
 
+def test_a_guide_is_shown_again_to_what_is_made_again(graph, server):
+    """As if it were placed again; nothing can be fixed there."""
+    plan, other = graph.plan_of(3), graph.add("FramePack_DemoImage", seed=5)
+    guide = {"at": "time", "seconds": 1.5, "use": "guide"}
+    finished = graph.sampler(plan=plan, frames=place(graph, other, **guide), seed=1)
+    again = graph.add("FramePack_Redo", latent=finished, plan=plan, sections="2")
+    second = {"plan": again, "start_latent": None, "clip_vision_output": None, "seed": 2}
+
+    found = graph.latents(server, graph.sampler(frames=again[1], **second))
+
+    placed = graph.sampler(frames=place(graph, other, frames=again[1], **guide), **second)
+    assert torch.equal(found, graph.latents(server, placed))
+    with pytest.raises(RunFailed) as failure:
+        graph.latents(server, graph.sampler(frames=place(graph, other, frames=again[1], at="time", seconds=1.5), **second))
+    assert "FramePack_Place: something is fixed at 1.50 s, but frames are the rest of a finished" in failure.value.message
+
+
 def test_frames_are_part_of_what_finished_sections_are_kept_for(graph, server):
     """The same prompt again is resumed; with a guide, nothing is."""
     plan, other = graph.plan_of(2), graph.add("FramePack_DemoImage", seed=5)
