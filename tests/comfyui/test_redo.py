@@ -162,9 +162,10 @@ def test_an_image_that_would_become_one_more_frame_is_refused(made, order, name)
 def test_the_finished_part_of_a_video_has_a_plan_of_its_own_length(made):
     """Of which sections can be made again as of a whole video."""
     cancelled = made.request(PLAN, frames=made.place(1, at="start"))
+    before = frozenset(cancelled.timeline.known)
     cancelled.timeline.write(LAST, torch.zeros(1, 16, 9, 8, 8))
 
-    part = finished_part(cancelled.timeline, cancelled.made, cancelled.length)
+    part = finished_part(cancelled.timeline, before, cancelled.made, cancelled.length)
 
     assert (part.made.frames, part.made.given, part.made.plan.sections) == (9, (), 1)
     assert [(one.start, one.stop) for one in part.made.shown] == [(0, 9)]
