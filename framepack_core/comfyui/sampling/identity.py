@@ -22,6 +22,7 @@ import torch
 from comfy.cli_args import args
 from torch import Tensor
 
+from ...filling import guides_shown
 from ...store.digest import digest
 from ...store.identity import Identity
 from .. import private
@@ -101,9 +102,8 @@ def section_parts(request: Request, told: Told) -> dict[int, tuple[str, ...]]:
             yield prompts[section.number]
         if section.number in request.embeddings:
             yield digest(("embedding", named(seen(request.embeddings[section.number]))))
-        for number, guide in enumerate(timeline.guides, timeline.frames + 1):
-            if number in section.sees:
-                yield digest(("guide", named(guide.latent)))
+        for number in sorted(guides_shown([section], timeline.frames)):
+            yield digest(("guide", named(timeline.guides[number].latent)))
         if request.initial is not None:
             yield digest(("initial", request.initial[:, :, list(section.target)]))
 

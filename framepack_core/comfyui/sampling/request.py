@@ -12,7 +12,7 @@ import comfy.sd
 from torch import Tensor
 
 from ...family import Family, Wish
-from ...filling import Section
+from ...filling import Section, guides_shown
 from ...frames import Length, runs
 from ...made import Made, Shown
 from ...orders import orders_with_end
@@ -83,10 +83,9 @@ class Request:
 
     def _shown(self) -> Iterator[Shown]:
         """What each section sees besides the video."""
-        guides, first = self.timeline.guides, self.timeline.frames + 1
+        guides, frames = self.timeline.guides, self.timeline.frames
         for section in self.sections:
-            seen = (frame - first for group in section.context for frame in group.frames if frame is not None)
-            guide = next((guides[number].latent[:1] for number in seen if number >= 0), None)
+            guide = next((guides[number].latent[:1] for number in guides_shown([section], frames)), None)
             embedding = self.embeddings.get(section.number, self.clip_vision_output)
             for start, stop in runs(section.target):
                 yield Shown(start, stop, guide, embedding)
