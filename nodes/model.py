@@ -135,7 +135,8 @@ class CacheNode(io.ComfyNode):
                     default=METHODS[0],
                     tooltip="How it is decided which steps are skipped. easycache measures the error while it runs, and works "
                     "with every checkpoint; magcache takes it from a table for FramePackI2V or F1, by the file's name, or from "
-                    "your own; measure computes all and makes a table of any checkpoint, which magcache then uses; off computes all.",
+                    "your own; measure computes all and makes a table of any checkpoint, which magcache then uses; off "
+                    "computes all.",
                 ),
                 io.Float.Input(
                     "threshold",
