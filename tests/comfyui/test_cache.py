@@ -246,6 +246,18 @@ def test_released_tables_are_of_the_official_program_s_schedule():
     assert I2V.levels == F1.levels == tuple(official[:-1].tolist())
 
 
+@pytest.mark.parametrize(("table", "computed"), [(I2V, [18, 13, 10]), (F1, [17, 12, 10])], ids=["I2V", "F1"])
+def test_released_tables_skip_what_the_help_page_says(table, computed):
+    def calls(threshold: float) -> int:
+        cache = SectionCache(Skipping(threshold), Tabulated(table), [*table.levels, 0.0])
+        for sigma in table.levels:
+            if not cache.skips(sigma, ["a"]):
+                cache.learn("a", sigma, torch.ones(1))
+        return cache.calls - cache.skipped
+
+    assert [calls(threshold) for threshold in (0.02, 0.05, 0.1)] == computed
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Where tables are kept, empty."""
