@@ -6,6 +6,7 @@ import pytest
 
 from framepack_core.foreseen import Foreseen, still, with_start_image
 from framepack_core.foretold import told_to
+from framepack_core.made import Made
 from framepack_core.placing import Arrangement, Frames
 from framepack_core.plan import Plan
 
@@ -163,7 +164,7 @@ def test_a_batch_at_several_times_is_a_still_at_each():
         (Frames((still("time", seconds=1.4),)), {0, 10}),
         (Frames((still("start"), still("end"))), {0, 19}),
         (Frames((still("start", "guide"),)), {0}),
-        (Frames((still("time", seconds=1.2),), given=(0,)), {9}),
+        (Frames((still("time", seconds=1.2),), made=Made(Plan.of(2.4), (0,), 19)), {9}),
     ],
     ids=["nothing else", "a keyframe", "a start of their own", "a guide", "the rest of a finished video"],
 )
