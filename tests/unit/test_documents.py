@@ -81,10 +81,10 @@ def test_how_well_the_demo_does_is_what_was_measured():
     help_page, measured = (
         (ROOT / page).read_text(encoding="utf-8") for page in ("web/docs/FramePack_LoadDemo.md", "docs/EXPERIMENTS.md")
     )
-    obedience = measured.split("## Obedience")[1].split("\n## ")[0]
+    as_the_template = measured.split("\nAs the example workflow")[1].split("\nBy ")[0]
 
     told = dict(re.findall(line % "", help_page, re.MULTILINE))
-    assert len(told) == 3 and told == dict(re.findall(line % r", \w+ \| 40", obedience, re.MULTILINE))
+    assert len(told) == 3 and told == dict(re.findall(line % r", \w+ \| 40", as_the_template, re.MULTILINE))
 
 
 def test_a_broken_link_is_found(tmp_path):
