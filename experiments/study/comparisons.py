@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments.study.differences import WRONG, Difference
 from experiments.study.intervals import Interval, mean
-from experiments.study.picks import Found, Pick, colour, drifted, farthest, softened_most, value
+from experiments.study.picks import Found, Pick, colour, drifted, farthest, joins, softened_most, value
 from experiments.study.tables import table
 
 EFFECT = math.log(3.18 / 2.25)  # between vanilla and inverted in the paper's table, in the drift of clarity
@@ -26,7 +26,7 @@ MEASURES: dict[str, Pick] = {
 }
 OF_SETTINGS = MEASURES | {
     "the shape's colour at the end (Lab distance)": colour,
-    "joins (times the change elsewhere)": value("joins"),
+    "joins (times the change elsewhere)": joins,
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from experiments.study import plots, strips
 from experiments.study.intervals import Interval, mean, share
 from experiments.study.part import Made, Part, embed, obeyed
-from experiments.study.picks import Found, Pick, colour, drifted, value
+from experiments.study.picks import Found, Pick, colour, drifted, joins, value
 from experiments.study.tables import count, figure, percent, table
 from experiments.study.videos import lengths
 from framepack_core.measures.looks import LOOKS
@@ -47,8 +47,8 @@ class Lengths(Part):
                 source,
                 *(figure(mean([found["drift"][name] for _, found in made]), 3, short=True) for name in LOOKS),
                 *(
-                    figure(mean([found[name] for _, found in made]), 2, short=True)
-                    for name in ("joins", "motion", "flow", "speed")
+                    figure(mean([pick(found) for _, found in made]), 2, short=True)
+                    for pick in (joins, value("motion"), value("flow"), value("speed"))
                 ),
             ]
             for sections, source, made in self._lengths()
@@ -66,7 +66,7 @@ class Lengths(Part):
             "drift of sharpness (Laplacian)": _mean_of(drifted("laplacian")),
             "drift of HSV histograms": _mean_of(drifted("hsv")),
             "drift of contrast": _mean_of(drifted("contrast")),
-            "joins": _mean_of(value("joins")),
+            "joins": _mean_of(joins),
             "motion (levels a frame)": _mean_of(value("motion")),
         }
         rows = list(self._lengths())

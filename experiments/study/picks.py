@@ -6,6 +6,8 @@ import math
 import statistics
 from collections.abc import Callable
 
+BEYOND = 100.0  # times the change elsewhere, which is nothing then
+
 Found = dict
 Pick = Callable[[Found], float | None]
 
@@ -21,6 +23,11 @@ def drifted(measure: str) -> Pick:
 def farthest(name: str) -> Pick:
     """In the section that is farthest off: errors add up towards the end forwards, but towards the start inverted."""
     return lambda found: max(section[name] for section in found["by_section"])
+
+
+def joins(found: Found) -> float | None:
+    """None where nothing changes elsewhere, as in the world's own videos of shapes that stand still."""
+    return found["joins"] if found["joins"] < BEYOND else None
 
 
 def obeys(found: Found) -> bool:

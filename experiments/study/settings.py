@@ -12,7 +12,7 @@ from experiments.study.comparisons import OF_SETTINGS, Comparison, Side, compari
 from experiments.study.intervals import mean, share
 from experiments.study.long import uneven
 from experiments.study.part import Made, Part, embed, obeyed
-from experiments.study.picks import Found, colour, drifted, obeys, value
+from experiments.study.picks import Found, colour, drifted, joins, obeys, value
 from experiments.study.tables import count, figure, number, percent, table
 from experiments.study.videos import (
     ANCHORS,
@@ -51,7 +51,7 @@ class Settings(Part):
                     str(self._context(order, layout)),
                     percent(share(obeyed(made))),
                     *(figure(mean([pick(found) for _, found in made]), 2) for pick in
-                      (colour, value("fit"), drifted("lab_mean"), drifted("hsv"), drifted("laplacian"), value("joins"),
+                      (colour, value("fit"), drifted("lab_mean"), drifted("hsv"), drifted("laplacian"), joins,
                        value("motion"))),
                 ])  # fmt: skip
         header = ["order, layout", "context tokens", "obeys", "colour", "fit", "Lab", "HSV", "Laplacian", "joins", "motion"]
@@ -66,7 +66,7 @@ class Settings(Part):
                 rows.append([
                     spacing, str(len(some)), percent(share(obeyed(some))),
                     *(figure(mean([pick(found) for _, found in some]), 2) for pick in
-                      (colour, value("fit"), drifted("lab_mean"), value("joins"), value("motion"))),
+                      (colour, value("fit"), drifted("lab_mean"), joins, value("motion"))),
                 ])  # fmt: skip
         return table(["paddings", "videos", "obeys", "colour", "fit", "Lab", "joins", "motion"], rows) if rows else ""
 
