@@ -284,7 +284,7 @@ def test_a_guide_is_shown_again_to_what_is_made_again(graph, server):
 
 
 def test_frames_are_part_of_what_finished_sections_are_kept_for(graph, server):
-    """The same prompt again is resumed; with a guide, nothing is."""
+    """The same prompt again is resumed; without its guide, only the section before those that see it is."""
     plan, other = graph.plan_of(2), graph.add("FramePack_DemoImage", seed=5)
     guided = place(graph, other, at="time", seconds=1.0, use="guide", clip_vision=None)
 
@@ -295,7 +295,7 @@ def test_frames_are_part_of_what_finished_sections_are_kept_for(graph, server):
         graph.latents(server, sampler, on_message=seen)
         texts.append("\n".join(seen.texts(sampler)))
 
-    assert "resumed" not in texts[0] and "resumed: 2 of 2" in texts[1] and "resumed" not in texts[2]
+    assert "resumed" not in texts[0] and "resumed: 2 of 2" in texts[1] and "resumed: 1 of 2" in texts[2]
 
 
 @pytest.mark.parametrize(
