@@ -78,8 +78,8 @@ class Originals:
         return tuple(
             f"{name}: a hard cut, since {reason}"
             for name, known, reason in (
-                ("before", overlap.first, why_first if length.apart else _why(made, made is not None and made.begins)),
-                ("after", overlap.last, _why(made, made is not None and made.ends)),
+                ("before", overlap.first, why_first if length.apart else _why(made, made is None or made.begins)),
+                ("after", overlap.last, _why(made, made is None or made.ends)),
             )
             if getattr(self, name) is not None and not known
         )

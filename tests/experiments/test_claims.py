@@ -9,6 +9,7 @@ import pytest
 
 from experiments.study import run
 from experiments.study.claims import Claims
+from experiments.study.picks import joins
 from experiments.study.results import Results
 from experiments.study.videos import CONFIGURATIONS, EXPERIMENTS, Amount, Video, Way
 
@@ -100,6 +101,20 @@ def test_what_an_error_adds_is_told_apart_from_what_was_there(claims):
     assert found["times as much by an error of 0.2: forward and inverted"][3].endswith(": inverted lower")
     assert found["sections see the world: forward and inverted"][3].startswith("0.32 ")
     assert found["inverted: sees its own and sees the world"][3].startswith("0.67 ")
+
+
+def test_the_section_that_is_sampled_first_can_be_left_out(claims):
+    """Forwards it is the first, whose colour is twice as far off as the second one's; inverted it is the last."""
+    found = mean_colours(claims.errors_later())
+
+    assert found["forward: sees its own and sees the world"][3].startswith("0.67 ")
+    ratio = float(found["sections see the world: forward and inverted"][3].split(" ")[0])
+    assert ratio == pytest.approx(2 / math.sqrt(3 * 3.2), abs=0.01)
+    assert all("that see others" in line for line in claims.errors_later().splitlines()[2:])
+
+
+def test_a_join_is_no_number_where_nothing_else_moves():
+    assert joins({"joins": 20_967.2}) is None and joins({"joins": 1.2}) == 1.2
 
 
 def test_the_drift_by_error_is_drawn(claims, tmp_path):
