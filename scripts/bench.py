@@ -32,6 +32,8 @@ expected: how near ways to expect a skipped call's result come to what the model
 
 frames: what is given of a video, and the joins with what is made beside it, in every way to give frames and every order.
 
+oneframe: where the shape is in single pictures, beside the world's truth.
+
 measures: what FramePack Measure Video says of videos that do not drift.
 
 steps: how near videos of 6 to 12 steps come to one of 50, by sampler and shift, with FramePack Cache and without.
@@ -48,7 +50,7 @@ from scripts.support.environment import prepare_or_exit, run_module
 
 BENCHMARKS = (
     "speed", "helios", "memory", "decode", "load", "card", "gpu", "flags", "profile", "waits", "previews", "cache", "expected",
-    "frames", "measures", "steps",
+    "frames", "oneframe", "measures", "steps",
 )  # fmt: skip
 
 

@@ -47,12 +47,13 @@ SPREADS = tuple(f"{what}: median (largest) | up to {VISIBLE}" for what in ("join
 
 class Piece(NamedTuple):
     """Frames `first` to `stop` - 1 of the world's video, which are the same of the one that is made. A still, which has only
-    one picture, is seen in all of them."""
+    one picture, is seen in all of them. A guide is shown to the section that makes them."""
 
     at: str
     first: int
     stop: int
     still: bool = False
+    use: str = "fixed"
 
     @property
     def picture(self) -> int:
@@ -78,6 +79,10 @@ class Way:
     again: bool = False
 
     @property
+    def fixed(self) -> tuple[Piece, ...]:
+        return tuple(piece for piece in self.given if piece.use == "fixed")
+
+    @property
     def frames(self) -> int:
         ends = [piece.stop for piece in self.given if piece.at == "end"]
         return ends[0] if ends else self.joins[-1] + (0 if self.loop else SECTION)
@@ -91,6 +96,7 @@ WAYS = (
     Way("image to video", (A,), (START,)),
     Way("first and last frame", (A, B), (START, Piece("end", B, B + PIXEL_FRAMES, still=True)), AHEAD),
     Way("a still in mid-video", (A, A + PIXEL_FRAMES), (START, Piece("time", A, A + PIXEL_FRAMES, still=True)), AHEAD),
+    Way("a guide in the middle", (A,), (START, Piece("time", A, B, still=True, use="guide")), ("inverted", "forward")),
     Way("a clip is continued", (A, B), (CLIP,)),
     Way("a clip is led up to", (A - 4, B - 4), (Piece("end", B - 4, C - 4),), AHEAD),
     Way("between two clips", (A, B, C), (CLIP, Piece("end", C, C + SECTION)), AHEAD),
@@ -195,10 +201,10 @@ def placed(way: Way, world: np.ndarray, folder: Path) -> tuple[Prompt, dict]:
     for piece in way.given:
         name = f"{piece.at}.png"
         save(piece.of(world), folder / name)
-        seconds = piece.first / FPS if piece.at == "time" else 0.0
+        seconds = piece.picture / FPS if piece.at == "time" else 0.0
         prompt[f"image {name}"] = node("LoadImage", image=name)
         prompt[name] = node("FramePack_Place", images=[f"image {name}", 0], vae=["demo", 2], clip_vision=["demo", 3],
-                            at=piece.at, seconds=seconds, use="fixed", base_resolution=height, fps=float(FPS),
+                            at=piece.at, seconds=seconds, use=piece.use, base_resolution=height, fps=float(FPS),
                             **frames)  # fmt: skip
         frames = {"frames": [name, 0]}
     return prompt, frames
@@ -225,7 +231,7 @@ def found(way: Way, scene: Scene, world: np.ndarray, frames: np.ndarray) -> Foun
         steps = tuple(joins(way, frames))
         return Found(steps, steps, (), None, None, None, None)
     (track, *_), (start, *_) = follow(frames, scene), follow(world[:1], scene)
-    given = () if way.loop else way.given
+    given = () if way.loop else way.fixed
     return Found(
         tuple(joins(way, frames)),
         tuple(joins(way, frames, among_made=True)),
@@ -243,7 +249,7 @@ def joins(way: Way, frames: np.ndarray, among_made: bool = False) -> list[float]
     shown = np.concatenate([frames, frames[:1]]) if way.loop else frames
     others = elsewhere(way, len(shown))
     if among_made:
-        others = [frame for frame in others if not any(piece.first <= frame < piece.stop for piece in way.given)]
+        others = [frame for frame in others if not any(piece.first <= frame < piece.stop for piece in way.fixed)]
     return Series.of(shown).joins(way.joins, others).tolist()
 
 
@@ -278,7 +284,7 @@ def kept(way: Way, piece: Piece, world: np.ndarray, frames: np.ndarray) -> float
 def held(way: Way, world: np.ndarray) -> np.ndarray:
     """The world's video in which the stills that are given stand still."""
     video = world[: way.frames].copy()
-    for piece in way.given:
+    for piece in way.fixed:
         if piece.still:
             video[piece.first : piece.stop] = world[piece.picture]
     return video

@@ -48,8 +48,9 @@ RELEASED_SIZE = Size("released", 76, 80, 3072, 20, 40, torch.bfloat16)
 TEXT_TOKENS, TEXT_WIDTH, IMAGE_TOKENS, IMAGE_WIDTH = 64, 512, 32, 128
 AXES, THETA = (16, 56, 56), 256
 STEPS = 25
-SHARED_STEPS = 3
+SHARED_STEPS, CACHED_STEPS = 3, 5
 GEOMETRIC_MEAN_BOUND, SINGLE_BOUND, SECTION_BOUND = 1.00, 1.05, 1.05
+CACHE_TOLERANCE = 0.05
 
 
 def main() -> int:
@@ -77,6 +78,7 @@ def main() -> int:
         transformer_calls(options, [released], device, matmul_peak(device, 8192, torch.bfloat16))
     within &= section_overhead(device)
     within &= shared_modulations(options.runs, device)
+    within &= cache_memory()
     return 0 if within else 1
 
 
@@ -111,8 +113,11 @@ def transformer_calls(options: argparse.Namespace, sizes: Sequence[Size], device
     return mean <= GEOMETRIC_MEAN_BOUND and max(ratios) <= SINGLE_BOUND
 
 
-def sampling_run(size: Size, steps: int, length: float) -> tuple[Any, Callable[[], None]]:
-    """A model, and a run of its sampler node for a video of so many seconds."""
+def sampling_run(
+    size: Size, steps: int, length: float, patched: Callable[[Any], Any] = lambda model: model
+) -> tuple[Any, Callable[[], torch.Tensor]]:
+    """A model, and a run of its sampler node for a video of so many seconds, with what `patched` makes of the model; the run
+    returns latents."""
     from framepack_core.comfyui.sampling.request import Given, Request, make_guider
     from framepack_core.comfyui.sampling.sample import sample
     from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
@@ -122,14 +127,14 @@ def sampling_run(size: Size, steps: int, length: float) -> tuple[Any, Callable[[
     inputs, _, _ = make_inputs(size, torch.device("cpu"))
     conditioning = [[inputs["text"], {"pooled_output": inputs["pooled"]}]]
 
-    def run() -> None:
+    def run() -> torch.Tensor:
         plan = Plan.of(length)
-        guider, sampler = make_guider(patcher, conditioning, None, 1.0, 10.0), sampler_named("unipc_bh1")
+        guider, sampler = make_guider(patched(patcher), conditioning, None, 1.0, 10.0), sampler_named("unipc_bh1")
         timeline = Given({"samples": torch.zeros(1, 16, 1, size.height, size.width)}).timeline(plan)
         sections = plan.bind(timeline)
         sigmas = section_sigmas(sections, timeline, steps, 0.0)
         embedding = {"last_hidden_state": inputs["image"]}
-        sample(Request(guider, sampler, plan, timeline, sections, sigmas, 0, embedding), say=lambda text: None)
+        return sample(Request(guider, sampler, plan, timeline, sections, sigmas, 0, embedding), say=lambda text: None).latents
 
     return patcher, run
 
@@ -159,24 +164,42 @@ def shared_modulations(runs: int, device: torch.device) -> bool:
 
     _, run = sampling_run(SECTION_SIZE, SHARED_STEPS, 2.4)
 
-    def computed() -> None:
+    def computed() -> torch.Tensor:
         with unshared():
-            run()
+            return run()
 
-    def remembered() -> None:
+    def remembered() -> torch.Tensor:
         with patch.object(modulation, "all_there", lambda layers, device: False):
-            run()
+            return run()
 
     print(
         f"two sections of {SHARED_STEPS} steps that may share modulations against two in which all layers compute at every step"
     )
     within = True
     for name, shared in (("weights on the device", run), ("as if they were not", remembered)):
+        same = torch.equal(shared(), computed())
         ratio = statistics.median(a / b for a, b in zip(*interleaved(runs, shared, computed, device), strict=True))
-        print(f"  {name}: {ratio:.3f} (bound {SECTION_BOUND:.2f})")
-        within &= ratio <= SECTION_BOUND
+        print(f"  {name}: {ratio:.3f} (bound {SECTION_BOUND:.2f}), {'the same' if same else 'OTHER'} bits")
+        within &= same and ratio <= SECTION_BOUND
     print()
     return within
+
+
+def cache_memory() -> bool:
+    """What a section keeps for FramePack Cache while the transformer is called, against two velocities in float32."""
+    from framepack_core.caching import Skipping
+    from framepack_core.comfyui.sampling.cache import with_cache
+
+    def peak(patched: Callable[[Any], Any]) -> float:
+        _, run = sampling_run(SECTION_SIZE, CACHED_STEPS, 1.2, patched)
+        return peak_memory(run)
+
+    kept = peak(lambda model: with_cache(model, "easycache", Skipping(threshold=0.0), lambda cache: None)) - peak(
+        lambda model: model
+    )
+    computed = 2 * 4 * 16 * 9 * SECTION_SIZE.height * SECTION_SIZE.width / 1e6
+    print(f"FramePack Cache keeps {kept:.2f} MB in a section, two velocities are {computed:.2f} MB")
+    return abs(kept - computed) <= CACHE_TOLERANCE * computed
 
 
 def pair(size: Size, device: torch.device) -> tuple[Callable[[], torch.Tensor], Callable[[], torch.Tensor], int]:

@@ -151,7 +151,7 @@ class Amount:
     far_orders: int = 64  # as orders, over the longest videos, where drift differs more from scene to scene
     long_layouts: int = 24
     tails: int = 24
-    windows: int = 24
+    windows: int = 48
     errors: int = 40
 
     def at_most(self, videos: int) -> Amount:
