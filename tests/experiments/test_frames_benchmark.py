@@ -23,6 +23,7 @@ from framepack_core.frames import PIXEL_FRAMES
 
 SCENES = [Scene.draw(seed).with_motion("stop", seed) for seed in (2_000_001, 2_000_004)]
 ORBITS = 2_000_003  # a scene whose only shape then stays in the picture, all of it
+EXTENSIONS = [(way, order) for way in WAYS if "clip" in way.name for order in way.orders]
 CLIP, STILL = (next(way for way in WAYS if way.name == name) for name in ("a clip is continued", "a still in mid-video"))
 
 
@@ -119,3 +120,16 @@ def test_every_way_ends_in_a_file_that_keeps_what_it_was_given(way: Way, server)
 def test_joins_begin_latent_frames():
     for way in WAYS:
         assert {join % PIXEL_FRAMES for join in way.joins} == {0 if way.loop else 1}, way.name
+
+
+@pytest.mark.server
+@pytest.mark.slow
+@pytest.mark.parametrize(("way", "order"), EXTENSIONS, ids=lambda value: getattr(value, "name", value))
+def test_an_extension_keeps_the_clip_goes_on_as_told_and_keeps_its_colour(way: Way, order: str, server):
+    """In most scenes; docs/measuring.md has the figures of twice as many."""
+    videos = [film(server, way, order, number, steps=8) for number in range(4)]
+
+    assert all(video.given is not None and video.given > -1 for video in videos)  # dB
+    assert np.median([step for video in videos for step in video.strides]) < 1.5
+    assert sum(bool(video.obeys) for video in videos) >= 2
+    assert np.median([np.inf if video.colour is None else video.colour for video in videos]) < 12
