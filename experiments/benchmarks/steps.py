@@ -92,14 +92,15 @@ def made(scene: int, way: Way) -> dict:
 def video(scene: int, way: Way):
     from experiments.study.videos import Video, motion_of
 
-    return Video(scene, motion_of(scene), 1, "inverted", "framepack", steps=way.steps, shift=way.shift, cache=way.cache)
+    return Video(scene, motion_of(scene), 1, "inverted", "framepack", steps=way.steps, shift=way.shift, cache=way.cache,
+                 sampler=way.sampler)  # fmt: skip
 
 
 def frames_of(studio, scene: int, way: Way) -> tuple[Tensor, float]:
     """Frames `F H W 3` in 0..1, and the share of the model's calls that were made."""
     from framepack_core.comfyui.decoding.stream import decode_video
 
-    sampled = studio.sample([video(scene, way)], sampler=way.sampler)
+    sampled = studio.sample([video(scene, way)])
     return decode_video(studio.vae, sampled.latents), sampled.calls
 
 

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from experiments.study import growth, plots
+from experiments.study.comparisons import Comparison, Side, comparisons
 from experiments.study.intervals import mean, share
 from experiments.study.part import Experiment, Part, embed, obeyed
-from experiments.study.picks import colour
+from experiments.study.picks import Pick, colour, joins, value
 from experiments.study.tables import count, figure, percent, table
-from experiments.study.videos import CONFIGURATIONS, SHAPES, example, layouts_of, obedience, prompts, shapes
+from experiments.study.videos import (
+    CONFIGURATIONS,
+    SAMPLER,
+    SAMPLERS,
+    SHAPES,
+    example,
+    layouts_of,
+    obedience,
+    prompts,
+    samplers,
+    shapes,
+)
 from framepack_core.demo.world import MOTIONS
 from framepack_core.orders import ORDERS
 
 WANTED = 0.9  # share of videos that obey
+OF_SAMPLERS: dict[str, Pick] = {
+    "fit": value("fit"),
+    "the shape's colour at the end (Lab distance)": colour,
+    "joins (times the change elsewhere)": joins,
+    "motion (levels a frame)": value("motion"),
+}
 
 
 class Obedience(Part):
@@ -25,6 +43,36 @@ class Obedience(Part):
 
     def example(self) -> str:
         return self._quality(example)
+
+    def samplers(self) -> str:
+        """Each sampler in every order."""
+        rows = [
+            [order, sampler, str(len(made)), percent(share(obeyed(made))), figure(mean([found["fit"] for _, found in made]), 2)]
+            for (order, sampler), made in self._by_sampler().items()
+            if made
+        ]
+        return table(["order", "sampler", "videos", "obeys", "fit"], rows) if rows else ""
+
+    def samplers_compared(self) -> str:
+        """Those that add noise beside the one that does not, on the same scenes."""
+        found = {by: {video.scene: one for video, one in made} for by, made in self._by_sampler().items()}
+        return comparisons(
+            [
+                Comparison(order, *(Side(sampler, found[order, sampler]) for sampler in (SAMPLER, other)))
+                for order in ORDERS
+                for other in SAMPLERS
+                if other != SAMPLER
+            ],
+            OF_SAMPLERS,
+        )
+
+    def _by_sampler(self) -> dict[tuple[str, str], list]:
+        by_order = self._by_order(samplers)
+        return {
+            (order, sampler): [one for one in made if one[0].sampler == sampler]
+            for order, made in by_order.items()
+            for sampler in SAMPLERS
+        }
 
     def _quality(self, experiment: Experiment) -> str:
         rows = [

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 
 from experiments.study.results import Results
+from experiments.study.videos import EXPERIMENTS, FULL, HELD_OUT, QUICK, Video, Way, motion_of
+from framepack_core.demo.world import Scene
 from scripts.support.pack import load_comfyui
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +25,6 @@ def main() -> int:
     load_comfyui(options.comfyui, cpu=not torch.cuda.is_available())
     from experiments.study import report
     from experiments.study.studio import Studio, fingerprint
-    from experiments.study.videos import FULL, QUICK, Way
 
     amount = QUICK if options.quick else FULL
     amount = amount.at_most(options.videos) if options.videos else amount
@@ -52,19 +53,14 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-NAMES = (
-    "vae", "obedience", "prompts", "shapes", "lengths", "layouts", "paddings", "anchors", "changes", "cache", "orders",
-    "long_layouts", "tails", "windows", "errors", "long",
-)  # fmt: skip
+NAMES = ("vae", *EXPERIMENTS, "long")
 
 
 def run(studio, results: Results, amount, way, options: argparse.Namespace) -> None:
-    from experiments.study.videos import EXPERIMENTS
-
     quiet_comfyui()
     if "vae" in options.only:
         measure_vae(studio, results, amount.vae)
-    wanted = {name: list(way.of(EXPERIMENTS[name](amount))) for name in NAMES if name in EXPERIMENTS and name in options.only}
+    wanted = {name: list(way.of(videos(amount))) for name, videos in EXPERIMENTS.items() if name in options.only}
     make_videos(studio, results, wanted, options)
     if "long" in options.only:
         measure_long(studio, results, amount.long, way)
@@ -78,8 +74,6 @@ def quiet_comfyui() -> None:
 
 def measure_vae(studio, results: Results, clips: int) -> None:
     from experiments.study.findings import vae_quality
-    from experiments.study.videos import HELD_OUT
-    from framepack_core.demo.world import Scene
 
     for number in range(clips):
         made = {"vae": number}
@@ -138,7 +132,6 @@ def keep_frames(folder: Path, group: list, clips: Sequence) -> None:
 def measure_long(studio, results: Results, sections: int, way) -> None:
     from experiments.study.findings import findings
     from experiments.study.long import live_megabytes, tokens
-    from experiments.study.videos import Video, motion_of
 
     video = next(way.of([Video(0, motion_of(0), sections, "inverted", "framepack")]))
     made = {"long": video.to_dict()}

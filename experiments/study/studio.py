@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from comfy.samplers import KSAMPLER
 from torch import Tensor
 
 from experiments.study.errors import Elsewhere, Tinted, direction
@@ -33,7 +35,6 @@ from framepack_core.sections import Denoise, Draw, drawing, fill
 from framepack_core.timeline import Timeline
 
 GUIDANCE = 10.0
-SAMPLER = "unipc_bh1"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,6 @@ class Studio:
         videos: Sequence[Video],
         each: Callable[[], None] = lambda: None,
         watch: Callable[[Section], Callback | None] = lambda section: None,
-        sampler: str = SAMPLER,
     ) -> Sampled:
         """Sample videos with the same `batch` together. Each has the noise that its own seed would give it alone; `each` is
         called after every section, and what `watch` returns for a section after each of its steps."""
@@ -86,7 +86,7 @@ class Studio:
         guider = self.guider(videos, self.cached(first.cache, caches.append))
         denoise = GuiderDenoiser(
             guider,
-            sampler_named(sampler),
+            self.sampler(videos, timeline),
             section_sigmas(sections, timeline, first.steps, first.shift),
             0,
             watch,
@@ -115,6 +115,20 @@ class Studio:
     def cached(self, threshold: float, done: Callable[[SectionCache], None]):
         """The model, with FramePack Cache at a threshold above 0."""
         return with_cache(self.model, "easycache", Skipping(threshold), done) if threshold else self.model
+
+    def sampler(self, videos: Sequence[Video], timeline: Timeline) -> KSAMPLER:
+        """The videos' sampler; one that adds noise draws for each video what its own seed would give it alone."""
+        sampler = sampler_named(videos[0].sampler)
+        if "noise_sampler" in inspect.signature(sampler.sampler_function).parameters:
+            _, channels, _, height, width = timeline.latents.shape
+            shape = channels, videos[0].window, height, width
+            generators = [torch.Generator().manual_seed(video.seed + 1) for video in videos]
+
+            def noise(*_: Tensor) -> Tensor:
+                return torch.stack([torch.randn(shape, generator=one) for one in generators]).to(self.model.load_device)
+
+            sampler.extra_options["noise_sampler"] = noise
+        return sampler
 
     def guider(self, videos: Sequence[Video], model):
         """Conditions whose rows are the videos' prompts and pictures."""

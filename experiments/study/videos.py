@@ -14,6 +14,7 @@ from framepack_core.plan import Plan
 
 HELD_OUT = 2_000_000  # seeds of scenes from here on are never trained on
 WINDOW = 9
+SAMPLER = "unipc_bh1"  # of all videos whose experiment does not compare samplers
 
 # Layouts besides each order's own; the inverted order uses them mirrored.
 OTHER_LAYOUTS: tuple[tuple[str, str], ...] = (
@@ -40,6 +41,7 @@ LATER = {
     "error": 0.0,
     "sees": "own",
     "shapes": None,
+    "sampler": SAMPLER,
 }  # fields that results made before do not have, with their defaults
 
 
@@ -73,6 +75,7 @@ class Video:
     error: float = 0.0
     sees: Sees = "own"
     shapes: int | None = None
+    sampler: str = SAMPLER
 
     @property
     def seed(self) -> int:
@@ -105,7 +108,7 @@ class Video:
     def batch(self) -> tuple:
         """Videos with the same value can be sampled together. With a cache each is alone, since one decides for all."""
         told = self.colour_anchor, bool(self.then), self.in_parts, self.cache, self.scene if self.cache else None
-        seen = self.window, self.error, self.sees
+        seen = self.window, self.error, self.sees, self.sampler
         return self.sections, self.order, self.layout, self.paddings, self.steps, self.shift, self.source, *told, *seen
 
     def to_dict(self) -> dict:
@@ -137,6 +140,7 @@ class Amount:
 
     obedience: int = 40
     example: int = 40
+    samplers: int = 40
     prompts: int = 10
     layouts: int = 12
     lengths: tuple[tuple[int, int], ...] = ((1, 8), (2, 8), (4, 8), (6, 8), (12, 40))
@@ -167,6 +171,7 @@ FULL = Amount()
 QUICK = Amount(
     obedience=4,
     example=1,
+    samplers=1,
     prompts=2,
     layouts=2,
     lengths=((1, 2), (2, 2), (6, 1)),
@@ -188,6 +193,8 @@ QUICK = Amount(
 SHAPES = (1, 2)  # of a scene
 ANCHORS = (0.0, 0.5, 1.0)
 CACHES = (0.0, 0.02, 0.03, 0.1)  # none, the default, about half the calls, about a third of them
+SAMPLERS = (SAMPLER, "euler_ancestral")  # which adds noise at every step
+NOISY_SHIFT = 12.0  # with which more of the steps are where the picture is still open
 EXAMPLE_STEPS = 25  # of the example workflows, whose shift follows from the size
 LASTING = ("left", "stop", "up", "right", "down")  # motions that look the same whenever they begin
 LONG = (12, 24)  # sections over which the orders' drift is compared; the rest of the paper's claims, over the first
@@ -215,6 +222,13 @@ def example(amount: Amount) -> Iterator[Video]:
     """The same as `obedience`, sampled as the example workflow does."""
     for video in obedience(replace(amount, obedience=amount.example)):
         yield replace(video, steps=EXAMPLE_STEPS)
+
+
+def samplers(amount: Amount) -> Iterator[Video]:
+    """The same as `obedience` with samplers that add noise, and one that does not."""
+    for video in obedience(replace(amount, obedience=amount.samplers)):
+        for sampler in SAMPLERS:
+            yield replace(video, steps=EXAMPLE_STEPS, shift=NOISY_SHIFT, sampler=sampler)
 
 
 def prompts(amount: Amount) -> Iterator[Video]:
@@ -346,6 +360,7 @@ def errors(amount: Amount) -> Iterator[Video]:
 EXPERIMENTS = {
     "obedience": obedience,
     "example": example,
+    "samplers": samplers,
     "prompts": prompts,
     "shapes": shapes,
     "lengths": lengths,

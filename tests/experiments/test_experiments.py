@@ -16,12 +16,12 @@ from experiments.study.findings import findings
 from experiments.study.intervals import mean, share
 from experiments.study.results import Results
 from experiments.study.settings import Settings
-from experiments.study.videos import CONFIGURATIONS, EXPERIMENTS, Amount, Video, Way, in_sight, motion_of
+from experiments.study.videos import CONFIGURATIONS, EXPERIMENTS, SAMPLERS, Amount, Video, Way, in_sight, motion_of
 from framepack_core.orders import ORDERS
 
 TINY = Amount(
-    obedience=1, example=1, prompts=1, layouts=1, lengths=((1, 1), (2, 1)), paddings=0, anchors=0, changes=1, cache=0, long=3,
-    vae=1, orders=0, far_orders=0, long_layouts=0, tails=0, windows=0, errors=0,
+    obedience=1, example=1, samplers=0, prompts=1, layouts=1, lengths=((1, 1), (2, 1)), paddings=0, anchors=0, changes=1,
+    cache=0, long=3, vae=1, orders=0, far_orders=0, long_layouts=0, tails=0, windows=0, errors=0,
 )  # fmt: skip
 WAY = Way(steps=1)
 ONE = Video(0, "left", 1, "inverted", "framepack", steps=1)
@@ -175,10 +175,13 @@ def test_what_is_not_a_number_is_kept_as_nothing(tmp_path):
     assert json.loads(results.path.read_text())["found"]["color"] == [None, 1.2346]
 
 
-def test_a_video_is_the_same_alone_and_in_a_batch(studio):
-    others = [replace(ONE, scene=scene, motion=motion_of(scene)) for scene in (1, 2)]
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_video_is_the_same_alone_and_in_a_batch(sampler, studio):
+    """Whether or not the sampler adds noise."""
+    one = replace(ONE, steps=2, sampler=sampler)
+    others = [replace(one, scene=scene, motion=motion_of(scene)) for scene in (1, 2)]
 
-    alone, together = studio.sample([ONE]).latents, studio.sample([*others, ONE]).latents
+    alone, together = studio.sample([one]).latents, studio.sample([*others, one]).latents
 
     torch.testing.assert_close(together[2:], alone, rtol=1e-4, atol=1e-4)
     assert (together[0] - together[1]).abs().max() > 0.1
@@ -198,6 +201,19 @@ def test_a_scene_has_as_many_shapes_as_are_asked_for():
     assert len(videos) == 3 * 2 * 3
     assert all(len(video.told.actors) == video.shapes and video.told.actors[0].motion == video.motion for video in videos)
     assert "shapes" not in ONE.to_dict(), "as in results made before"
+
+
+def test_the_page_s_commands_name_experiments():
+    commands = re.findall(r"--only ([a-z_ ]+)", report.TEMPLATE.read_text(encoding="utf-8"))
+
+    assert commands and {name for command in commands for name in command.split()} <= set(run.NAMES)
+
+
+def test_samplers_are_compared_in_every_order_at_one_shift():
+    videos = list(EXPERIMENTS["samplers"](replace(TINY, samplers=2)))
+
+    assert len(videos) == len(set(videos)) == len(ORDERS) * 2 * len(SAMPLERS)
+    assert len({(video.steps, video.shift) for video in videos}) == 1
 
 
 def test_every_order_has_its_own_layout_among_the_configurations():
