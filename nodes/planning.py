@@ -66,7 +66,7 @@ class PlanNode(io.ComfyNode):
                     min=1,
                     max=MAX_WINDOW,
                     tooltip="Latent frames made at once (4 video frames each). 9 is what the checkpoints were trained with; "
-                    "fewer need less memory but make more joins.",
+                    "fewer need less memory but make more joins and more drift.",
                 ),
                 io.Combo.Input(
                     "layout",
