@@ -27,7 +27,6 @@ STEPS = (6, 8, 10, 12)
 SAMPLERS = ("euler", "unipc_bh1", "unipc_bh2", "dpmpp_2m", "res_multistep", "er_sde")
 STOCHASTIC = ("er_sde",)
 SOLVERS = tuple(sampler for sampler in SAMPLERS if sampler not in STOCHASTIC)
-SHIFTED = ("euler",)  # whose only means against an error is where its steps lie
 SHIFTS = (0.0, 3.0, 7.0)  # that of the demo's size, and up to that of the sizes of the released models
 CACHE = 0.02  # FramePack Cache's default
 
@@ -46,11 +45,9 @@ REFERENCE = Way("unipc_bh1", 50)
 
 
 def ways() -> Iterator[Way]:
-    """Every sampler and number of steps; those of `SOLVERS` with the cache too, and those of `SHIFTED` with other shifts."""
-    auto, *others = SHIFTS
-    yield from (Way(sampler, steps, auto) for sampler, steps in product(SAMPLERS, STEPS))
-    yield from (Way(sampler, steps, auto, CACHE) for sampler, steps in product(SOLVERS, STEPS))
-    yield from (Way(sampler, steps, shift) for shift, sampler, steps in product(others, SHIFTED, STEPS))
+    """Every shift, sampler and number of steps, those of `SOLVERS` with the cache too."""
+    for shift, (samplers, cache) in product(SHIFTS, ((SAMPLERS, 0.0), (SOLVERS, CACHE))):
+        yield from (Way(sampler, steps, shift, cache) for sampler, steps in product(samplers, STEPS))
 
 
 def main() -> int:

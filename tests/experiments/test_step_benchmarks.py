@@ -5,7 +5,7 @@ import torch
 
 from experiments.benchmarks import expected, steps
 from experiments.benchmarks.expected import WAYS, Call, mean_error
-from experiments.benchmarks.steps import SAMPLERS, SHIFTED, SOLVERS, STEPS, Way, made, measure, report, ways
+from experiments.benchmarks.steps import SAMPLERS, SHIFTS, SOLVERS, STEPS, Way, made, measure, report, ways
 from experiments.study.results import Results
 from experiments.study.run import quiet_comfyui
 from experiments.study.studio import Studio
@@ -38,7 +38,7 @@ def test_the_table_has_medians_and_no_distance_for_a_sampler_with_noise_of_its_o
     assert "| euler | auto | off | 31.0 dB, 0.60 | 31.0 dB, 0.60 | 31.0 dB, 0.60 | 31.0 dB, 0.60 |" in lines
     assert "| er_sde | auto | off | 0.60 | 0.60 | 0.60 | 0.60 |" in lines
     assert "| euler | auto | 0.02 | " + " | ".join(["31.0 dB, 0.60, 0.90"] * len(STEPS)) + " |" in lines
-    assert len(lines) == 2 + len(SAMPLERS) + len(SOLVERS) + 2 * len(SHIFTED)
+    assert len(lines) == 2 + len(SHIFTS) * (len(SAMPLERS) + len(SOLVERS))
 
 
 def test_what_has_not_been_made_is_left_out_of_the_table(results):
