@@ -7,6 +7,7 @@ import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ class Studio:
         guider = self.guider(videos, self.cached(first.cache, caches.append))
         denoise = GuiderDenoiser(
             guider,
-            self.sampler(videos, timeline),
+            sampler_drawing_own(videos),
             section_sigmas(sections, timeline, first.steps, first.shift),
             0,
             watch,
@@ -115,20 +116,6 @@ class Studio:
     def cached(self, threshold: float, done: Callable[[SectionCache], None]):
         """The model, with FramePack Cache at a threshold above 0."""
         return with_cache(self.model, "easycache", Skipping(threshold), done) if threshold else self.model
-
-    def sampler(self, videos: Sequence[Video], timeline: Timeline) -> KSAMPLER:
-        """The videos' sampler; one that adds noise draws for each video what its own seed would give it alone."""
-        sampler = sampler_named(videos[0].sampler)
-        if "noise_sampler" in inspect.signature(sampler.sampler_function).parameters:
-            _, channels, _, height, width = timeline.latents.shape
-            shape = channels, videos[0].window, height, width
-            generators = [torch.Generator().manual_seed(video.seed + 1) for video in videos]
-
-            def noise(*_: Tensor) -> Tensor:
-                return torch.stack([torch.randn(shape, generator=one) for one in generators]).to(self.model.load_device)
-
-            sampler.extra_options["noise_sampler"] = noise
-        return sampler
 
     def guider(self, videos: Sequence[Video], model):
         """Conditions whose rows are the videos' prompts and pictures."""
@@ -174,6 +161,23 @@ def drawing_own(videos: Sequence[Video], timeline: Timeline) -> Draw[Tensor]:
     """What draws a section's noise for each video as its own seed would give it alone."""
     draws = [drawing(Timeline(timeline.latents[:1]), video.seed) for video in videos]
     return lambda section: torch.cat([draw(section) for draw in draws])
+
+
+def sampler_drawing_own(videos: Sequence[Video]) -> KSAMPLER:
+    """The videos' sampler; one that adds noise draws for each video what its own seed would give it alone."""
+    sampler = sampler_named(videos[0].sampler)
+    sample = sampler.sampler_function
+    if "noise_sampler" not in inspect.signature(sample).parameters:
+        return sampler
+    generators = [torch.Generator().manual_seed(video.seed + 1) for video in videos]
+
+    def sample_own(model: Any, x: Tensor, *args: Any, **options: Any) -> Tensor:
+        def noise(*_: Tensor) -> Tensor:
+            return torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in generators]).to(x)
+
+        return sample(model, x, *args, noise_sampler=noise, **options)
+
+    return KSAMPLER(sample_own, sampler.extra_options)
 
 
 def fingerprint() -> str:

@@ -175,10 +175,11 @@ def test_what_is_not_a_number_is_kept_as_nothing(tmp_path):
     assert json.loads(results.path.read_text())["found"]["color"] == [None, 1.2346]
 
 
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_video_is_the_same_alone_and_in_a_batch(sampler, studio):
-    """Whether or not the sampler adds noise."""
-    one = replace(ONE, steps=2, sampler=sampler)
+def test_a_video_is_the_same_alone_and_in_a_batch(sampler, order, studio):
+    """Whether or not the sampler adds noise, and whether or not all sections are as long."""
+    one = replace(ONE, sections=2, order=order, layout=ORDERS[order].layout, steps=2, sampler=sampler)
     others = [replace(one, scene=scene, motion=motion_of(scene)) for scene in (1, 2)]
 
     alone, together = studio.sample([one]).latents, studio.sample([*others, one]).latents
