@@ -113,8 +113,12 @@ def transformer_calls(options: argparse.Namespace, sizes: Sequence[Size], device
     return mean <= GEOMETRIC_MEAN_BOUND and max(ratios) <= SINGLE_BOUND
 
 
+def unchanged(model: Any) -> Any:
+    return model
+
+
 def sampling_run(
-    size: Size, steps: int, length: float, patched: Callable[[Any], Any] = lambda model: model
+    size: Size, steps: int, length: float, patched: Callable[[Any], Any] = unchanged
 ) -> tuple[Any, Callable[[], torch.Tensor]]:
     """A model, and a run of its sampler node for a video of so many seconds, with what `patched` makes of the model; the run
     returns latents."""
@@ -194,9 +198,10 @@ def cache_memory() -> bool:
         _, run = sampling_run(SECTION_SIZE, CACHED_STEPS, 1.2, patched)
         return peak_memory(run)
 
-    kept = peak(lambda model: with_cache(model, "easycache", Skipping(threshold=0.0), lambda cache: None)) - peak(
-        lambda model: model
-    )
+    def cached(model: Any) -> Any:
+        return with_cache(model, "easycache", Skipping(threshold=0.0), lambda cache: None)
+
+    kept = peak(cached) - peak(unchanged)
     computed = 2 * 4 * 16 * 9 * SECTION_SIZE.height * SECTION_SIZE.width / 1e6
     print(f"FramePack Cache keeps {kept:.2f} MB in a section, two velocities are {computed:.2f} MB")
     return abs(kept - computed) <= CACHE_TOLERANCE * computed

@@ -10,7 +10,6 @@ from experiments.study.picks import Pick, colour, joins, value
 from experiments.study.tables import count, figure, percent, table
 from experiments.study.videos import (
     CONFIGURATIONS,
-    SAMPLER,
     SAMPLERS,
     SHAPES,
     example,
@@ -54,17 +53,10 @@ class Obedience(Part):
         return table(["order", "sampler", "videos", "obeys", "fit"], rows) if rows else ""
 
     def samplers_compared(self) -> str:
-        """Those that add noise beside the one that does not, on the same scenes."""
+        """The one that adds noise beside the one that does not, on the same scenes."""
         found = {by: {video.scene: one for video, one in made} for by, made in self._by_sampler().items()}
-        return comparisons(
-            [
-                Comparison(order, *(Side(sampler, found[order, sampler]) for sampler in (SAMPLER, other)))
-                for order in ORDERS
-                for other in SAMPLERS
-                if other != SAMPLER
-            ],
-            OF_SAMPLERS,
-        )
+        compared = [Comparison(order, *(Side(sampler, found[order, sampler]) for sampler in SAMPLERS)) for order in ORDERS]
+        return comparisons(compared, OF_SAMPLERS)
 
     def _by_sampler(self) -> dict[tuple[str, str], list]:
         by_order = self._by_order(samplers)

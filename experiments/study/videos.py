@@ -225,7 +225,7 @@ def example(amount: Amount) -> Iterator[Video]:
 
 
 def samplers(amount: Amount) -> Iterator[Video]:
-    """The same as `obedience` with samplers that add noise, and one that does not."""
+    """The same as `obedience` with a sampler that adds noise, and one that does not."""
     for video in obedience(replace(amount, obedience=amount.samplers)):
         for sampler in SAMPLERS:
             yield replace(video, steps=EXAMPLE_STEPS, shift=NOISY_SHIFT, sampler=sampler)
