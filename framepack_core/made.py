@@ -29,6 +29,7 @@ class Shown:
 class Made:
     """The plan of a video of so many latent frames, which of them were `given`, and what those that were made were `shown`.
 
+    `end` `B 16 1 H W` is what was seen at the end and is not in the video: an image beyond it, or a weakened last frame.
     What is left of a cancelled run `begins` or `ends` where the plan's video does, or not. If sections were made again since,
     `plan` and `given` are those of the whole video. Where sections are apart, nothing is in
     `shown`: what they are shown goes with the video in another way (`latent.BEFORE`).
@@ -40,6 +41,7 @@ class Made:
     shown: tuple[Shown, ...] = ()
     begins: bool = True
     ends: bool = True
+    end: Tensor | None = None
 
     def embedding(self, target: Collection[int]) -> Any:
         """The image embedding with which most of these latent frames were made."""
@@ -54,17 +56,20 @@ class Made:
             for one in self.shown
             if start <= one.start and one.stop <= stop
         )
-        return replace(self, given=given, frames=stop - start, shown=shown)
+        end = self.end if stop == self.frames else None
+        return replace(self, given=given, frames=stop - start, shown=shown, end=end)
 
-    def again(self, made: Iterable[Shown]) -> Made:
-        """With sections that were made again and shown this."""
+    def again(self, made: Iterable[Shown], end: Tensor | None = None) -> Made:
+        """With sections that were made again and shown this, and this end unless they saw none."""
         new = tuple(made)
         kept = (one for one in self.shown if not any(other.covers(range(one.start, one.stop)) for other in new))
-        return replace(self, shown=(*kept, *new))
+        return replace(self, shown=(*kept, *new), end=self.end if end is None else end)
 
     def fits(self, latents: Tensor) -> bool:
-        """Whether guides have the size of these latents `B 16 T H W`, which may have been resized since."""
-        return all(one.guide is None or one.guide.shape[3:] == latents.shape[3:] for one in self.shown)
+        """Whether guides and the end have the size of these latents `B 16 T H W`, which may have been resized since."""
+        pictures = [self.end, *(one.guide for one in self.shown)]
+        return all(picture is None or picture.shape[3:] == latents.shape[3:] for picture in pictures)
 
-    def without_guides(self) -> Made:
-        return replace(self, shown=tuple(replace(one, guide=None) for one in self.shown))
+    def without_pictures(self) -> Made:
+        """Without guides and an end."""
+        return replace(self, shown=tuple(replace(one, guide=None) for one in self.shown), end=None)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .filling import Section
 from .frames import Length, runs
-from .made import Made, Shown
+from .made import Made
 from .placing import Frames, Placed
 from .plan import Plan
 
@@ -28,48 +28,42 @@ def sections_again(
     notes = unsaid(plan, latents, made)
     plan = as_made(plan, length, made.plan.parts if made else ())
     if made is None:
-        known, shown = given_frames(plan, latents.shape[2]), ()
+        made = Made(plan, tuple(sorted(given_frames(plan, latents.shape[2]))), latents.shape[2])
     else:
         require_same(plan, made)
-        known, shown = made.given, made.shown if made.fits(latents) else made.without_guides().shown
-    latents, known = whole(latents, known, before)
-    planned = plan.fill(latents.shape[2], known)
+        made = replace(made if made.fits(latents) else made.without_pictures(), plan=plan)
+    latents, made = whole(latents, made, before)
+    planned = plan.fill(made.frames, made.given)
     numbers = section_numbers(text, planned)
     if unseen_after(plan, planned, numbers):
         notes.append(f"the {plan.order} order does not see what comes after: to avoid a jump, make up to {len(planned)} again")
-    return *redo(plan, latents, known, numbers, before, shown), notes
+    return *redo(made, latents, numbers, before), notes
 
 
-def redo(
-    plan: Plan,
-    latents: Tensor,
-    known: Collection[int],
-    numbers: Collection[int],
-    before: Placed | None = None,
-    shown: tuple[Shown, ...] = (),
-) -> tuple[Plan, Frames]:
+def redo(made: Made, latents: Tensor, numbers: Collection[int], before: Placed | None = None) -> tuple[Plan, Frames]:
     """The plan that makes these sections (0 is the first that was made) again, and the frames that stay.
 
-    `latents` `B 16 T H W` are the finished video, of which `known` frames were given. `before` is what it begins after, whose
-    frames are the first of them. `shown` is what its sections saw besides it, and see again.
+    `latents` `B 16 T H W` are the finished video. `before` is what it begins after, whose frames are the first of them.
     """
-    sections = plan.fill(latents.shape[2], known)
+    plan, known = made.plan, made.given
+    sections = plan.fill(made.frames, known)
     again = {frame for section in sections if section.number in numbers for frame in section.target}
-    stays = runs(frame for frame in range(latents.shape[2]) if frame not in again)
-    video = plan.length(latents.shape[2], len(known)).uncut
+    stays = runs(frame for frame in range(made.frames) if frame not in again)
+    video = plan.length(made.frames, len(known)).uncut
     placed = tuple(_stretch(latents, start, stop, video.begins(start) / plan.fps) for start, stop in stays)
     if before is not None:
         placed = (replace(placed[0], picture=before.picture), *placed[1:])
-    begun = plan.begun(latents.shape[2], known)
+    begun = plan.begun(made.frames, known)
     shorter = replace(begun, sections=len(again) // plan.window, seconds=None, anchor=plan.anchor_of(sections))
-    return shorter, Frames(placed, plan.fps, Made(plan, tuple(sorted(known)), latents.shape[2], shown))
+    return shorter, Frames(placed, plan.fps, made)
 
 
-def whole(latents: Tensor, known: Collection[int], before: Placed | None) -> tuple[Tensor, Collection[int]]:
-    """A finished video with what it begins after, and which of its frames were given."""
+def whole(latents: Tensor, made: Made, before: Placed | None) -> tuple[Tensor, Made]:
+    """A finished video with what it begins after, which was given."""
     if before is None:
-        return latents, known
-    return torch.cat([before.latents.expand(len(latents), -1, -1, -1, -1), latents], dim=2), range(before.length)
+        return latents, made
+    latents = torch.cat([before.latents.expand(len(latents), -1, -1, -1, -1), latents], dim=2)
+    return latents, replace(made, given=tuple(range(before.length)), frames=latents.shape[2])
 
 
 def as_made(plan: Plan, length: Length, parts: tuple[int, ...]) -> Plan:
@@ -81,12 +75,20 @@ def as_made(plan: Plan, length: Length, parts: tuple[int, ...]) -> Plan:
 def unsaid(plan: Plan, latents: Tensor, made: Made | None) -> list[str]:
     """Lines for the user about what these latents `B 16 T H W` no longer say of how they were made."""
     if made is not None:
-        return [] if made.fits(latents) else ["latent was resized, so its guides do not fit: place them again, on these frames"]
+        return (
+            []
+            if made.fits(latents)
+            else [
+                "latent was resized, so its guides and its end_latent do not fit: place guides again, on these frames, and connect "
+                "end_latent"
+            ]
+        )
     found = []
     if not plan.apart:
         found.append(
             "latent does not say which guides and image embeddings its sections had (it was saved and loaded, or changed): "
             "connect clip_vision_output, and place guides again, on these frames"
+            + (", and connect end_latent if it had one" if plan.order.end == "beyond" else "")
         )
     if plan.prompted:
         found.append("nothing says whether latent was made in parts: its sections count as if not")

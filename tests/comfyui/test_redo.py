@@ -14,7 +14,7 @@ from framepack_core.comfyui.families import family_of
 from framepack_core.comfyui.latent import LENGTH, MADE, length_of, made_of
 from framepack_core.comfyui.placing import Picture, place
 from framepack_core.comfyui.sampling.request import Given, Request, make_guider
-from framepack_core.comfyui.sampling.sample import finished_part, sample
+from framepack_core.comfyui.sampling.sample import Video, finished_part, sample
 from framepack_core.demo.world import Scene
 from framepack_core.placing import Frames
 from framepack_core.plan import Plan
@@ -63,8 +63,7 @@ class Demo:
         )
 
     def latent(self, *args, **inputs) -> dict:
-        video = sample(self.request(*args, **inputs), lambda line: None)
-        return {"samples": video.latents, MADE: video.made, LENGTH: video.length}
+        return as_latent(sample(self.request(*args, **inputs), lambda line: None))
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +76,10 @@ def no_gradients():
     """As ComfyUI runs nodes."""
     with torch.inference_mode():
         yield
+
+
+def as_latent(video: Video) -> dict:
+    return {"samples": video.latents, MADE: video.made, LENGTH: video.length}
 
 
 def again(latent: dict, sections: str, plan: Plan = PLAN) -> tuple[Plan, Frames]:
@@ -108,6 +111,24 @@ def test_a_section_is_shown_its_guide_and_embedding_again(made):
     without = made.latent(plan, seed=2, frames=silent)
     assert changed(by_hand, found) == []
     assert changed(without, found) == [*MIDDLE]
+
+
+@pytest.mark.parametrize(("order", "strength"), [("inverted", 1.0), ("inverted", 0.5), ("endpoints", 0.5)])
+def test_the_last_section_sees_the_end_that_it_saw(made, order, strength):
+    """With the same seed it is the same again, and the end goes on to the next time."""
+    plan = Plan.of(3.6, order)
+    start, end = ({"samples": made.place(seed, at="start").placed[0].latents} for seed in (1, 2))
+    request = made.request(plan, start_latent=start, end_latent=end, end_strength=strength)
+    latent = as_latent(sample(request, lambda line: None))
+
+    shorter, frames = again(latent, "1", plan)
+    second = made.request(shorter, frames=frames)
+    once_more = again(as_latent(sample(second, lambda line: None)), "1", plan)
+    third = made.request(once_more[0], frames=once_more[1])
+
+    seen, expected = (second.timeline.read(second.sections[0].sees & {28}), end["samples"] * strength)
+    assert torch.equal(seen, expected)
+    assert third.made.end is not None and torch.equal(third.made.end, expected)
 
 
 def test_sections_between_keyframes_have_the_embedding_of_the_one_that_they_had(made):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from framepack_core.drawing.chart import Chart, heading
 from framepack_core.frames import Length, pixel_frames
+from framepack_core.made import Made
 from framepack_core.orders import ORDERS, released_paddings
 from framepack_core.placing import Arrangement, Frames, Placed
 from framepack_core.plan import Plan
@@ -226,7 +227,7 @@ def test_the_cut_is_at_the_end_and_never_reaches_the_start_image():
 def test_sections_of_an_exact_length_can_be_made_again():
     plan, latents = Plan.of(5, exact_length=True), torch.randn(1, 16, 46, 4, 6)
 
-    again, frames = redo(plan, latents, given_frames(plan, 46), {0, 2})
+    again, frames = redo(Made(plan, tuple(given_frames(plan, 46)), latents.shape[2]), latents, {0, 2})
 
     arrangement = Arrangement.of(again, frames)
     made = again.bind(arrangement.timeline(latents.shape, 1))
@@ -275,6 +276,6 @@ def test_sections_of_a_loop_are_not_made_again():
         require_no_loop(Plan.of(2.4, loop=1), Length(28))
     with pytest.raises(ValueError, match="latent is a loop, whose sections lead into each other"):
         require_no_loop(Plan.of(2.4), Length(28, loop=True))
-    frames = redo(Plan.of(2.4), torch.zeros(1, 16, 19, 4, 6), {0}, {0})[1]
+    frames = redo(Made(Plan.of(2.4), (0,), 19), torch.zeros(1, 16, 19, 4, 6), {0})[1]
     with pytest.raises(ValueError, match=re.escape("cannot become a loop (loop is 1); set loop to 0")):
         Arrangement.of(Plan.of(1.2, loop=1), frames)

@@ -33,7 +33,7 @@ def test_only_these_sections_are_unknown(order, known, numbers, again):
     plan = Plan.of(4.8, order)
     latents = video(36 + len(known))
 
-    new_plan, frames = redo(plan, latents, known, numbers)
+    new_plan, frames = redo(Made(plan, tuple(sorted(known)), latents.shape[2]), latents, numbers)
 
     timeline = Arrangement.of(new_plan, frames).timeline(latents.shape, 2)
     made = [frame for section in new_plan.bind(timeline) for frame in section.target]
@@ -49,7 +49,7 @@ def test_parts_of_prompts_are_those_that_the_video_was_made_in():
 
     again = as_made(asked, Length(37), made.parts)
 
-    assert redo(again, video(37), {0}, {3})[0] == redo(made, video(37), {0}, {3})[0]
+    assert redo(Made(again, (0,), 37), video(37), {3})[0] == redo(Made(made, (0,), 37), video(37), {3})[0]
     assert as_made(made, Length(37), (12,)) == made, "what the plan says itself counts"
 
 
@@ -57,7 +57,7 @@ def test_a_section_sees_what_comes_before_and_after_it_without_a_gap():
     plan = Plan.of(4.8)
     latents = video(37)
 
-    new_plan, frames = redo(plan, latents, {0}, {2})
+    new_plan, frames = redo(Made(plan, (0,), latents.shape[2]), latents, {2})
 
     (section,) = new_plan.bind(Arrangement.of(new_plan, frames).timeline(latents.shape, 2))
     assert [(group.frames[0], group.indices[0]) for group in section.context] == [(22, 13), (20, 11), (9, 0), (19, 10)]
@@ -70,7 +70,7 @@ def test_a_section_of_a_later_part_sees_what_it_saw(order):
     sections = plan.fill(55)
     last = sections[-1]
 
-    new_plan, frames = redo(plan, video(55), {0}, {last.number})
+    new_plan, frames = redo(Made(plan, (0,), 55), video(55), {last.number})
 
     (section,) = new_plan.bind(Arrangement.of(new_plan, frames).timeline((2, 16, 55, 4, 6), 2))
     assert (section.target, section.indices) == (last.target, last.indices)
@@ -115,7 +115,7 @@ def test_a_section_that_is_made_again_sees_the_same_anchor():
     plan, latents = Plan.of(4.8, "forward", reanchored=True), torch.zeros(1, 16, 37, 2, 2)
     whole = plan.fill(37)
 
-    shorter, _ = redo(plan, latents, {0}, {3})
+    shorter, _ = redo(Made(plan, (0,), latents.shape[2]), latents, {3})
 
     (again,) = shorter.fill(37, range(28))
     assert again.context == whole[3].context
@@ -178,7 +178,7 @@ def test_a_plan_of_the_same_sections_is_the_video_s():
 
     plan, frames, notes = again(Plan.of(4.9).in_parts_of("prompts"), Made(made, (0,), 37))
 
-    assert plan == redo(made, video(37), {0}, {1})[0]
+    assert plan == redo(Made(made, (0,), 37), video(37), {1})[0]
     assert frames.made is not None and frames.made.plan.parts == made.parts
     assert not notes
 
@@ -237,11 +237,20 @@ def test_a_video_that_does_not_say_what_its_sections_saw_is_made_again_with_a_no
     assert not again(Plan.of(4.8), Made(Plan.of(4.8), (0,), 37))[2]
 
 
-def test_guides_of_another_size_are_left_out_with_a_note():
-    made = Made(Plan.of(4.8), (0,), 37, (Shown(19, 28, guide(1.0).picture, "later"),))
+def test_what_was_seen_at_the_end_stays_with_the_part_that_has_the_end():
+    end, other = torch.zeros(1, 16, 1, 4, 6), torch.ones(1, 16, 1, 4, 6)
+    made = Made(Plan.of(4.8), (0,), 37, end=end)
+
+    assert made.cut(19, 37).end is end and made.cut(0, 28).end is None
+    assert made.again(()).end is end and made.again((), other).end is other
+
+
+def test_pictures_of_another_size_are_left_out_with_a_note():
+    made = Made(Plan.of(4.8), (0,), 37, (Shown(19, 28, guide(1.0).picture, "later"),), end=guide(2.0).picture)
 
     plan, frames, notes = again(Plan.of(4.8), made, latents=torch.zeros(2, 16, 37, 8, 12))
 
-    assert notes == ["latent was resized, so its guides do not fit: place them again, on these frames"]
+    assert len(notes) == 1 and "latent was resized, so its guides and its end_latent do not fit" in notes[0]
     assert seen_first(plan, frames) == [None]
-    assert frames.made is not None and frames.made.embedding(range(19, 28)) == "later"
+    assert frames.made is not None and frames.made.end is None
+    assert frames.made.embedding(range(19, 28)) == "later"

@@ -79,7 +79,14 @@ class Request:
         """How the video is made, for nodes that go on from it."""
         shown = () if self.plan.apart else self._shown()
         made = self.finished or Made(self.plan, self.given, self.timeline.frames)
-        return made.again(shown)
+        return made.again(shown, self._end())
+
+    def _end(self) -> Tensor | None:
+        """What a section sees at the end in the place of the video's own last frame, or beyond it."""
+        timeline = self.timeline
+        seen = {frame for section in self.sections for frame in section.sees}
+        beside = {timeline.frames: timeline.end, **timeline.shown}
+        return next((end for frame, end in beside.items() if frame in seen and end is not None), None)
 
     def _shown(self) -> Iterator[Shown]:
         """What each section sees besides the video."""
@@ -210,13 +217,18 @@ class Given:
             )
         batch = checks.same_batch(given)
         timeline = arrangement.timeline(next(iter(given.values())).shape, batch)
-        if self.end_latent is not None:
-            end = given["end_latent"].expand(batch, -1, -1, -1, -1) * self.end_strength
-            if plan.order.end == "beyond":
-                timeline.end = end
-            else:
-                timeline.shown[timeline.frames - 1] = end
+        end = self._end()
+        if end is not None and plan.order.end == "beyond":
+            timeline.end = end.expand(batch, -1, -1, -1, -1)
+        elif end is not None:
+            timeline.shown[timeline.frames - 1] = end.expand(batch, -1, -1, -1, -1)
         return timeline
+
+    def _end(self) -> Tensor | None:
+        """What is seen at the end, `B 16 1 H W`; where a finished video is made again in part, what was seen there at first."""
+        if self.end_latent is not None:
+            return checks.frame_latent(self.end_latent, "end_latent") * self.end_strength
+        return None if self.frames.made is None else self.frames.made.end
 
     def known(self, plan: Plan) -> tuple[int, ...]:
         """The latent frames that are given; of a video that is made again in part, those that were given at first."""
