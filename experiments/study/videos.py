@@ -151,8 +151,8 @@ class Amount:
     long: int = 40
     vae: int = 40
     shapes: int = 20
-    orders: int = 40
-    far_orders: int = 64  # as orders, over the longest videos, where drift differs more from scene to scene
+    orders: int = 92
+    far_orders: int = 92  # as orders, over the longest videos
     long_layouts: int = 24
     tails: int = 24
     windows: int = 48
