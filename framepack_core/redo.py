@@ -74,23 +74,19 @@ def as_made(plan: Plan, length: Length, parts: tuple[int, ...]) -> Plan:
 
 def unsaid(plan: Plan, latents: Tensor, made: Made | None) -> list[str]:
     """Lines for the user about what these latents `B 16 T H W` no longer say of how they were made."""
-    if made is not None:
-        return (
-            []
-            if made.fits(latents)
-            else [
-                "latent was resized, so its guides and its end_latent do not fit: place guides again, on these frames, and connect "
-                "end_latent"
-            ]
-        )
     found = []
-    if not plan.apart:
+    if made is not None and not made.fits(latents):
+        found.append(
+            "latent was resized, so its guides and its end_latent do not fit: place guides again, on these frames, and "
+            "connect end_latent"
+        )
+    if made is None and not plan.apart:
         found.append(
             "latent does not say which guides and image embeddings its sections had (it was saved and loaded, or changed): "
             "connect clip_vision_output, and place guides again, on these frames"
             + (", and connect end_latent if it had one" if plan.order.end == "beyond" else "")
         )
-    if plan.prompted:
+    if made is None and plan.prompted:
         found.append("nothing says whether latent was made in parts: its sections count as if not")
     return found
 

@@ -37,13 +37,13 @@ FIRST_SAMPLED = {FORWARD.name: 0, INVERTED.name: -1}
 
 
 class Claims(Part):
-    """Methods are names in the template."""
+    """Methods are names in the template. Each table can be `cited` instead, see `comparisons`."""
 
     def effect(self) -> str:
         """How much less the lower one of the paper's drifts."""
         return f"{1 - math.exp(-EFFECT):.0%}"
 
-    def orders(self) -> str:
+    def orders(self, *cited: str) -> str:
         made = self._of(orders(self.amount))
         found = {(length, order): _chosen(made, sections=length, order=order.name)
                  for length in LONG for order in (FORWARD, ENDPOINTS, INVERTED)}  # fmt: skip
@@ -51,9 +51,9 @@ class Claims(Part):
             Comparison(f"{length} sections", Side(one.name, found[length, one]), Side(other.name, found[length, other]))
             for length in LONG
             for one, other in combinations((FORWARD, ENDPOINTS, INVERTED), 2)
-        ])  # fmt: skip
+        ], cited=cited)  # fmt: skip
 
-    def long_layouts(self) -> str:
+    def long_layouts(self, *cited: str) -> str:
         """Every forward layout, and the inverted order, against the paper's baseline."""
         made = self._of([*long_layouts(self.amount), *orders(self.amount)])
         baseline = _chosen(made, sections=LONG[0], order=FORWARD.name, layout=BASELINE)
@@ -62,14 +62,14 @@ class Claims(Part):
             Comparison(f"{LONG[0]} sections", Side(f"{FORWARD}, {BASELINE}", baseline),
                        Side(f"{order}, {layout}", _chosen(made, sections=LONG[0], order=order, layout=layout)))
             for order, layout in (*others, (INVERTED.name, INVERTED.layout))
-        ])  # fmt: skip
+        ], cited=cited)  # fmt: skip
 
-    def tails(self) -> str:
+    def tails(self, *cited: str) -> str:
         made = self._of(tails(self.amount))
         reference, *others = (Side(name, _chosen(made, layout=layout)) for name, layout in TAILS.items())
-        return comparisons([Comparison("tail", reference, other) for other in others])
+        return comparisons([Comparison("tail", reference, other) for other in others], cited=cited)
 
-    def windows(self) -> str:
+    def windows(self, *cited: str) -> str:
         """The orders with each window, and the windows in each order."""
         made = self._of(windows(self.amount))
         found = {(order, window): _chosen(made, order=order.name, window=window)
@@ -79,18 +79,18 @@ class Claims(Part):
                     for window in WINDOWS]  # fmt: skip
         by_window = [Comparison(order.name, *(Side(f"window {window}", found[order, window]) for window in (usual, short)))
                      for order in (FORWARD, INVERTED)]  # fmt: skip
-        return comparisons([*by_order, *by_window])
+        return comparisons([*by_order, *by_window], cited=cited)
 
-    def errors(self) -> str:
+    def errors(self, *cited: str) -> str:
         """Which order adds up a given error less, and what each does without errors that could add up."""
         by_order = self._errors()
-        return comparisons([*_added(by_order), *_apart(by_order)])
+        return comparisons([*_added(by_order), *_apart(by_order)], cited=cited)
 
-    def errors_later(self) -> str:
+    def errors_later(self, *cited: str) -> str:
         """Each order where sections see the world and where they see their own, without the section that is sampled first."""
         later = {order: {kind: _later(found[kind], order) for kind in (ERRORS[0], "world")}
                  for order, found in self._errors().items()}  # fmt: skip
-        return comparisons(list(_apart(later)), OF_LATER)
+        return comparisons(list(_apart(later)), OF_LATER, cited)
 
     def errors_plot(self) -> str:
         by_order = self._errors()

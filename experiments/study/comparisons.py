@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, cast
 
 from experiments.study.differences import WRONG, Difference
 from experiments.study.intervals import Interval, mean
@@ -28,6 +28,9 @@ OF_SETTINGS = MEASURES | {
     "the shape's colour at the end (Lab distance)": colour,
     "joins (times the change elsewhere)": joins,
 }
+
+
+Form = Literal["interval", "ratio", "range", "power", "scenes"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ class Comparison:
     reference: Side
     other: Side
 
+    @property
+    def sides(self) -> str:
+        return f"{self.reference.name} and {self.other.name}"
+
     def difference(self, pick: Pick, comparisons: int) -> Difference:
         """On the scenes that both sides have."""
         reference, other = self.reference.logarithms(pick), self.other.logarithms(pick)
@@ -62,38 +69,75 @@ class Comparison:
         return Difference.of([reference[scene] for scene in scenes], [other[scene] for scene in scenes], comparisons)
 
 
-def comparisons(listed: Sequence[Comparison], measures: Mapping[str, Pick] = MEASURES) -> str:
-    """A row for each comparison and measure; their intervals hold together. Comparisons without a common scene are left out."""
+def comparisons(listed: Sequence[Comparison], measures: Mapping[str, Pick] = MEASURES, cited: Sequence[str] = ()) -> str:
+    """A row for each comparison and measure; their intervals hold together. Comparisons without a common scene are left out.
+
+    Instead of the table, what is `cited` of it: where a line compares, which two sides, the measure by a word of its name, and
+    the form if not the ratio with its interval.
+    """
     made = [one for one in listed if set(one.reference.found) & set(one.other.found)]
     if not made:
         return ""
     count = len(made) * len(measures)
+    if cited:
+        where, sides, word, *form = cited
+        found = [one.difference(_named(word, measures), count) for one in made if (one.where, one.sides) == (where, sides)]
+        return _spelled(found[0], *cast(list[Form], form)) if found else ""
     rows = [_row(one, name, one.difference(pick, count)) for one in made for name, pick in measures.items()]
     interval = f"other / reference, {1 - WRONG / count:.2%} each"
     header = ["compared", "measure", "scenes", "reference", "other", interval, "power", "scenes for 80%"]
     return table(header, rows)
 
 
+def _named(word: str, measures: Mapping[str, Pick]) -> Pick:
+    """The measure with this word in its name. Raises ValueError if there is none, or more than one."""
+    picks = [pick for name, pick in measures.items() if word in name]
+    if len(picks) != 1:
+        raise ValueError(f"{word!r} is in the names of {len(picks)} measures; take a word of one of {', '.join(measures)}")
+    return picks[0]
+
+
+def _spelled(found: Difference, form: Form = "interval") -> str:
+    match form:
+        case "power":
+            return _power(found)[0]
+        case "scenes":
+            return str(found.scenes)
+    ratio, low, high = _ratio(found.interval())
+    match form:
+        case "ratio":
+            return ratio
+        case "range":
+            return f"{low} to {high}"
+        case "interval":
+            return f"{ratio} ({low} to {high})"
+
+
 def _row(compared: Comparison, measure: str, found: Difference) -> list[str]:
-    reference, other = compared.reference.name, compared.other.name
     return [
-        f"{compared.where}: {reference} and {other}",
+        f"{compared.where}: {compared.sides}",
         measure,
         str(found.scenes),
         *(f"{math.exp(mean(values).value):.3f}" for values in (found.reference, found.other)),
-        _verdict(found.interval(), reference, other),
+        _verdict(found, compared.reference.name, compared.other.name),
         *_power(found),
     ]
 
 
-def _verdict(difference: Interval, reference: str, other: str) -> str:
+def _verdict(found: Difference, reference: str, other: str) -> str:
     """How many times the reference the other is, and which of the two is lower if the interval excludes 1."""
+    difference = found.interval()
     if math.isnan(difference.low):
         return "too few"
-    text = "{:.2f} ({:.2f} to {:.2f})".format(*(math.exp(-log) for log in (difference.value, difference.high, difference.low)))
+    text = _spelled(found)
     if difference.low > 0:
         return f"{text}: {other} lower"
     return f"{text}: {reference} lower" if difference.high < 0 else f"{text}: none shown"
+
+
+def _ratio(difference: Interval) -> tuple[str, ...]:
+    """How many times the reference the other is, and its bounds."""
+    return tuple(f"{math.exp(-log):.2f}" for log in (difference.value, difference.high, difference.low))
 
 
 def _power(found: Difference) -> tuple[str, str]:

@@ -1,12 +1,13 @@
 """docs/EXPERIMENTS.md and its images, from the results and the words in report.md.
 
-`report.md` is the document with `{names}` in it. A name stands for a table, a figure or a number from the results, so that no
-number is ever typed by hand. Whatever has not been run yet reads "not run".
+`report.md` is the document with `{names}` in it. A name stands for a table, a figure or a number from the results. Whatever has
+not been run yet reads "not run".
 """
 
 from __future__ import annotations
 
 import platform
+import re
 from pathlib import Path
 
 import torch
@@ -27,7 +28,8 @@ NOT_RUN = "not run"
 
 def write(results: Results, amount: Amount, way: Way, output: Path) -> None:
     """Write EXPERIMENTS.md and its images below `output`."""
-    text = TEMPLATE.read_text(encoding="utf-8").format_map(Values(results, amount, way, output))
+    values = Values(results, amount, way, output)
+    text = re.sub(r"\{([^{}]+)\}", lambda name: values[name[1]], TEMPLATE.read_text(encoding="utf-8"))
     output.mkdir(parents=True, exist_ok=True)
     (output / "EXPERIMENTS.md").write_text(text, encoding="utf-8")
 
@@ -40,7 +42,7 @@ class Values(dict):
         self.parts = [part(results, amount, way, output) for part in PARTS]
 
     def __missing__(self, name: str) -> str:
-        """`name` is a method of a part, with its arguments: `colour__6__inverted`."""
+        """What a method of a part returns: `colour__6__inverted` is `colour("6", "inverted")`."""
         method, *arguments = name.split("__")
         for part in self.parts:
             if hasattr(part, method):

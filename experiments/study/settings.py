@@ -70,10 +70,10 @@ class Settings(Part):
                 ])  # fmt: skip
         return table(["paddings", "videos", "obeys", "colour", "fit", "Lab", "joins", "motion"], rows) if rows else ""
 
-    def anchors(self) -> str:
+    def anchors(self, *cited: str) -> str:
         """Each order with an anchor against the same scenes and noise without one."""
         made = self._of(anchors(self.amount))
-        return self._drift_by("colour_anchor", spelled(ANCHORS, "off"), made)
+        return self._drift_by("colour_anchor", spelled(ANCHORS, "off"), made, cited)
 
     def cache(self) -> str:
         """What the cache does to obedience."""
@@ -91,12 +91,12 @@ class Settings(Part):
         header = ["order", "threshold", "calls", "videos", "obeys", "lost", "colour", "same kind", "fit"]
         return table(header, rows) if rows else ""
 
-    def cache_drift(self) -> str:
+    def cache_drift(self, *cited: str) -> str:
         """Each order with the cache against the same scenes and noise with all steps."""
         made = self._of(cached(self.amount))
-        return self._drift_by("cache", spelled(CACHES, "all steps"), made)
+        return self._drift_by("cache", spelled(CACHES, "all steps"), made, cited)
 
-    def _drift_by(self, name: str, values: Mapping[float, str], made: Made) -> str:
+    def _drift_by(self, name: str, values: Mapping[float, str], made: Made, cited: Sequence[str]) -> str:
         """Each order at the first value of a video's field against the others, on the same scenes and noise."""
         found = {
             (order, value): {(video.scene, video.motion, video.then): one for video, one in made
@@ -110,6 +110,7 @@ class Settings(Part):
                 for order, other in product(ORDERS, others)
             ],
             OF_SETTINGS,
+            cited,
         )
 
     def changes(self) -> str:
@@ -130,10 +131,10 @@ class Settings(Part):
                   "second half"]  # fmt: skip
         return table(header, rows) if rows else ""
 
-    def changes_drift(self) -> str:
+    def changes_drift(self, *cited: str) -> str:
         """Each order in two parts against the same changes, scenes and noise as one."""
         made = [(video, found) for video, found in self._of(changes(self.amount)) if video.then]
-        return self._drift_by("in_parts", {False: "as one", True: "in two parts"}, made)
+        return self._drift_by("in_parts", {False: "as one", True: "in two parts"}, made, cited)
 
     def long(self) -> str:
         rows = []

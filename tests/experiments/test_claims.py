@@ -69,6 +69,22 @@ def test_the_head_says_at_which_level_the_intervals_of_the_whole_table_hold(clai
     assert claims.effect() == "29%"
 
 
+def test_a_line_of_a_table_can_be_cited(claims):
+    line = "12 sections", "forward and inverted", "mean colour"
+    table_says = mean_colours(claims.orders())["12 sections: forward and inverted"]
+
+    assert f"{claims.orders(*line)}: inverted lower" == table_says[3]
+    ratio, bounds = (claims.orders(*line, form) for form in ("ratio", "range"))
+    assert claims.orders(*line) == f"{ratio} ({bounds})"
+    assert [claims.orders(*line, form) for form in ("power", "scenes")] == ["100%", "6"]
+
+
+def test_what_is_not_in_a_table_is_not_cited(claims):
+    assert claims.orders("13 sections", "forward and inverted", "mean colour") == ""
+    with pytest.raises(ValueError, match="'colours' is in the names of 0 measures; take a word of one of the picture's mean"):
+        claims.orders("12 sections", "forward and inverted", "colours")
+
+
 def test_every_forward_layout_and_inverted_are_compared_with_vanilla(claims):
     found = mean_colours(claims.long_layouts())
 
