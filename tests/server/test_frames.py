@@ -283,6 +283,22 @@ def test_a_guide_is_shown_again_to_what_is_made_again(graph, server):
     assert "FramePack_Place: something is fixed at 1.50 s, but frames are the rest of a finished" in failure.value.message
 
 
+def test_the_end_is_shown_again_to_the_section_that_saw_it(graph, server):
+    """As if end_latent were connected again, in the inverted order, which shows it to its first section only."""
+    plan, end = graph.plan_of(2), graph.encode(graph.add("FramePack_DemoImage", seed=5))
+    finished = graph.sampler(plan=plan, end_latent=end, end_strength=0.8, seed=1)
+    second = {"start_latent": None, "seed": 2}
+
+    def made_again(latent: Outputs, **inputs) -> torch.Tensor:
+        again = graph.add("FramePack_Redo", latent=latent, plan=plan, sections="1")
+        return graph.latents(server, graph.sampler(plan=again, frames=again[1], **second, **inputs))
+
+    found = made_again(finished)
+
+    assert torch.equal(found, made_again(finished, end_latent=end, end_strength=0.8))
+    assert not torch.equal(found, made_again(finished, end_latent=end, end_strength=0.3))
+
+
 def test_frames_are_part_of_what_finished_sections_are_kept_for(graph, server):
     """The same prompt again is resumed; without its guide, only the section before those that see it is."""
     plan, other = graph.plan_of(2), graph.add("FramePack_DemoImage", seed=5)
