@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import platform
 import re
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -24,14 +26,29 @@ from experiments.study.videos import Amount, Video, Way
 
 TEMPLATE = Path(__file__).with_name("report.md")
 NOT_RUN = "not run"
+WIDTH = 128
 
 
 def write(results: Results, amount: Amount, way: Way, output: Path) -> None:
     """Write EXPERIMENTS.md and its images below `output`."""
     values = Values(results, amount, way, output)
-    text = re.sub(r"\{([^{}]+)\}", lambda name: values[name[1]], TEMPLATE.read_text(encoding="utf-8"))
+    text = "\n\n".join(filled(block, values) for block in TEMPLATE.read_text(encoding="utf-8").split("\n\n"))
     output.mkdir(parents=True, exist_ok=True)
     (output / "EXPERIMENTS.md").write_text(text, encoding="utf-8")
+
+
+def filled(block: str, values: Mapping[str, str]) -> str:
+    """A paragraph, list or table with what its names stand for. Prose is wrapped anew, since names are longer or shorter."""
+    text = re.sub(r"\{([^{}]+)\}", lambda name: values[name[1]], block)
+    if text == block or text.count("\n") > block.count("\n") or "```" in block:
+        return text
+    return "\n".join(_wrapped(item) for item in re.split(r"\n(?=- )", text))
+
+
+def _wrapped(item: str) -> str:
+    indent = "  " if item.startswith("- ") else ""
+    line = " ".join(item.split())
+    return textwrap.fill(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 class Values(dict):

@@ -210,6 +210,17 @@ def test_the_page_s_commands_name_experiments():
     assert commands and {name for command in commands for name in command.split()} <= set(run.NAMES)
 
 
+def test_prose_is_wrapped_with_what_its_names_stand_for_and_tables_stay_as_they_are():
+    values = {"ratio__a b__c": "0.70 (0.53 to 0.93)", "rows": "| a | b |\n| --- | --- |\n| 1 | 2 |"}
+
+    assert report.filled("It is\n{ratio__a b__c}\ntimes as much.", values) == "It is 0.70 (0.53 to 0.93) times as much."
+    assert report.filled("- one\n  {ratio__a b__c}\n- two", values) == "- one 0.70 (0.53 to 0.93)\n- two"
+    assert report.filled("{rows}", values) == values["rows"]
+    assert report.filled("```\nsteps\n{ratio__a b__c}\n```", values) == "```\nsteps\n0.70 (0.53 to 0.93)\n```"
+    long = report.filled(f"{'word ' * 60}{{ratio__a b__c}}", values).splitlines()
+    assert len(long) == 3 and max(map(len, long)) <= report.WIDTH
+
+
 def test_samplers_are_compared_in_every_order_at_one_shift():
     videos = list(EXPERIMENTS["samplers"](replace(TINY, samplers=2)))
 
