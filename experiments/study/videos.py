@@ -155,7 +155,7 @@ class Amount:
     far_orders: int = 92  # as orders, over the longest videos
     long_layouts: int = 24
     tails: int = 24
-    windows: int = 48
+    windows: int = 76
     errors: int = 40
 
     def at_most(self, videos: int) -> Amount:
