@@ -156,7 +156,7 @@ class Amount:
     long_layouts: int = 24
     tails: int = 24
     windows: int = 76
-    errors: int = 40
+    errors: int = 52
 
     def at_most(self, videos: int) -> Amount:
         counts = {

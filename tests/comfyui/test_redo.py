@@ -115,7 +115,7 @@ def test_a_section_is_shown_its_guide_and_embedding_again(made):
 
 @pytest.mark.parametrize(("order", "strength"), [("inverted", 1.0), ("inverted", 0.5), ("endpoints", 0.5)])
 def test_the_last_section_sees_the_end_that_it_saw(made, order, strength):
-    """With the same seed it is the same again, and the end goes on to the next time."""
+    """It goes on to the next time."""
     plan = Plan.of(3.6, order)
     start, end = ({"samples": made.place(seed, at="start").placed[0].latents} for seed in (1, 2))
     request = made.request(plan, start_latent=start, end_latent=end, end_strength=strength)
