@@ -278,9 +278,9 @@ def test_sections_are_made_again_after_what_the_video_begins_with(models):
     """With the same seed, the second section of three sees what it saw, so nothing changes."""
     request = request_of(models["distilled"], Given(**IMAGE), plan_of(3))
     before, made = request.before, sample(request, lambda text: None)
-    latents, known = whole(made.latents, made.made.given, before)
+    latents, of_all = whole(made.latents, made.made, before)
 
-    plan, frames = redo(request.plan, latents, known, {1}, before)
+    plan, frames = redo(of_all, latents, {1}, before)
     given = Given(frames=frames)
     again = request_of(models["distilled"], given, plan)
     found = video(again)

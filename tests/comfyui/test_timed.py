@@ -23,6 +23,7 @@ from framepack_core.comfyui.sampling.identity import by_content, section_parts
 from framepack_core.comfyui.sampling.request import Given, Request, make_guider
 from framepack_core.comfyui.sampling.samplers import sampler_named, section_sigmas
 from framepack_core.comfyui.sampling.timed import TIME, Told, encode, with_parts, with_time
+from framepack_core.made import Made
 from framepack_core.plan import Plan
 from framepack_core.prompts import Span, parse, span_of
 from framepack_core.redo import redo
@@ -240,7 +241,7 @@ def test_a_section_that_is_made_again_is_told_the_same(order):
     before = Told.of(conds, sections, plan.length(28), plan.fps)
 
     for section in sections:
-        again, frames = redo(plan, latents, {0}, {section.number})
+        again, frames = redo(Made(plan, (0,), 28), latents, {section.number})
         made = again.bind(Given(frames=frames).timeline(again))
         told = Told.of(conds, made, again.length(28), again.fps)
         assert told.words[0] == before.words[section.number] or len(section.target) > plan.window
