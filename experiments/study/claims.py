@@ -37,7 +37,7 @@ FIRST_SAMPLED = {FORWARD.name: 0, INVERTED.name: -1}
 
 
 class Claims(Part):
-    """Methods are names in the template. Each table can be `cited` instead, see `comparisons`."""
+    """Methods are names in the template. Of some tables, a line can be `cited` instead, see `comparisons`."""
 
     def effect(self) -> str:
         """How much less the lower one of the paper's drifts."""
@@ -64,10 +64,10 @@ class Claims(Part):
             for order, layout in (*others, (INVERTED.name, INVERTED.layout))
         ], cited=cited)  # fmt: skip
 
-    def tails(self, *cited: str) -> str:
+    def tails(self) -> str:
         made = self._of(tails(self.amount))
         reference, *others = (Side(name, _chosen(made, layout=layout)) for name, layout in TAILS.items())
-        return comparisons([Comparison("tail", reference, other) for other in others], cited=cited)
+        return comparisons([Comparison("tail", reference, other) for other in others])
 
     def windows(self, *cited: str) -> str:
         """The orders with each window, and the windows in each order."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any
 
 from experiments.study.differences import WRONG, Difference
-from experiments.study.intervals import Interval, mean
+from experiments.study.intervals import mean
 from experiments.study.picks import Found, Pick, colour, drifted, farthest, joins, softened_most, value
 from experiments.study.tables import table
 
@@ -28,9 +28,6 @@ OF_SETTINGS = MEASURES | {
     "the shape's colour at the end (Lab distance)": colour,
     "joins (times the change elsewhere)": joins,
 }
-
-
-Form = Literal["interval", "ratio", "range", "power", "scenes"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def comparisons(listed: Sequence[Comparison], measures: Mapping[str, Pick] = MEA
     """A row for each comparison and measure; their intervals hold together. Comparisons without a common scene are left out.
 
     Instead of the table, what is `cited` of it: where a line compares, which two sides, the measure by a word of its name, and
-    the form if not the ratio with its interval.
+    if not the ratio with its interval, what of the line (see `_spelled`).
     """
     made = [one for one in listed if set(one.reference.found) & set(one.other.found)]
     if not made:
@@ -82,7 +79,7 @@ def comparisons(listed: Sequence[Comparison], measures: Mapping[str, Pick] = MEA
     if cited:
         where, sides, word, *form = cited
         found = [one.difference(_named(word, measures), count) for one in made if (one.where, one.sides) == (where, sides)]
-        return _spelled(found[0], *cast(list[Form], form)) if found else ""
+        return _spelled(found[0], *form) if found else ""
     rows = [_row(one, name, one.difference(pick, count)) for one in made for name, pick in measures.items()]
     interval = f"other / reference, {1 - WRONG / count:.2%} each"
     header = ["compared", "measure", "scenes", "reference", "other", interval, "power", "scenes for 80%"]
@@ -97,20 +94,17 @@ def _named(word: str, measures: Mapping[str, Pick]) -> Pick:
     return picks[0]
 
 
-def _spelled(found: Difference, form: Form = "interval") -> str:
-    match form:
-        case "power":
-            return _power(found)[0]
-        case "scenes":
-            return str(found.scenes)
-    ratio, low, high = _ratio(found.interval())
-    match form:
-        case "ratio":
-            return ratio
-        case "range":
-            return f"{low} to {high}"
-        case "interval":
-            return f"{ratio} ({low} to {high})"
+def _spelled(found: Difference, what: str = "interval") -> str:
+    """What of a line is cited: the ratio with its `interval`, each alone (`ratio`, `range`), the `power` or the `scenes`."""
+    if what == "power":
+        return _power(found)[0]
+    if what == "scenes":
+        return str(found.scenes)
+    difference = found.interval()
+    if math.isnan(difference.low):
+        return "too few"
+    ratio, low, high = (f"{math.exp(-log):.2f}" for log in (difference.value, difference.high, difference.low))
+    return {"ratio": ratio, "range": f"{low} to {high}", "interval": f"{ratio} ({low} to {high})"}[what]
 
 
 def _row(compared: Comparison, measure: str, found: Difference) -> list[str]:
@@ -126,18 +120,12 @@ def _row(compared: Comparison, measure: str, found: Difference) -> list[str]:
 
 def _verdict(found: Difference, reference: str, other: str) -> str:
     """How many times the reference the other is, and which of the two is lower if the interval excludes 1."""
-    difference = found.interval()
-    if math.isnan(difference.low):
-        return "too few"
-    text = _spelled(found)
+    difference, text = found.interval(), _spelled(found)
     if difference.low > 0:
         return f"{text}: {other} lower"
-    return f"{text}: {reference} lower" if difference.high < 0 else f"{text}: none shown"
-
-
-def _ratio(difference: Interval) -> tuple[str, ...]:
-    """How many times the reference the other is, and its bounds."""
-    return tuple(f"{math.exp(-log):.2f}" for log in (difference.value, difference.high, difference.low))
+    if difference.high < 0:
+        return f"{text}: {reference} lower"
+    return text if math.isnan(difference.low) else f"{text}: none shown"
 
 
 def _power(found: Difference) -> tuple[str, str]:

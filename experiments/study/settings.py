@@ -70,10 +70,10 @@ class Settings(Part):
                 ])  # fmt: skip
         return table(["paddings", "videos", "obeys", "colour", "fit", "Lab", "joins", "motion"], rows) if rows else ""
 
-    def anchors(self, *cited: str) -> str:
+    def anchors(self) -> str:
         """Each order with an anchor against the same scenes and noise without one."""
         made = self._of(anchors(self.amount))
-        return self._drift_by("colour_anchor", spelled(ANCHORS, "off"), made, cited)
+        return self._drift_by("colour_anchor", spelled(ANCHORS, "off"), made)
 
     def cache(self) -> str:
         """What the cache does to obedience."""
@@ -91,12 +91,12 @@ class Settings(Part):
         header = ["order", "threshold", "calls", "videos", "obeys", "lost", "colour", "same kind", "fit"]
         return table(header, rows) if rows else ""
 
-    def cache_drift(self, *cited: str) -> str:
+    def cache_drift(self) -> str:
         """Each order with the cache against the same scenes and noise with all steps."""
         made = self._of(cached(self.amount))
-        return self._drift_by("cache", spelled(CACHES, "all steps"), made, cited)
+        return self._drift_by("cache", spelled(CACHES, "all steps"), made)
 
-    def _drift_by(self, name: str, values: Mapping[float, str], made: Made, cited: Sequence[str]) -> str:
+    def _drift_by(self, name: str, values: Mapping[float, str], made: Made, cited: Sequence[str] = ()) -> str:
         """Each order at the first value of a video's field against the others, on the same scenes and noise."""
         found = {
             (order, value): {(video.scene, video.motion, video.then): one for video, one in made

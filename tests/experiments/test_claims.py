@@ -139,9 +139,10 @@ def test_the_drift_by_error_is_drawn(claims, tmp_path):
 
 
 def test_a_measure_of_one_scene_has_too_few(claims):
-    found = mean_colours(Claims(claims.results, replace(claims.amount, orders=1, far_orders=1), WAY, claims.output).orders())
+    alone = Claims(claims.results, replace(claims.amount, orders=1, far_orders=1), WAY, claims.output)
 
-    assert {tuple(cells[3:]) for cells in found.values()} == {("too few", "-", "-")}
+    assert {tuple(cells[3:]) for cells in mean_colours(alone.orders()).values()} == {("too few", "-", "-")}
+    assert alone.orders("12 sections", "forward and inverted", "mean colour", "ratio") == "too few"
 
 
 def test_without_results_nothing_is_written(tmp_path):
